@@ -25,8 +25,10 @@ export const mediaErrorCatalogue = {
   AAC_BAD_CONFIG: 'The AudioSpecificConfig is malformed or not AAC.',
   MP4_BAD_BOX: 'An MP4 box has an impossible size or lies outside its parent.',
   MP4_MISSING_BOX: 'A required MP4 box is missing.',
+  MP4_UNSUPPORTED_CODEC: 'An MP4 track uses a codec that this server does not take yet.',
   HLS_DTS_BACKWARDS: "An access unit's DTS precedes the last one's on the same track.",
   HLS_CUE_BACKWARDS: 'A cue does not come after the cue before it.',
+  HLS_SEGMENT_TOO_LONG: 'A segment grew past its bound because no cue closed it.',
 } as const;
 
 export type MediaErrorCode = keyof typeof mediaErrorCatalogue;

@@ -5,6 +5,9 @@
 import { type Static, Type } from 'typebox';
 import { AssetFacts, Run } from './schedule.ts';
 
+/** The source of the asset that is generated: FFmpeg draws it, no file is read. */
+export const TEST_CARD_SOURCE = 'starling:test-card';
+
 /** Names appear in addresses: lower-case letters, digits and inner hyphens. */
 export const Name = Type.String({ pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$', examples: ['demo'] });
 
@@ -29,6 +32,17 @@ export const Asset = Type.Object({
 });
 export type Asset = Static<typeof Asset>;
 
+/** Asks for an import. The file is read by the backend, so the path is one on its machine. */
+export const NewAsset = Type.Object(
+  {
+    sourcePath: Type.String({ minLength: 1, maxLength: 4096, examples: ['/home/me/film.mp4'] }),
+    /** The file's name without its ending where none is given. */
+    name: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
+  },
+  { additionalProperties: false },
+);
+export type NewAsset = Static<typeof NewAsset>;
+
 export const ChannelKind = Type.Union([Type.Literal('playout'), Type.Literal('live')]);
 export type ChannelKind = Static<typeof ChannelKind>;
 
@@ -44,6 +58,20 @@ export const Channel = Type.Object({
 });
 export type Channel = Static<typeof Channel>;
 
+const Title = Type.String({ minLength: 1, maxLength: 200 });
+
+/** Asks for a playout channel that loops over assets, each given by its id or its name. */
+export const NewChannel = Type.Object(
+  {
+    name: Name,
+    /** The name where none is given. */
+    title: Type.Optional(Title),
+    loop: Type.Array(Type.String({ minLength: 1, maxLength: 200 }), { minItems: 1, maxItems: 10_000 }),
+  },
+  { additionalProperties: false },
+);
+export type NewChannel = Static<typeof NewChannel>;
+
 /** A live input. Its channel has the same name. The key itself is shown once and never stored. */
 export const Stream = Type.Object({
   name: Name,
@@ -53,6 +81,20 @@ export const Stream = Type.Object({
   isPublishing: Type.Boolean(),
 });
 export type Stream = Static<typeof Stream>;
+
+/** Asks for a live input and the channel of the same name. */
+export const NewStream = Type.Object(
+  { name: Name, title: Type.Optional(Title) },
+  { additionalProperties: false },
+);
+export type NewStream = Static<typeof NewStream>;
+
+/** A stream and its key, in the one answer that ever holds it. */
+export const StreamWithKey = Type.Object({
+  stream: Stream,
+  key: Type.String({ examples: ['sk_f3Q0b1m2S8t5v7x9y0z1A2B3C4D'] }),
+});
+export type StreamWithKey = Static<typeof StreamWithKey>;
 
 /** What a viewer's page shows of a channel. */
 export const PublicChannel = Type.Object({
@@ -108,6 +150,20 @@ export const BackendReport = Type.Object({
   publishingStreams: Type.Array(Name),
 });
 export type BackendReport = Static<typeof BackendReport>;
+
+/** What the coordinator says of itself. */
+export const CoordinatorStatus = Type.Object({
+  startedAt: Type.String({ format: 'date-time' }),
+  /** Of the {@link BackendState}. */
+  revision: Type.Integer({ minimum: 0 }),
+  /** Backends that follow the state now. */
+  watcherCount: Type.Integer({ minimum: 0 }),
+  /** The time of the last backend report; null when there was none since the start. */
+  backendReportedAt: Type.Union([Type.String({ format: 'date-time' }), Type.Null()]),
+  onAirChannels: Type.Array(Name),
+  publishingStreams: Type.Array(Name),
+});
+export type CoordinatorStatus = Static<typeof CoordinatorStatus>;
 
 /** RFC 9457 problem details, with our code. */
 export const Problem = Type.Object({

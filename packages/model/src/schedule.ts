@@ -35,3 +35,120 @@ export const Run = Type.Object({
   loop: Type.Array(Type.String(), { minItems: 1, maxItems: 10_000 }),
 });
 export type Run = Static<typeof Run>;
+
+/** One item of a run on the timeline. */
+export interface ProgrammePosition {
+  readonly assetId: string;
+  /** Place in the run's loop. */
+  readonly itemIndex: number;
+  /** How many times the loop was played in full before. */
+  readonly loopIndex: number;
+  readonly startTicks: number;
+  /** Where the next item starts: after the asset's duration, or earlier where the next run cuts it. */
+  readonly endTicks: number;
+  /** Media sequence number of the item's first segment. */
+  readonly firstMediaSequenceNumber: number;
+  readonly discontinuitySequence: number;
+  /** Names this airing and no other of the channel: `r<start of the run>-l<loop>-i<item>`. */
+  readonly programmeId: string;
+}
+
+/**
+ * What is on at a time. Costs one walk over the run's loop, however long the channel has been on.
+ * @param runs by `startTicks`; each run is cut by the start of the next
+ * @param assets facts by asset id
+ * @returns undefined before the first run, and during a run that names an asset without facts
+ */
+export function programmeAt(
+  runs: readonly Run[],
+  assets: ReadonlyMap<string, AssetFacts>,
+  ticks: number,
+): ProgrammePosition | undefined {
+  const runIndex = runs.findLastIndex((run) => run.startTicks <= ticks);
+  const run = runs[runIndex];
+  if (!run) return undefined;
+  const items: AssetFacts[] = [];
+  for (const assetId of run.loop) {
+    const facts = assets.get(assetId);
+    if (!facts) return undefined;
+    items.push(facts);
+  }
+
+  let loopDurationTicks = 0;
+  let loopSegments = 0;
+  let loopDiscontinuities = 0;
+  let previous = items.at(-1);
+  for (const item of items) {
+    loopDurationTicks += item.durationTicks;
+    loopSegments += item.segmentCount;
+    if (item.configHash !== previous?.configHash) loopDiscontinuities += 1;
+    previous = item;
+  }
+
+  const loopIndex = Math.floor((ticks - run.startTicks) / loopDurationTicks);
+  let startTicks = run.startTicks + loopIndex * loopDurationTicks;
+  let firstMediaSequenceNumber = run.firstMediaSequenceNumber + loopIndex * loopSegments;
+  let discontinuitySequence = run.firstDiscontinuitySequence + loopIndex * loopDiscontinuities;
+  for (const [itemIndex, item] of items.entries()) {
+    if (itemIndex > 0 && item.configHash !== items[itemIndex - 1]?.configHash) discontinuitySequence += 1;
+    if (ticks < startTicks + item.durationTicks) {
+      return {
+        assetId: run.loop[itemIndex] ?? '',
+        itemIndex,
+        loopIndex,
+        startTicks,
+        endTicks: Math.min(
+          startTicks + item.durationTicks,
+          runs[runIndex + 1]?.startTicks ?? Number.POSITIVE_INFINITY,
+        ),
+        firstMediaSequenceNumber,
+        discontinuitySequence,
+        programmeId: `r${run.startTicks}-l${loopIndex}-i${itemIndex}`,
+      };
+    }
+    startTicks += item.durationTicks;
+    firstMediaSequenceNumber += item.segmentCount;
+  }
+  throw new Error(`No item of run ${run.startTicks} covers tick ${ticks}`);
+}
+
+/** What comes after an item: it starts where the given one ends. */
+export function programmeAfter(
+  runs: readonly Run[],
+  assets: ReadonlyMap<string, AssetFacts>,
+  position: ProgrammePosition,
+): ProgrammePosition | undefined {
+  return programmeAt(runs, assets, position.endTicks);
+}
+
+/**
+ * Edits the programme of a channel that may be on the air: the item that is on at `ticks` plays to its
+ * end, then the new loop begins. Runs that would have begun after `ticks` are given up.
+ *
+ * Segments up to the edit may already be with viewers, so choose `ticks` at or after the present.
+ * @returns the channel's runs from now on; on a channel without programme the loop starts at `ticks`
+ */
+export function withLoopAfter(
+  runs: readonly Run[],
+  assets: ReadonlyMap<string, AssetFacts>,
+  ticks: number,
+  loop: readonly string[],
+): Run[] {
+  const kept = runs.filter((run) => run.startTicks <= ticks);
+  const current = programmeAt(kept, assets, ticks);
+  const last = current && assets.get(current.assetId);
+  if (!current || !last) {
+    return [...kept, { startTicks: ticks, firstMediaSequenceNumber: 0, firstDiscontinuitySequence: 0, loop: [...loop] }];
+  }
+  const next = assets.get(loop[0] ?? '');
+  return [
+    ...kept,
+    {
+      startTicks: current.endTicks,
+      firstMediaSequenceNumber: current.firstMediaSequenceNumber + last.segmentCount,
+      firstDiscontinuitySequence:
+        current.discontinuitySequence + (next?.configHash === last.configHash ? 0 : 1),
+      loop: [...loop],
+    },
+  ];
+}

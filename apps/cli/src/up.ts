@@ -1,0 +1,325 @@
+/**
+ * `starling up`: coordinator, backend and frontend in one process, wired over loopback as they are
+ * in a fleet. This is the composition root of the one-machine network.
+ */
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { startBackend } from '@starling/backend/main';
+import { startCoordinator } from '@starling/coordinator/main';
+import { startFrontend } from '@starling/frontend/main';
+import { CoordinatorClient } from '@starling/model/client';
+import { TEST_CARD_SOURCE } from '@starling/model/entities';
+import { hardenHttpServer } from '@starling/net/http-server';
+import { type Logger, pino } from 'pino';
+import pinoPretty from 'pino-pretty';
+import { collectDefaultMetrics, Registry } from 'prom-client';
+
+export interface UpOptions {
+  readonly dataDir: string;
+  readonly httpPort: number;
+  readonly rtmpPort: number;
+  /** The address to listen on; all of them when undefined. */
+  readonly host: string | undefined;
+}
+
+/** A reason not to start, in one sentence that says what to do. */
+export class StartError extends Error {}
+
+/** From the signal to the end; a supervisor waits about ten seconds before it kills. */
+const STOP_DEADLINE_MS = 4500;
+const DEMO_CHANNEL = 'demo';
+
+/**
+ * Runs the network until SIGINT or SIGTERM.
+ * @throws StartError when it cannot start
+ */
+export async function runUp(options: UpOptions): Promise<void> {
+  const dataDir = resolve(options.dataDir);
+  const logger = openLog();
+  prepareDataDir(dataDir);
+  await refuseSecondRun(dataDir);
+  requireFfmpeg();
+
+  const network = await startNetwork({ ...options, dataDir }, logger);
+  const stopped = new Promise<void>((resolveStop) => {
+    const stop = (signal: NodeJS.Signals) => {
+      process.off('SIGINT', stop).off('SIGTERM', stop);
+      logger.info({ signal }, 'stopping');
+      setTimeout(() => {
+        logger.error('a part did not stop in time; ending anyway');
+        process.exit(1);
+      }, STOP_DEADLINE_MS).unref();
+      network.close().then(resolveStop, (error: unknown) => {
+        logger.error({ err: error }, 'stopping failed');
+        process.exit(1);
+      });
+    };
+    process.on('SIGINT', stop).on('SIGTERM', stop);
+  });
+  network.prepareDemo().then(
+    () => process.stdout.write(network.welcome()),
+    (error: unknown) => logger.error({ err: error }, 'the demo channel could not be made'),
+  );
+  await stopped;
+}
+
+interface Network {
+  /** Makes the demo channel on the first start; resolves when every channel plays. */
+  prepareDemo(): Promise<void>;
+  welcome(): string;
+  close(): Promise<void>;
+}
+
+async function startNetwork(options: UpOptions, logger: Logger): Promise<Network> {
+  const { dataDir, host } = options;
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const operatorToken = keepOperatorToken(dataDir);
+  const nodeToken = randomBytes(32).toString('base64url');
+  const publishToken = randomBytes(32).toString('base64url');
+  const closers: (() => Promise<void>)[] = [];
+  const close = async () => {
+    for (const closeOne of closers.splice(0).reverse()) await closeOne();
+  };
+
+  try {
+    let isReady = () => false;
+    let handleLive: (request: IncomingMessage, response: ServerResponse) => boolean = () => false;
+    let handleRest: (request: IncomingMessage, response: ServerResponse) => void = (_request, response) => {
+      response.writeHead(503, { 'Content-Type': 'text/plain', 'Retry-After': '1' }).end('Starting.\n');
+    };
+    const http = await listenHttp(options, logger, (request, response) => {
+      switch ((request.url ?? '').split('?', 1)[0]) {
+        case '/healthz':
+          return answer(response, 200, 'alive\n');
+        case '/readyz':
+          return isReady() ? answer(response, 200, 'ready\n') : answer(response, 503, 'starting\n');
+        case '/metrics':
+          registry.metrics().then(
+            (text) => answer(response, 200, text, registry.contentType),
+            () => answer(response, 500, 'the metrics could not be collected\n'),
+          );
+          return;
+        default:
+          if (!handleLive(request, response)) handleRest(request, response);
+      }
+    });
+    closers.push(async () => {
+      http.close();
+      http.closeAllConnections();
+    });
+    const httpPort = (http.address() as AddressInfo).port;
+
+    const coordinator = await startCoordinator({
+      dataDir,
+      operatorToken,
+      nodeToken,
+      logger: logger.child({ role: 'coordinator' }),
+      webDir: findSite(),
+    });
+    closers.push(() => coordinator.close());
+    const { port: coordinatorPort } = await coordinator.listen('127.0.0.1', 0);
+    const coordinatorUrl = `http://127.0.0.1:${coordinatorPort}`;
+
+    const frontend = await startFrontend({
+      rtmpHost: '127.0.0.1',
+      rtmpPort: 0,
+      publishToken,
+      logger: logger.child({ role: 'frontend' }),
+      registry,
+    });
+    closers.push(() => frontend.close());
+
+    const backend = await startBackend({
+      dataDir,
+      coordinator: { baseUrl: coordinatorUrl, token: nodeToken },
+      rtmpHost: host,
+      rtmpPort: options.rtmpPort,
+      frontends: [{ host: '127.0.0.1', port: frontend.rtmpPort, publishToken }],
+      logger: logger.child({ role: 'backend' }),
+      registry,
+    }).catch((error: unknown) => {
+      throw asStartError(error, '--rtmp', options.rtmpPort);
+    });
+    closers.push(() => backend.close());
+
+    handleLive = (request, response) => frontend.handleRequest(request, response);
+    handleRest = (request, response) => coordinator.handleRequest(request, response);
+    const client = new CoordinatorClient({ baseUrl: coordinatorUrl, token: operatorToken });
+    let isDemoDone = false;
+    isReady = () => isDemoDone && coordinator.isReady() && backend.isReady() && frontend.isReady();
+
+    const upPath = join(dataDir, 'up.json');
+    const addresses = {
+      pid: process.pid,
+      apiUrl: `http://127.0.0.1:${httpPort}`,
+      rtmpUrl: `rtmp://localhost:${backend.rtmpPort}/live`,
+      startedAt: new Date().toISOString(),
+    };
+    writeFileSync(upPath, JSON.stringify(addresses, null, 2));
+    closers.push(async () => rmSync(upPath, { force: true }));
+
+    return {
+      async prepareDemo() {
+        await makeDemo(client, dataDir, logger);
+        isDemoDone = true;
+        while (!isReady()) await new Promise((wake) => setTimeout(wake, 50));
+      },
+      welcome: () => welcomeText(httpPort, backend.rtmpPort, dataDir),
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** The first start draws the test card and puts it on the air. */
+async function makeDemo(client: CoordinatorClient, dataDir: string, logger: Logger): Promise<void> {
+  const donePath = join(dataDir, 'demo.created');
+  if (existsSync(donePath)) return;
+  const known = await client.channels.list();
+  if (!known.some((channel) => channel.name === DEMO_CHANNEL)) {
+    logger.info('first start: drawing the test card for the demo channel (about ten seconds)');
+    let asset = await client.assets.create({ sourcePath: TEST_CARD_SOURCE, name: 'Test card' });
+    while (asset.state === 'queued' || asset.state === 'importing') {
+      await new Promise((wake) => setTimeout(wake, 100));
+      asset = await client.assets.get(asset.id);
+    }
+    if (asset.state === 'failed') throw new Error(asset.error ?? 'the test card could not be drawn');
+    await client.channels.create({ name: DEMO_CHANNEL, title: 'Demo', loop: [asset.id] });
+  }
+  writeFileSync(donePath, '');
+}
+
+function listenHttp(
+  options: UpOptions,
+  logger: Logger,
+  handle: (request: IncomingMessage, response: ServerResponse) => void,
+): Promise<Server> {
+  const server = createServer({ connectionsCheckingInterval: 5000 }, handle);
+  hardenHttpServer(server, logger);
+  server.listen(options.httpPort, options.host);
+  return once(server, 'listening').then(
+    () => server,
+    (error: unknown) => {
+      throw asStartError(error, '--http', options.httpPort);
+    },
+  );
+}
+
+function answer(
+  response: ServerResponse,
+  status: number,
+  text: string,
+  type = 'text/plain; charset=utf-8',
+): void {
+  response.writeHead(status, { 'Content-Type': type, 'Cache-Control': 'no-store' });
+  response.end(text);
+}
+
+function asStartError(error: unknown, flag: string, port: number): unknown {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  if (code === 'EADDRINUSE') {
+    return new StartError(`Port ${port} is in use by another program. Choose another one with ${flag} PORT.`);
+  }
+  if (code === 'EACCES') {
+    return new StartError(`This account may not open port ${port}. Choose one above 1023 with ${flag} PORT.`);
+  }
+  return error;
+}
+
+function prepareDataDir(dataDir: string): void {
+  try {
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+    accessSync(dataDir, constants.W_OK | constants.X_OK);
+    const probe = join(dataDir, '.probe');
+    writeFileSync(probe, '');
+    rmSync(probe);
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
+    const why = code === 'ENOSPC' ? 'the disk is full' : code;
+    throw new StartError(
+      `The data folder ${dataDir} cannot be written (${why}). Choose another one with --data DIR.`,
+    );
+  }
+}
+
+/** Two networks on one data folder would spoil it. */
+async function refuseSecondRun(dataDir: string): Promise<void> {
+  const path = join(dataDir, 'up.json');
+  if (!existsSync(path)) return;
+  try {
+    const running: unknown = JSON.parse(readFileSync(path, 'utf8'));
+    if (typeof running !== 'object' || running === null || !('pid' in running) || !('apiUrl' in running))
+      return;
+    if (running.pid === process.pid) return; // a container starts every run with the same number
+    process.kill(Number(running.pid), 0);
+    const alive = await fetch(`${String(running.apiUrl)}/healthz`, { signal: AbortSignal.timeout(1000) });
+    if (alive.ok)
+      throw new StartError(`Starling is running on ${dataDir} already (process ${String(running.pid)}).`);
+  } catch (error) {
+    if (error instanceof StartError) throw error;
+    // no such process, or it does not answer: what the file says is over
+  }
+}
+
+function requireFfmpeg(): void {
+  for (const program of ['ffmpeg', 'ffprobe']) {
+    const { error, status } = spawnSync(program, ['-version'], { stdio: 'ignore', timeout: 10_000 });
+    if (error !== undefined || status !== 0) {
+      throw new StartError(`${program} is missing. Install it, on Debian with: apt-get install ffmpeg`);
+    }
+  }
+}
+
+/** The operator's token, made on the first start; readable by this account alone. */
+function keepOperatorToken(dataDir: string): string {
+  const path = join(dataDir, 'operator.token');
+  if (existsSync(path)) {
+    const token = readFileSync(path, 'utf8').trim();
+    if (token !== '') return token;
+  }
+  const token = randomBytes(32).toString('base64url');
+  writeFileSync(path, `${token}\n`, { mode: 0o600 });
+  return token;
+}
+
+/** The built site, beside the program in a checkout. */
+function findSite(): string | undefined {
+  const here = dirname(fileURLToPath(import.meta.url));
+  const site = join(here, '..', 'apps', 'web', 'dist');
+  return existsSync(site) ? site : undefined;
+}
+
+/** Lines for people on a terminal, JSON for machines; on standard error, as standard output carries the results. */
+function openLog(): Logger {
+  const level = process.env.STARLING_LOG_LEVEL ?? 'info';
+  const options = { level, base: undefined, timestamp: pino.stdTimeFunctions.isoTime };
+  if (!process.stderr.isTTY) return pino(options, pino.destination({ fd: 2, sync: true }));
+  return pino(
+    options,
+    pinoPretty({ destination: 2, sync: true, translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' }),
+  );
+}
+
+function welcomeText(httpPort: number, rtmpPort: number, dataDir: string): string {
+  const site = `http://localhost:${httpPort}`;
+  const lines = [
+    ['Watch', `${site}/watch/demo`],
+    ['All channels', `${site}/`],
+    ['HLS', `${site}/live/demo/index.m3u8`],
+    ['HTTP-FLV', `${site}/live/demo.flv`],
+    ['IPTV players', `${site}/playlist.m3u`],
+    ['API', `${site}/api/docs`],
+    ['Publish', `rtmp://localhost:${rtmpPort}/live/<stream>?key=<key>   (npx starling stream add NAME)`],
+    ['Data', dataDir],
+  ];
+  return `\nStarling is on the air.\n\n${lines.map(([name, value]) => `  ${name?.padEnd(14)}${value}`).join('\n')}\n\n`;
+}

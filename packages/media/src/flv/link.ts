@@ -1,0 +1,144 @@
+/**
+ * The data messages between our nodes that no other RTMP peer sends: timeline, track and cue.
+ * Their wire form is described in docs/formats/cue.md.
+ */
+import type { Cue } from '../access-unit.ts';
+import { equalBytes } from '../bytes.ts';
+import { MediaError } from '../error.ts';
+import { type Amf0Value, decodeAmf0, encodeAmf0 } from '../rtmp/amf0.ts';
+
+export type LinkMessage =
+  | { readonly type: 'timeline'; readonly epochUnixMs: number }
+  /** Precedes a sequence header and says what that header cannot. */
+  | {
+      readonly type: 'track';
+      readonly kind: 'video' | 'audio';
+      readonly frameDurationTicks: number | undefined;
+    }
+  | { readonly type: 'cue'; readonly cue: Cue };
+
+const VERSION = 1;
+const NAMES = { timeline: 'onStarlingTimeline', track: 'onStarlingTrack', cue: 'onStarlingCue' } as const;
+
+/** Each name as it opens a payload: an AMF0 string. */
+const PREFIXES = {
+  timeline: encodeAmf0([NAMES.timeline]),
+  track: encodeAmf0([NAMES.track]),
+  cue: encodeAmf0([NAMES.cue]),
+};
+
+/** The payload of a data message that carries a timeline, a track or a cue. */
+export function encodeLinkMessage(message: LinkMessage): Uint8Array {
+  switch (message.type) {
+    case 'timeline':
+      return encodeAmf0([NAMES.timeline, { version: VERSION, epochUnixMs: message.epochUnixMs }]);
+    case 'track':
+      return encodeAmf0([
+        NAMES.track,
+        { version: VERSION, kind: message.kind, frameDurationTicks: message.frameDurationTicks ?? null },
+      ]);
+    case 'cue':
+      return encodeAmf0([NAMES.cue, { version: VERSION, ...message.cue }]);
+  }
+}
+
+/**
+ * Reads the payload of a data message.
+ * @returns undefined where it is not one of ours (onMetaData and whatever encoders think up): such a
+ *   payload is not even decoded, so nothing in it can do harm
+ * @throws MediaError LINK_BAD_MESSAGE
+ */
+export function decodeLinkMessage(payload: Uint8Array): LinkMessage | undefined {
+  if (startsWith(payload, PREFIXES.timeline)) {
+    const fields = new Fields(NAMES.timeline, payload);
+    return { type: 'timeline', epochUnixMs: fields.number('epochUnixMs') };
+  }
+  if (startsWith(payload, PREFIXES.track)) {
+    const fields = new Fields(NAMES.track, payload);
+    return { type: 'track', kind: fields.kind('kind'), frameDurationTicks: fields.duration('frameDurationTicks') };
+  }
+  if (startsWith(payload, PREFIXES.cue)) {
+    const fields = new Fields(NAMES.cue, payload);
+    return {
+      type: 'cue',
+      cue: {
+        mediaSequenceNumber: fields.count('mediaSequenceNumber'),
+        discontinuitySequence: fields.count('discontinuitySequence'),
+        startTicks: fields.count('startTicks'),
+        programDateTimeUnixMs: fields.number('programDateTimeUnixMs'),
+        programmeId: fields.string('programmeId'),
+        targetDurationMs: fields.count('targetDurationMs'),
+        isIndependent: fields.boolean('isIndependent'),
+      },
+    };
+  }
+  return undefined;
+}
+
+function startsWith(payload: Uint8Array, prefix: Uint8Array): boolean {
+  return payload.length >= prefix.length && equalBytes(payload.subarray(0, prefix.length), prefix);
+}
+
+/** The fields of one message, each checked as it is taken. Fields that are not asked for are ignored. */
+class Fields {
+  readonly #name: string;
+  readonly #object: { readonly [field: string]: unknown };
+
+  constructor(name: string, payload: Uint8Array) {
+    this.#name = name;
+    this.#object = Fields.#decode(name, payload);
+    const version = this.number('version');
+    if (version !== VERSION) this.#fail('version', version, `${VERSION}`);
+  }
+
+  static #decode(name: string, payload: Uint8Array): { readonly [field: string]: unknown } {
+    let values: readonly Amf0Value[];
+    try {
+      values = decodeAmf0(payload);
+    } catch (cause) {
+      throw new MediaError('LINK_BAD_MESSAGE', `${name} is not valid AMF0`, { cause });
+    }
+    const object = values[1];
+    if (typeof object !== 'object' || object === null) {
+      throw new MediaError('LINK_BAD_MESSAGE', `${name} has no object`);
+    }
+    return { ...object };
+  }
+
+  number(field: string): number {
+    const value = this.#object[field];
+    return typeof value === 'number' && Number.isFinite(value) ? value : this.#fail(field, value, 'a number');
+  }
+
+  /** A whole number from 0. */
+  count(field: string): number {
+    const value = this.number(field);
+    return Number.isSafeInteger(value) && value >= 0 ? value : this.#fail(field, value, 'a whole number from 0');
+  }
+
+  duration(field: string): number | undefined {
+    if (this.#object[field] === null) return undefined;
+    const value = this.count(field);
+    return value > 0 ? value : this.#fail(field, value, 'null or a whole number from 1');
+  }
+
+  string(field: string): string {
+    const value = this.#object[field];
+    return typeof value === 'string' ? value : this.#fail(field, value, 'a string');
+  }
+
+  boolean(field: string): boolean {
+    const value = this.#object[field];
+    return typeof value === 'boolean' ? value : this.#fail(field, value, 'a boolean');
+  }
+
+  kind(field: string): 'video' | 'audio' {
+    const value = this.#object[field];
+    return value === 'video' || value === 'audio' ? value : this.#fail(field, value, '"video" or "audio"');
+  }
+
+  #fail(field: string, actual: unknown, expected: string): never {
+    const shown = typeof actual === 'object' && actual !== null ? 'an object' : String(actual);
+    throw new MediaError('LINK_BAD_MESSAGE', `${this.#name}.${field} is ${shown.slice(0, 80)}, expected ${expected}`);
+  }
+}

@@ -1,0 +1,200 @@
+/**
+ * Stream events to FLV: legacy tags for players and files, Enhanced RTMP for the links between
+ * our nodes.
+ */
+import { type AccessUnit, type StreamEvent, type Track, timescaleHz } from '../access-unit.ts';
+import { encodeAmf0 } from '../rtmp/amf0.ts';
+import { nanoFromTicks, VIDEO_TIMESCALE_HZ } from '../time.ts';
+import { encodeLinkMessage } from './link.ts';
+import {
+  enhancedCodedFrames,
+  enhancedSequenceStart,
+  type FlvMessage,
+  LEGACY_HEADER_SIZE_BYTES,
+  legacySequenceStart,
+  TAG_TYPE,
+  writeLegacyCodedHeader,
+} from './tag.ts';
+
+const TAG_HEADER_SIZE_BYTES = 11;
+const PREVIOUS_TAG_SIZE_BYTES = 4;
+const TICKS_PER_MS = VIDEO_TIMESCALE_HZ / 1000;
+
+/**
+ * The file header and PreviousTagSize0 that open an FLV byte stream.
+ * Source: Adobe FLV 10.1 E.2, E.3.
+ */
+export function flvHeader(has: { video: boolean; audio: boolean }): Uint8Array {
+  const flags = (has.audio ? 0x04 : 0) | (has.video ? 0x01 : 0);
+  return Uint8Array.of(0x46, 0x4c, 0x56, 1, flags, 0, 0, 0, 9, 0, 0, 0, 0);
+}
+
+/**
+ * One message as an FLV tag with its PreviousTagSize.
+ * Source: Adobe FLV 10.1 E.3, E.4.1.
+ */
+export function flvTag(message: FlvMessage): Uint8Array {
+  const tag = allocateTag(message.kind, message.payload.length, message.timestampMs);
+  tag.set(message.payload, TAG_HEADER_SIZE_BYTES);
+  return tag;
+}
+
+/** Allocates a tag and fills in all but its body. */
+function allocateTag(kind: FlvMessage['kind'], bodySizeBytes: number, timestampMs: number): Uint8Array {
+  const tagSizeBytes = TAG_HEADER_SIZE_BYTES + bodySizeBytes;
+  const tag = new Uint8Array(tagSizeBytes + PREVIOUS_TAG_SIZE_BYTES);
+  // Stores keep the low 8 bits. The stream id (bytes 8 to 10) is 0.
+  tag[0] = TAG_TYPE[kind];
+  tag[1] = bodySizeBytes >> 16;
+  tag[2] = bodySizeBytes >> 8;
+  tag[3] = bodySizeBytes;
+  tag[4] = timestampMs >> 16;
+  tag[5] = timestampMs >> 8;
+  tag[6] = timestampMs;
+  tag[7] = timestampMs >>> 24; // TimestampExtended: the upper 8 bits
+  tag[tagSizeBytes] = tagSizeBytes >> 24;
+  tag[tagSizeBytes + 1] = tagSizeBytes >> 16;
+  tag[tagSizeBytes + 2] = tagSizeBytes >> 8;
+  tag[tagSizeBytes + 3] = tagSizeBytes;
+  return tag;
+}
+
+/**
+ * The onMetaData message that opens a stream.
+ * Source: Adobe FLV 10.1 E.5.
+ * @param timestampMs of the message; taken modulo 2^32
+ */
+export function metadataMessage(tracks: readonly Track[], timestampMs: number): FlvMessage {
+  const properties: Record<string, number | boolean> = {};
+  for (const track of tracks) {
+    if (track.kind === 'video') {
+      properties.videocodecid = 7;
+      properties.width = track.widthPx;
+      properties.height = track.heightPx;
+      if (track.frameDurationTicks !== undefined) {
+        properties.framerate = VIDEO_TIMESCALE_HZ / track.frameDurationTicks;
+      }
+    } else {
+      properties.audiocodecid = 10;
+      properties.audiosamplerate = track.sampleRateHz;
+      properties.audiosamplesize = 16;
+      properties.stereo = track.channelCount > 1;
+    }
+  }
+  const payload = encodeAmf0(['onMetaData', properties]);
+  return { kind: 'data', timestampMs: timestampMs >>> 0, payload };
+}
+
+/**
+ * The legacy AVC or AAC sequence header of a track.
+ * @param timestampMs of the message; taken modulo 2^32
+ */
+export function sequenceHeaderMessage(track: Track, timestampMs: number): FlvMessage {
+  const payload = legacySequenceStart(track.kind, track.config);
+  return { kind: track.kind, timestampMs: timestampMs >>> 0, payload };
+}
+
+/** Where a unit lies in whole milliseconds: DTS and PTS each rounded down, so each keeps its own grid. */
+function legacyTimes(unit: AccessUnit, track: Track, offsetMs: number) {
+  const rateHz = timescaleHz(track);
+  const dtsMs = nanoFromTicks(unit.dtsTicks, rateHz).ms;
+  const compositionTimeMs =
+    unit.ptsTicks === unit.dtsTicks ? 0 : nanoFromTicks(unit.ptsTicks, rateHz).ms - dtsMs;
+  // >>> 0 takes a number of any size modulo 2^32.
+  return { timestampMs: (dtsMs - offsetMs) >>> 0, compositionTimeMs };
+}
+
+/**
+ * One access unit as a legacy message.
+ * @param offsetMs what to subtract from the timeline, so that viewers' timestamps start small
+ */
+export function unitMessage(unit: AccessUnit, track: Track, offsetMs: number): FlvMessage {
+  const { timestampMs, compositionTimeMs } = legacyTimes(unit, track, offsetMs);
+  const headerSizeBytes = LEGACY_HEADER_SIZE_BYTES[unit.kind];
+  const payload = new Uint8Array(headerSizeBytes + unit.data.length);
+  writeLegacyCodedHeader(payload, 0, unit.kind, unit.isRandomAccess, compositionTimeMs);
+  payload.set(unit.data, headerSizeBytes);
+  return { kind: unit.kind, timestampMs, payload };
+}
+
+/**
+ * One access unit as a legacy FLV tag: `flvTag(unitMessage(...))` with one allocation and one copy of
+ * the data, because every unit of every FLV stream goes through here.
+ */
+export function unitTag(unit: AccessUnit, track: Track, offsetMs: number): Uint8Array {
+  const { timestampMs, compositionTimeMs } = legacyTimes(unit, track, offsetMs);
+  const headerSizeBytes = LEGACY_HEADER_SIZE_BYTES[unit.kind];
+  const tag = allocateTag(unit.kind, headerSizeBytes + unit.data.length, timestampMs);
+  writeLegacyCodedHeader(tag, TAG_HEADER_SIZE_BYTES, unit.kind, unit.isRandomAccess, compositionTimeMs);
+  tag.set(unit.data, TAG_HEADER_SIZE_BYTES + headerSizeBytes);
+  return tag;
+}
+
+/**
+ * Encodes a stream for another of our nodes: Enhanced RTMP with exact times, and the data messages of
+ * docs/formats/cue.md. `FlvDemuxer` inverts it.
+ */
+export class LinkMuxer {
+  readonly #tracks: { video: Track | undefined; audio: Track | undefined } = {
+    video: undefined,
+    audio: undefined,
+  };
+  /** Data messages without a time of their own carry the last one sent, so that time never runs back. */
+  #lastTimestampMs = 0;
+
+  /** @throws Error when a unit has no track, or a composition offset that the link cannot carry */
+  encode(event: StreamEvent): FlvMessage[] {
+    switch (event.type) {
+      case 'timeline':
+        return [this.#dataMessage(encodeLinkMessage(event))];
+      case 'track': {
+        const { track } = event;
+        this.#tracks[track.kind] = track;
+        const frameDurationTicks = track.kind === 'video' ? track.frameDurationTicks : undefined;
+        return [
+          this.#dataMessage(encodeLinkMessage({ type: 'track', kind: track.kind, frameDurationTicks })),
+          {
+            kind: track.kind,
+            timestampMs: this.#lastTimestampMs,
+            payload: enhancedSequenceStart(track.kind, track.config),
+          },
+        ];
+      }
+      case 'cue':
+        this.#lastTimestampMs = Math.floor(event.cue.startTicks / TICKS_PER_MS) >>> 0;
+        return [this.#dataMessage(encodeLinkMessage(event))];
+      case 'unit':
+        return [this.#unitMessage(event.unit)];
+    }
+  }
+
+  #dataMessage(payload: Uint8Array): FlvMessage {
+    return { kind: 'data', timestampMs: this.#lastTimestampMs, payload };
+  }
+
+  #unitMessage(unit: AccessUnit): FlvMessage {
+    const track = this.#tracks[unit.kind];
+    if (track === undefined) throw new Error(`a unit of ${unit.kind} came before its track`);
+    const { ms, nanos } = nanoFromTicks(unit.dtsTicks, timescaleHz(track));
+    this.#lastTimestampMs = ms >>> 0;
+    const payload = enhancedCodedFrames(unit.kind, {
+      isRandomAccess: unit.isRandomAccess,
+      compositionTimeMs: linkCompositionTimeMs(unit, track),
+      offsetNanos: nanos,
+      data: unit.data,
+    });
+    return { kind: unit.kind, timestampMs: this.#lastTimestampMs, payload };
+  }
+}
+
+/** The composition time in whole milliseconds, from which the receiver can tell the exact offset. */
+function linkCompositionTimeMs(unit: AccessUnit, track: Track): number {
+  const offsetTicks = unit.ptsTicks - unit.dtsTicks;
+  if (offsetTicks === 0) return 0;
+  const stepTicks =
+    track.kind === 'video' ? (track.frameDurationTicks ?? TICKS_PER_MS) : Number.POSITIVE_INFINITY;
+  if (offsetTicks % stepTicks !== 0) {
+    throw new Error(`a ${unit.kind} unit's PTS is ${offsetTicks} ticks after its DTS, not n x ${stepTicks}`);
+  }
+  return Math.round(offsetTicks / TICKS_PER_MS);
+}

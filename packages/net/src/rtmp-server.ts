@@ -1,0 +1,281 @@
+/**
+ * An RTMP server on a TCP socket: connections, limits, deadlines and the log. What a publish or a
+ * play means is the role's business (`RtmpHandlers`); the protocol is `@starling/media/rtmp/session`.
+ */
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { MediaError } from '@starling/media/error';
+import type { FlvMessage } from '@starling/media/flv/tag';
+import { type PublishTarget, RtmpServerSession } from '@starling/media/rtmp/session';
+import type { Logger } from 'pino';
+
+const HANDSHAKE_BYTES = 1528;
+
+/** Takes what an accepted publisher sends. */
+export interface PublisherSink {
+  /** @throws MediaError when the message is malformed: the connection is closed and the error logged */
+  message(message: FlvMessage): void;
+  /** The publisher left or was cut off; called once. */
+  end(): void;
+}
+
+/** A refusal in RTMP's own words: `onStatus` with this code and description. */
+export interface Refusal {
+  readonly code: string;
+  readonly description: string;
+}
+
+export interface RtmpHandlers {
+  /** Decides on a publish, at once. `disconnect` closes the connection later, from outside. */
+  onPublish(target: PublishTarget, peer: RtmpPeer): PublisherSink | Refusal;
+}
+
+export interface RtmpPeer {
+  readonly address: string;
+  disconnect(reason: string): void;
+}
+
+export interface RtmpServerOptions {
+  /** The address to listen on; all of them when undefined. */
+  readonly host: string | undefined;
+  readonly port: number;
+  readonly logger: Logger;
+  readonly handlers: RtmpHandlers;
+  readonly limits?: Partial<RtmpLimits>;
+}
+
+export interface RtmpLimits {
+  /** Open connections in all; a further one is closed at once. */
+  readonly maxConnections: number;
+  /** Connections from one address that have not been accepted as publishers yet. */
+  readonly maxPendingPerAddress: number;
+  /** From the TCP connection to an accepted publish. */
+  readonly publishDeadlineMs: number;
+  /** Silence of an accepted publisher after which it is cut off. */
+  readonly idleTimeoutMs: number;
+  readonly maxMessageBytes: number;
+  /** What may wait to be written to a peer that does not read. */
+  readonly maxQueuedOutputBytes: number;
+}
+
+const defaultLimits: RtmpLimits = {
+  maxConnections: 4096,
+  maxPendingPerAddress: 256,
+  publishDeadlineMs: 10_000,
+  idleTimeoutMs: 15_000,
+  maxMessageBytes: 8 * 1024 * 1024,
+  maxQueuedOutputBytes: 256 * 1024,
+};
+
+/** A listening RTMP server. */
+export class RtmpServer {
+  readonly #server: Server;
+  readonly #logger: Logger;
+  readonly #handlers: RtmpHandlers;
+  readonly #limits: RtmpLimits;
+  readonly #connections = new Set<Connection>();
+  readonly #pendingByAddress = new Map<string, number>();
+  #refusedSinceLog = 0;
+  #lastRefusalLogMs = 0;
+
+  private constructor(options: RtmpServerOptions) {
+    this.#logger = options.logger;
+    this.#handlers = options.handlers;
+    this.#limits = { ...defaultLimits, ...options.limits };
+    this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
+  }
+
+  /**
+   * Opens the port.
+   * @throws the system's error, for instance EADDRINUSE
+   */
+  static async listen(options: RtmpServerOptions): Promise<RtmpServer> {
+    const server = new RtmpServer(options);
+    server.#server.listen(options.port, options.host);
+    await once(server.#server, 'listening');
+    server.#server.on('error', (error) => options.logger.error({ err: error }, 'RTMP port failed'));
+    return server;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  get connectionCount(): number {
+    return this.#connections.size;
+  }
+
+  /** Stops listening and closes every connection. */
+  async close(): Promise<void> {
+    if (!this.#server.listening) return;
+    const closed = once(this.#server, 'close');
+    this.#server.close();
+    for (const connection of this.#connections) connection.disconnect('this server is stopping');
+    await closed;
+  }
+
+  #accept(socket: Socket): void {
+    const address = socket.remoteAddress ?? 'unknown';
+    const pending = this.#pendingByAddress.get(address) ?? 0;
+    if (
+      this.#connections.size >= this.#limits.maxConnections ||
+      pending >= this.#limits.maxPendingPerAddress
+    ) {
+      socket.destroy();
+      this.#logRefusal(address);
+      return;
+    }
+    this.#pendingByAddress.set(address, pending + 1);
+    const connection = new Connection(socket, address, {
+      logger: this.#logger,
+      handlers: this.#handlers,
+      limits: this.#limits,
+      onSettled: () => {
+        const left = (this.#pendingByAddress.get(address) ?? 1) - 1;
+        if (left === 0) this.#pendingByAddress.delete(address);
+        else this.#pendingByAddress.set(address, left);
+      },
+      onClosed: () => this.#connections.delete(connection),
+    });
+    this.#connections.add(connection);
+  }
+
+  /** A flood of connections makes one line a second, not one each. */
+  #logRefusal(address: string): void {
+    this.#refusedSinceLog++;
+    const nowMs = performance.now();
+    if (nowMs - this.#lastRefusalLogMs < 1000) return;
+    this.#lastRefusalLogMs = nowMs;
+    this.#logger.warn({ address, refused: this.#refusedSinceLog }, 'too many RTMP connections: refused');
+    this.#refusedSinceLog = 0;
+  }
+}
+
+interface ConnectionOptions {
+  readonly logger: Logger;
+  readonly handlers: RtmpHandlers;
+  readonly limits: RtmpLimits;
+  /** The connection became a publisher, or closed before it did. */
+  readonly onSettled: () => void;
+  readonly onClosed: () => void;
+}
+
+class Connection implements RtmpPeer {
+  readonly address: string;
+  readonly #socket: Socket;
+  readonly #options: ConnectionOptions;
+  readonly #session: RtmpServerSession;
+  readonly #publishDeadline: NodeJS.Timeout;
+  #sink: PublisherSink | undefined;
+  #isSettled = false;
+  #isClosed = false;
+
+  constructor(socket: Socket, address: string, options: ConnectionOptions) {
+    this.#socket = socket;
+    this.address = address;
+    this.#options = options;
+    this.#session = new RtmpServerSession({
+      handshakeRandomBytes: randomBytes(HANDSHAKE_BYTES),
+      maxMessageBytes: options.limits.maxMessageBytes,
+    });
+    const { publishDeadlineMs, idleTimeoutMs } = options.limits;
+    this.#publishDeadline = setTimeout(
+      () => this.disconnect(`no publish within ${publishDeadlineMs / 1000} s`, 'info'),
+      publishDeadlineMs,
+    );
+    socket.setTimeout(idleTimeoutMs, () => this.disconnect(`silent for ${idleTimeoutMs / 1000} s`));
+    socket.on('data', (bytes) => this.#receive(bytes));
+    socket.on('error', () => {}); // 'close' follows and cleans up; a reset by the peer is no event of note
+    socket.on('close', () => this.#cleanUp());
+  }
+
+  disconnect(reason: string, level: 'info' | 'warn' = 'warn'): void {
+    if (this.#isClosed) return;
+    this.#options.logger[level]({ address: this.address, reason }, 'RTMP connection closed');
+    this.#socket.destroy();
+    this.#cleanUp();
+  }
+
+  #receive(bytes: Uint8Array): void {
+    try {
+      for (const event of this.#session.receive(bytes)) {
+        if (this.#isClosed) return;
+        switch (event.type) {
+          case 'publish':
+            this.#publish(event.target);
+            break;
+          case 'play':
+            this.#session.rejectPlay(
+              'NetStream.Play.StreamNotFound',
+              'This port takes publishers. Play over HTTP: see the address of the channel.',
+            );
+            break;
+          case 'message':
+            this.#sink?.message(event.message);
+            break;
+          case 'unpublish':
+            this.#endSink();
+            this.#flush();
+            this.#socket.end();
+            return;
+          case 'connect':
+            break;
+        }
+      }
+      this.#flush();
+    } catch (error) {
+      if (!(error instanceof MediaError)) throw error;
+      this.disconnect(error.message);
+    }
+  }
+
+  #publish(target: PublishTarget): void {
+    const decision = this.#options.handlers.onPublish(target, this);
+    if ('code' in decision) {
+      this.#session.rejectPublish(decision.code, decision.description);
+      this.#options.logger.warn(
+        { address: this.address, stream: `${target.app}/${target.streamName}`, reason: decision.description },
+        'RTMP publish refused',
+      );
+      this.#flush();
+      this.#isClosed = true; // said already: no second line for the same end
+      this.#socket.end();
+      this.#socket.setTimeout(1000, () => this.#socket.destroy());
+      this.#settle();
+      return;
+    }
+    this.#sink = decision;
+    this.#session.acceptPublish();
+    this.#settle();
+  }
+
+  #flush(): void {
+    const output = this.#session.takeOutput();
+    if (output === undefined || this.#socket.destroyed) return;
+    this.#socket.write(output);
+    if (this.#socket.writableLength > this.#options.limits.maxQueuedOutputBytes) {
+      this.disconnect('the peer does not read what it is sent');
+    }
+  }
+
+  #settle(): void {
+    clearTimeout(this.#publishDeadline);
+    if (this.#isSettled) return;
+    this.#isSettled = true;
+    this.#options.onSettled();
+  }
+
+  #endSink(): void {
+    const sink = this.#sink;
+    this.#sink = undefined;
+    sink?.end();
+  }
+
+  #cleanUp(): void {
+    this.#isClosed = true;
+    this.#settle();
+    this.#endSink();
+    this.#options.onClosed();
+  }
+}

@@ -1,0 +1,63 @@
+/** What a frontend counts, in Prometheus's form. */
+import { Counter, Gauge, type Registry } from 'prom-client';
+
+export class FrontendMetrics {
+  readonly bytesSent: Counter<'channel' | 'protocol'>;
+  readonly skippedViewers: Counter<'channel'>;
+  readonly evictedViewers: Counter<'channel'>;
+  readonly refusedConnections: Counter<'reason'>;
+
+  /** @param read the present figures of the streams, asked for at each scrape */
+  constructor(
+    registry: Registry,
+    read: () => readonly { channel: string; flvViewers: number; windowBytes: number; publishers: number }[],
+  ) {
+    const registers = [registry];
+    this.bytesSent = new Counter({
+      name: 'starling_frontend_sent_bytes_total',
+      help: 'Bytes of media and playlists handed to viewers',
+      labelNames: ['channel', 'protocol'],
+      registers,
+    });
+    this.skippedViewers = new Counter({
+      name: 'starling_frontend_skipped_viewers_total',
+      help: 'Times that a slow viewer was moved on to a later random access point',
+      labelNames: ['channel'],
+      registers,
+    });
+    this.evictedViewers = new Counter({
+      name: 'starling_frontend_evicted_viewers_total',
+      help: 'Viewers cut off because they stayed behind',
+      labelNames: ['channel'],
+      registers,
+    });
+    this.refusedConnections = new Counter({
+      name: 'starling_frontend_refused_requests_total',
+      help: 'HTTP requests and connections that were refused or broke the protocol',
+      labelNames: ['reason'],
+      registers,
+    });
+    const gauge = (name: string, help: string, value: (stream: ReturnType<typeof read>[number]) => number) =>
+      new Gauge({
+        name,
+        help,
+        labelNames: ['channel'],
+        registers,
+        collect() {
+          this.reset();
+          for (const stream of read()) this.set({ channel: stream.channel }, value(stream));
+        },
+      });
+    gauge('starling_frontend_flv_viewers', 'Open HTTP-FLV responses', (stream) => stream.flvViewers);
+    gauge(
+      'starling_frontend_window_bytes',
+      'Bytes of the live window in memory',
+      (stream) => stream.windowBytes,
+    );
+    gauge(
+      'starling_frontend_publishers',
+      'Publishers that push the channel now',
+      (stream) => stream.publishers,
+    );
+  }
+}

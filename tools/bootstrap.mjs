@@ -1,0 +1,220 @@
+#!/usr/bin/env node
+/**
+ * Gets a fresh clone ready, then runs a command. Needs nothing but Node: it runs before
+ * `npm install` has.
+ *
+ *   node tools/bootstrap.mjs <run|test|bench> -- COMMAND [ARG...]
+ *
+ * 1. npm packages, when `package-lock.json` changed since the last time;
+ * 2. system programs that are missing, from Debian's packages when this is root or sudo asks for
+ *    no password; otherwise it prints the command for the platform and exits 2;
+ * 3. the build, when a source file changed;
+ * 4. COMMAND, with our own `node_modules/.bin` first in the PATH. `--and` separates several.
+ *
+ * When all is in place it costs a few stat calls, so a second `npm start` is quick.
+ */
+import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { accessSync, constants, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join, delimiter as pathDelimiter } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+
+/** What each purpose needs: the program to look for, what it is for, and its package by platform. */
+const programs = [
+  {
+    find: 'ffmpeg',
+    why: 'imports media and draws the test card',
+    for: ['run', 'test', 'bench'],
+    debian: ['ffmpeg'],
+    fedora: ['ffmpeg-free'],
+    macos: ['ffmpeg'],
+  },
+  {
+    find: 'file:/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf',
+    why: "the test card's letters",
+    for: ['run', 'test', 'bench'],
+    debian: ['fonts-dejavu-core'],
+  },
+  {
+    find: 'chromium',
+    why: 'plays the channel in a real browser',
+    for: ['test'],
+    debian: ['chromium'],
+    fedora: ['chromium'],
+    macos: ['chromium'],
+  },
+  {
+    find: 'gst-launch-1.0',
+    why: 'plays and publishes as a second implementation',
+    for: ['test'],
+    debian: [
+      'gstreamer1.0-tools',
+      'gstreamer1.0-plugins-base',
+      'gstreamer1.0-plugins-good',
+      'gstreamer1.0-plugins-bad',
+      'gstreamer1.0-plugins-ugly',
+      'gstreamer1.0-libav',
+    ],
+    fedora: [
+      'gstreamer1-plugins-base-tools',
+      'gstreamer1-plugins-good',
+      'gstreamer1-plugins-bad-free',
+      'gstreamer1-plugin-libav',
+    ],
+    macos: ['gstreamer'],
+  },
+  {
+    find: 'cvlc',
+    why: 'plays as a third implementation',
+    for: ['test'],
+    debian: ['vlc-bin', 'vlc-plugin-base'],
+    fedora: ['vlc'],
+    macos: ['vlc'],
+  },
+  { find: 'mpv', why: 'plays as people do', for: ['test'], debian: ['mpv'], fedora: ['mpv'], macos: ['mpv'] },
+  {
+    find: 'streamlink',
+    why: 'plays as people do',
+    for: ['test'],
+    debian: ['streamlink'],
+    fedora: ['streamlink'],
+    macos: ['streamlink'],
+  },
+  {
+    find: 'nginx',
+    why: 'the peer that the benchmark compares with',
+    for: ['test', 'bench'],
+    debian: ['nginx', 'libnginx-mod-rtmp'],
+    fedora: ['nginx'],
+    macos: ['nginx'],
+  },
+]; // prettier-ignore
+
+function findProgram(name) {
+  if (name.startsWith('file:')) return process.platform !== 'linux' || existsSync(name.slice(5));
+  for (const folder of [...(process.env.PATH ?? '').split(pathDelimiter), '/usr/sbin', '/usr/local/bin']) {
+    try {
+      accessSync(join(folder, name), constants.X_OK);
+      return true;
+    } catch {
+      // not in this folder
+    }
+  }
+  return false;
+}
+
+function platform() {
+  if (process.platform === 'darwin') return 'macos';
+  const release = existsSync('/etc/os-release') ? readFileSync('/etc/os-release', 'utf8') : '';
+  if (/^ID(_LIKE)?=.*\b(debian|ubuntu)\b/m.test(release)) return 'debian';
+  if (/^ID(_LIKE)?=.*\b(fedora|rhel)\b/m.test(release)) return 'fedora';
+  return 'other';
+}
+
+function say(text) {
+  process.stderr.write(`starling: ${text}\n`);
+}
+
+function fail(text) {
+  say(text);
+  process.exit(2);
+}
+
+function runOrFail(command, args, whatFailed, options = {}) {
+  const result = spawnSync(command, args, { cwd: root, stdio: ['ignore', 2, 2], ...options });
+  if (result.status !== 0)
+    fail(`${whatFailed} failed (${result.error?.message ?? `exit ${result.status}`}).`);
+}
+
+function ensureNode() {
+  const [major, minor] = process.versions.node.split('.').map(Number);
+  if (major < 20 || (major === 20 && minor < 19)) {
+    fail(`Node ${process.versions.node} is too old. Install Node 20.19 or newer (https://nodejs.org).`);
+  }
+}
+
+function ensureNpmPackages() {
+  const lock = createHash('sha256')
+    .update(readFileSync(join(root, 'package-lock.json')))
+    .digest('hex');
+  const stampPath = join(root, 'node_modules', '.starling-lock');
+  if (existsSync(stampPath) && readFileSync(stampPath, 'utf8') === lock) return;
+  say('installing the npm packages (the lock file is new or has changed)');
+  runOrFail('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], 'npm ci');
+  mkdirSync(dirname(stampPath), { recursive: true });
+  writeFileSync(stampPath, lock);
+}
+
+function ensurePrograms(purpose) {
+  const missing = programs.filter((program) => program.for.includes(purpose) && !findProgram(program.find));
+  if (missing.length === 0) return;
+  const where = platform();
+  const names = (key) => missing.flatMap((program) => program[key] ?? []);
+  for (const program of missing) say(`missing: ${program.find.replace('file:', '')} (${program.why})`);
+  const isRoot = process.getuid?.() === 0;
+  const hasSudo = !isRoot && spawnSync('sudo', ['-n', 'true'], { stdio: 'ignore' }).status === 0;
+  if (where === 'debian' && (isRoot || hasSudo)) {
+    const packages = names('debian');
+    say(`installing from Debian's packages: ${packages.join(' ')}`);
+    const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+    const apt = (args, what) =>
+      isRoot
+        ? runOrFail('apt-get', args, what, { env })
+        : runOrFail('sudo', ['-n', 'DEBIAN_FRONTEND=noninteractive', 'apt-get', ...args], what, { env });
+    apt(['-qq', '-o', 'Acquire::Retries=3', 'update'], 'apt-get update');
+    apt(['-qq', '-y', '--no-install-recommends', 'install', ...packages], 'apt-get install');
+    return;
+  }
+  const commands = {
+    debian: `sudo apt-get install --no-install-recommends ${names('debian').join(' ')}`,
+    fedora: `sudo dnf install ${names('fedora').join(' ')}`,
+    macos: `brew install ${names('macos').join(' ')}`,
+  };
+  fail(
+    where === 'other'
+      ? `install the missing programs with your system's package manager. On Debian it would be:\n  ${commands.debian}`
+      : `this account may not install programs. Run this, then try again:\n  ${commands[where]}`,
+  );
+}
+
+/** Runs a command to its end, passing signals on; returns its exit code. */
+function run(command, args) {
+  return new Promise((resolve) => {
+    const env = {
+      ...process.env,
+      PATH: `${join(root, 'node_modules', '.bin')}${pathDelimiter}${process.env.PATH}`,
+    };
+    // Started as this process's own executable where it is a script of ours, so that signals reach it directly.
+    const child = spawn(command, args, { cwd: process.cwd(), stdio: 'inherit', env });
+    const forward = (signal) => child.kill(signal);
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, forward);
+    child.on('error', (error) => {
+      say(error.message);
+      resolve(1);
+    });
+    child.on('exit', (code, signal) => resolve(code ?? (signal === null ? 1 : 128 + 15)));
+  });
+}
+
+const separator = process.argv.indexOf('--');
+const purpose = process.argv[2];
+if (separator !== 3 || !['run', 'test', 'bench'].includes(purpose)) {
+  fail('usage: node tools/bootstrap.mjs <run|test|bench> -- COMMAND [ARG...] [--and COMMAND [ARG...]]');
+}
+ensureNode();
+ensureNpmPackages();
+ensurePrograms(purpose);
+const { ensureBuilt } = await import('./build.mjs');
+await ensureBuilt();
+
+const commands = [[]];
+for (const word of process.argv.slice(separator + 1)) {
+  if (word === '--and') commands.push([]);
+  else commands.at(-1).push(word);
+}
+for (const [command, ...args] of commands) {
+  process.exitCode = await run(command, args);
+  if (process.exitCode !== 0) break;
+}
