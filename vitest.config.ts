@@ -13,6 +13,9 @@ export default defineConfig({
         test: {
           name: 'e2e',
           include: ['e2e/**/*.test.ts'],
+          globalSetup: ['e2e/setup.ts'],
+          // One machine plays server, encoders and players at once.
+          fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 120_000,
         },

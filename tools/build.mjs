@@ -44,6 +44,7 @@ export async function ensureBuilt() {
       entryPoints: {
         starling: 'apps/cli/src/main.ts',
         'database-worker': 'roles/coordinator/src/database-worker.ts',
+        bench: 'tools/bench.ts',
       },
       outdir: 'dist',
       bundle: true,
