@@ -2,7 +2,7 @@
  * Builds what runs: the `starling` program (esbuild: our TypeScript in one file, npm packages left
  * outside) and the web site (Vite). Only when a source file is newer than the last build.
  */
-import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -43,7 +43,6 @@ export async function ensureBuilt() {
       absWorkingDir: root,
       entryPoints: {
         starling: 'apps/cli/src/main.ts',
-        'database-worker': 'roles/coordinator/src/database-worker.ts',
         bench: 'tools/bench.ts',
       },
       outdir: 'dist',
@@ -65,6 +64,11 @@ export async function ensureBuilt() {
         },
       ],
     });
+    // A worker thread starts from a file of its own.
+    copyFileSync(
+      join(root, 'roles/coordinator/src/database-worker.mjs'),
+      join(root, 'dist/database-worker.mjs'),
+    );
     writeFileSync(programStamp, '');
   }
   const siteStamp = join(root, 'apps', 'web', 'dist', '.built');

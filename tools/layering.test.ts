@@ -24,6 +24,7 @@ const allowedImports: Record<string, readonly string[]> = {
   'apps/web': ['packages/model', 'packages/peer'],
   'apps/cli': [
     'packages/media',
+    'packages/net',
     'packages/model',
     'roles/backend',
     'roles/frontend',

@@ -301,7 +301,7 @@ function findSite(): string | undefined {
 /** Lines for people on a terminal, JSON for machines; on standard error, as standard output carries the results. */
 function openLog(): Logger {
   const level = process.env.STARLING_LOG_LEVEL ?? 'info';
-  const options = { level, base: undefined, timestamp: pino.stdTimeFunctions.isoTime };
+  const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
   if (!process.stderr.isTTY) return pino(options, pino.destination({ fd: 2, sync: true }));
   return pino(
     options,

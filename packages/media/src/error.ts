@@ -7,10 +7,12 @@
 export const mediaErrorCatalogue = {
   BYTES_TRUNCATED: 'The data ends before the structure does. The sender cut it short.',
   AMF0_UNKNOWN_MARKER: 'An AMF0 value has a type marker that the specification does not define.',
+  AMF0_UNSUPPORTED_TYPE:
+    'An AMF0 value is of a type (reference, movie clip, record set, AMF3 object) that streaming does not use.',
   AMF0_TOO_DEEP: 'AMF0 objects are nested deeper than any real peer nests them.',
   AMF0_TOO_LONG: 'An AMF0 array or string announces more elements than the message can hold.',
   RTMP_BAD_VERSION: 'The first byte of the handshake is not RTMP version 3. Is this an RTMP client?',
-  RTMP_CHUNK_SIZE: 'The peer announced a chunk size outside 1..16777215 bytes.',
+  RTMP_CHUNK_SIZE: 'The peer announced a chunk size outside 1..2147483647 bytes.',
   RTMP_MESSAGE_TOO_LONG: 'A message is longer than this server accepts.',
   RTMP_TOO_MANY_CHUNK_STREAMS: 'The peer opened more chunk streams than this server accepts.',
   RTMP_CHUNK_WITHOUT_HEADER: 'A chunk refers to an earlier header on a chunk stream that has none.',

@@ -138,7 +138,10 @@ export function withLoopAfter(
   const current = programmeAt(kept, assets, ticks);
   const last = current && assets.get(current.assetId);
   if (!current || !last) {
-    return [...kept, { startTicks: ticks, firstMediaSequenceNumber: 0, firstDiscontinuitySequence: 0, loop: [...loop] }];
+    return [
+      ...kept,
+      { startTicks: ticks, firstMediaSequenceNumber: 0, firstDiscontinuitySequence: 0, loop: [...loop] },
+    ];
   }
   const next = assets.get(loop[0] ?? '');
   return [

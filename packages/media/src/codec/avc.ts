@@ -194,7 +194,8 @@ function skipPictureOrderCount(bits: BitReader): void {
     bits.signedExpGolomb(); // offset_for_non_ref_pic
     bits.signedExpGolomb(); // offset_for_top_to_bottom_field
     const count = bits.unsignedExpGolomb();
-    if (count > 255) throw new MediaError('AVC_BAD_CONFIG', `${count} reference frames in a cycle, at most 255`);
+    if (count > 255)
+      throw new MediaError('AVC_BAD_CONFIG', `${count} reference frames in a cycle, at most 255`);
     for (let i = 0; i < count; i++) bits.signedExpGolomb(); // offset_for_ref_frame
   }
 }

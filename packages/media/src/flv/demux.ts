@@ -104,7 +104,7 @@ export class FlvReader {
         if (dataSizeBytes > MAX_TAG_SIZE_BYTES) {
           throw new MediaError('FLV_BAD_TAG', `tag of ${dataSizeBytes} bytes, at most ${MAX_TAG_SIZE_BYTES}`);
         }
-        const timestampMs = ((view.getUint8(7) << 24) | (view.getUint32(3) >>> 8)) >>> 0;
+        const timestampMs = ((view.getUint8(7) << 24) | (view.getUint32(4) >>> 8)) >>> 0;
         this.#tag = { kind: kindOfTag(view.getUint8(0)), timestampMs };
         this.#state = { name: 'payload', sizeBytes: dataSizeBytes + PREVIOUS_TAG_SIZE_BYTES };
         return undefined;

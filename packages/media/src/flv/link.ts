@@ -5,7 +5,7 @@
 import type { Cue } from '../access-unit.ts';
 import { equalBytes } from '../bytes.ts';
 import { MediaError } from '../error.ts';
-import { type Amf0Value, decodeAmf0, encodeAmf0 } from '../rtmp/amf0.ts';
+import { type Amf0Object, type Amf0Value, decodeAmf0, encodeAmf0, isAmf0Object } from '../rtmp/amf0.ts';
 
 export type LinkMessage =
   | { readonly type: 'timeline'; readonly epochUnixMs: number }
@@ -55,7 +55,11 @@ export function decodeLinkMessage(payload: Uint8Array): LinkMessage | undefined 
   }
   if (startsWith(payload, PREFIXES.track)) {
     const fields = new Fields(NAMES.track, payload);
-    return { type: 'track', kind: fields.kind('kind'), frameDurationTicks: fields.duration('frameDurationTicks') };
+    return {
+      type: 'track',
+      kind: fields.kind('kind'),
+      frameDurationTicks: fields.duration('frameDurationTicks'),
+    };
   }
   if (startsWith(payload, PREFIXES.cue)) {
     const fields = new Fields(NAMES.cue, payload);
@@ -82,7 +86,7 @@ function startsWith(payload: Uint8Array, prefix: Uint8Array): boolean {
 /** The fields of one message, each checked as it is taken. Fields that are not asked for are ignored. */
 class Fields {
   readonly #name: string;
-  readonly #object: { readonly [field: string]: unknown };
+  readonly #object: Amf0Object;
 
   constructor(name: string, payload: Uint8Array) {
     this.#name = name;
@@ -91,7 +95,7 @@ class Fields {
     if (version !== VERSION) this.#fail('version', version, `${VERSION}`);
   }
 
-  static #decode(name: string, payload: Uint8Array): { readonly [field: string]: unknown } {
+  static #decode(name: string, payload: Uint8Array): Amf0Object {
     let values: readonly Amf0Value[];
     try {
       values = decodeAmf0(payload);
@@ -99,10 +103,8 @@ class Fields {
       throw new MediaError('LINK_BAD_MESSAGE', `${name} is not valid AMF0`, { cause });
     }
     const object = values[1];
-    if (typeof object !== 'object' || object === null) {
-      throw new MediaError('LINK_BAD_MESSAGE', `${name} has no object`);
-    }
-    return { ...object };
+    if (!isAmf0Object(object)) throw new MediaError('LINK_BAD_MESSAGE', `${name} has no object`);
+    return object;
   }
 
   number(field: string): number {
@@ -113,7 +115,9 @@ class Fields {
   /** A whole number from 0. */
   count(field: string): number {
     const value = this.number(field);
-    return Number.isSafeInteger(value) && value >= 0 ? value : this.#fail(field, value, 'a whole number from 0');
+    return Number.isSafeInteger(value) && value >= 0
+      ? value
+      : this.#fail(field, value, 'a whole number from 0');
   }
 
   duration(field: string): number | undefined {
@@ -139,6 +143,9 @@ class Fields {
 
   #fail(field: string, actual: unknown, expected: string): never {
     const shown = typeof actual === 'object' && actual !== null ? 'an object' : String(actual);
-    throw new MediaError('LINK_BAD_MESSAGE', `${this.#name}.${field} is ${shown.slice(0, 80)}, expected ${expected}`);
+    throw new MediaError(
+      'LINK_BAD_MESSAGE',
+      `${this.#name}.${field} is ${shown.slice(0, 80)}, expected ${expected}`,
+    );
   }
 }

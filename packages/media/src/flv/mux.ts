@@ -3,7 +3,7 @@
  * our nodes.
  */
 import { type AccessUnit, type StreamEvent, type Track, timescaleHz } from '../access-unit.ts';
-import { encodeAmf0 } from '../rtmp/amf0.ts';
+import { Amf0EcmaArray, encodeAmf0 } from '../rtmp/amf0.ts';
 import { nanoFromTicks, VIDEO_TIMESCALE_HZ } from '../time.ts';
 import { encodeLinkMessage } from './link.ts';
 import {
@@ -81,7 +81,7 @@ export function metadataMessage(tracks: readonly Track[], timestampMs: number): 
       properties.stereo = track.channelCount > 1;
     }
   }
-  const payload = encodeAmf0(['onMetaData', properties]);
+  const payload = encodeAmf0(['onMetaData', new Amf0EcmaArray(properties)]);
   return { kind: 'data', timestampMs: timestampMs >>> 0, payload };
 }
 

@@ -9,8 +9,8 @@ import {
   type AccessUnit,
   type Cue,
   type StreamEvent,
-  timescaleHz,
   type Track,
+  timescaleHz,
 } from '../access-unit.ts';
 import { MediaError } from '../error.ts';
 import { fragment } from '../fmp4/fragment.ts';
@@ -71,7 +71,7 @@ interface OpenSegment {
   /** Where the open part starts, in ticks of 1/90000 s. */
   partStartTicks: number;
   /** Units that are in no part yet, in decode order. */
-  readonly pending: { readonly video: AccessUnit[]; readonly audio: AccessUnit[] };
+  readonly pending: { video: AccessUnit[]; audio: AccessUnit[] };
   /** Of all units so far, those in parts included. */
   sizeBytes: number;
 }
@@ -90,6 +90,7 @@ interface OpenSegment {
  */
 export class Segmenter {
   readonly #partTargetTicks: number;
+  readonly #maxSegmentTicks: number;
   readonly #tracks = new Map<Track['kind'], Track>();
   readonly #lastDts = new Map<Track['kind'], { ticks: number; hz: number }>();
   #init: InitSegment | undefined;
@@ -99,6 +100,7 @@ export class Segmenter {
   /** @param options.partTargetMs no part lasts longer; to be advertised as PART-TARGET */
   constructor(options: { partTargetMs: number }) {
     this.#partTargetTicks = msToTicks(options.partTargetMs, VIDEO_TIMESCALE_HZ);
+    this.#maxSegmentTicks = MAX_SEGMENT_PART_TARGETS * this.#partTargetTicks;
   }
 
   /**
@@ -116,6 +118,7 @@ export class Segmenter {
       case 'timeline':
         this.#tracks.clear();
         this.#lastDts.clear();
+        this.#init = undefined;
         this.#lastCue = undefined;
         this.#open = undefined;
         return [];
@@ -131,7 +134,9 @@ export class Segmenter {
 
   #setTrack(track: Track): void {
     this.#tracks.set(track.kind, track);
-    const tracks = [this.#tracks.get('video'), this.#tracks.get('audio')].filter((known) => known !== undefined);
+    const tracks = [this.#tracks.get('video'), this.#tracks.get('audio')].filter(
+      (known) => known !== undefined,
+    );
     const bytes = initSegment(tracks);
     const id = initSegmentId(bytes);
     if (this.#init?.id !== id) this.#init = { id, bytes, tracks };
@@ -154,21 +159,188 @@ export class Segmenter {
       );
     }
     const open = this.#open;
-    const events: SegmenterEvent[] = [];
-    const pending: OpenSegment['pending'] = { video: [], audio: [] };
-    if (open !== undefined && cue.mediaSequenceNumber === open.cue.mediaSequenceNumber + 1) {
-      if (cue.startTicks < open.partStartTicks) {
-        throw new MediaError(
-          'HLS_CUE_BACKWARDS',
-          `segment ${cue.mediaSequenceNumber} at ${cue.startTicks} ticks, its units are in parts up to ${open.partStartTicks} already`,
-        );
-      }
-      if (open.init !== undefined && cue.startTicks - open.cue.startTicks <= this.#maxSegmentTicks) {
-        events.push(...this.#finishSegment(open, open.init, cue.startTicks));
-      }
+    const isNext = open !== undefined && cue.mediaSequenceNumber === open.cue.mediaSequenceNumber + 1;
+    if (isNext && cue.startTicks < open.partStartTicks) {
+      throw new MediaError(
+        'HLS_CUE_BACKWARDS',
+        `segment ${cue.mediaSequenceNumber} at ${cue.startTicks} ticks, parts are made up to ${open.partStartTicks}`,
+      );
     }
+    const next: OpenSegment = {
+      cue,
+      init: this.#init,
+      parts: [],
+      partStartTicks: cue.startTicks,
+      pending: { video: [], audio: [] },
+      sizeBytes: 0,
+    };
     this.#lastCue = cue;
-    this.#open = { cue, init: this.#init, parts: [], partStartTicks: cue.startTicks, pending, sizeBytes: 0 };
+    this.#open = next;
+    if (!isNext || open.init === undefined) return [];
+
+    // Units that came before the cue but belong behind it.
+    for (const track of open.init.tracks) {
+      const early = open.pending[track.kind].splice(
+        indexFrom(open.pending[track.kind], track, cue.startTicks),
+      );
+      next.pending[track.kind].push(...early);
+      for (const unit of early) next.sizeBytes += countedSizeBytes(unit);
+    }
+    if (cue.startTicks - open.cue.startTicks > this.#maxSegmentTicks) return [];
+    return this.#finishSegment(open, open.init, cue.startTicks);
+  }
+
+  #finishSegment(open: OpenSegment, init: InitSegment, endTicks: number): SegmenterEvent[] {
+    const events: SegmenterEvent[] = [];
+    while (endTicks - open.partStartTicks > this.#partTargetTicks) {
+      events.push(this.#finishPart(open, init, this.#partEndTicks(open, init), endTicks));
+    }
+    if (endTicks > open.partStartTicks) events.push(this.#finishPart(open, init, endTicks, endTicks));
+    const segment = {
+      cue: open.cue,
+      init,
+      parts: open.parts,
+      durationTicks: endTicks - open.cue.startTicks,
+      sizeBytes: open.parts.reduce((sum, part) => sum + part.bytes.length, 0),
+    };
+    events.push({ type: 'segment', segment });
     return events;
   }
+
+  #addUnit(unit: AccessUnit): SegmenterEvent[] {
+    const open = this.#open;
+    const init = open?.init;
+    const track = init?.tracks.find(({ kind }) => kind === unit.kind);
+    if (open === undefined || init === undefined || track === undefined) return [];
+
+    const hz = timescaleHz(track);
+    const last = this.#lastDts.get(unit.kind);
+    if (last !== undefined && compareTicks(unit.dtsTicks, hz, last.ticks, last.hz) <= 0) {
+      throw new MediaError(
+        'HLS_DTS_BACKWARDS',
+        `${unit.kind} at ${unit.dtsTicks} of ${hz} ticks per second after ${last.ticks} of ${last.hz}`,
+      );
+    }
+    if (compareTicks(unit.dtsTicks, hz, open.partStartTicks, VIDEO_TIMESCALE_HZ) < 0) {
+      throw new MediaError(
+        'HLS_DTS_BACKWARDS',
+        `${unit.kind} at ${unit.dtsTicks} of ${hz} ticks per second, the open part starts at ${open.partStartTicks} of ${VIDEO_TIMESCALE_HZ}`,
+      );
+    }
+    const segmentTicks = timelineTicks(unit, hz) - open.cue.startTicks;
+    const sizeBytes = open.sizeBytes + countedSizeBytes(unit);
+    if (segmentTicks > this.#maxSegmentTicks || sizeBytes > MAX_SEGMENT_SIZE_BYTES) {
+      this.#open = undefined;
+      throw new MediaError(
+        'HLS_SEGMENT_TOO_LONG',
+        `segment ${open.cue.mediaSequenceNumber} has ${segmentTicks} ticks and ${sizeBytes} bytes, allowed ${this.#maxSegmentTicks} and ${MAX_SEGMENT_SIZE_BYTES}`,
+      );
+    }
+
+    this.#lastDts.set(unit.kind, { ticks: unit.dtsTicks, hz });
+    open.sizeBytes = sizeBytes;
+    open.pending[unit.kind].push(unit);
+    return unit.kind === leadingTrack(init).kind
+      ? this.#finishParts(open, init, timelineTicks(unit, hz))
+      : [];
+  }
+
+  /**
+   * Closes the parts that a unit of the leading track ends: it shows how long the unit before it
+   * lasts, and so whether that one would still fit.
+   */
+  #finishParts(open: OpenSegment, init: InitSegment, nowTicks: number): SegmenterEvent[] {
+    const events: SegmenterEvent[] = [];
+    while (nowTicks - open.partStartTicks >= this.#partTargetTicks) {
+      events.push(this.#finishPart(open, init, this.#partEndTicks(open, init), nowTicks));
+    }
+    return events;
+  }
+
+  /**
+   * Where the open part ends: the last start of a unit of the leading track within the part
+   * target. A unit that lasts longer than the target cannot be cut; the parts after the one that
+   * holds it are as long as the target and have none.
+   */
+  #partEndTicks(open: OpenSegment, init: InitSegment): number {
+    const latestTicks = open.partStartTicks + this.#partTargetTicks;
+    const leading = leadingTrack(init);
+    let endTicks = latestTicks;
+    for (const unit of open.pending[leading.kind]) {
+      const ticks = timelineTicks(unit, timescaleHz(leading));
+      if (ticks > latestTicks) break;
+      if (ticks > open.partStartTicks) endTicks = ticks;
+    }
+    return endTicks;
+  }
+
+  /** @param nextVideoTicks DTS of the video unit after the pending ones */
+  #finishPart(
+    open: OpenSegment,
+    init: InitSegment,
+    endTicks: number,
+    nextVideoTicks: number,
+  ): SegmenterEvent {
+    const index = open.parts.length;
+    const fragmentTracks = init.tracks.map((track) => {
+      const pending = open.pending[track.kind];
+      const units = pending.splice(0, indexFrom(pending, track, endTicks));
+      const endOfTrackTicks =
+        track.kind === 'video'
+          ? (pending[0]?.dtsTicks ?? nextVideoTicks)
+          : (units.at(-1)?.dtsTicks ?? 0) + AAC_SAMPLES_PER_UNIT;
+      return { track, units, endTicks: endOfTrackTicks };
+    });
+    const part: Part = {
+      mediaSequenceNumber: open.cue.mediaSequenceNumber,
+      index,
+      durationTicks: endTicks - open.partStartTicks,
+      isIndependent: fragmentTracks[0]?.units[0]?.isRandomAccess ?? false,
+      bytes: fragment({
+        // A function of the name alone: a restarted process agrees.
+        sequenceNumber: (open.cue.mediaSequenceNumber * MAX_PARTS_PER_SEGMENT + index + 1) % 2 ** 32,
+        tracks: fragmentTracks,
+      }),
+    };
+    open.parts.push(part);
+    open.partStartTicks = endTicks;
+    return { type: 'part', part, init, cue: open.cue };
+  }
+}
+
+/** The track whose units say where parts may end: video if there is any. */
+function leadingTrack(init: InitSegment): Track {
+  const [leading] = init.tracks;
+  if (leading === undefined) throw new Error('an init segment without tracks');
+  return leading;
+}
+
+/** DTS in ticks of 1/90000 s, rounded down: a boundary there does not come after the unit. */
+function timelineTicks(unit: AccessUnit, hz: number): number {
+  const ticks = rescaleTicks(unit.dtsTicks, hz, VIDEO_TIMESCALE_HZ);
+  return compareTicks(ticks, VIDEO_TIMESCALE_HZ, unit.dtsTicks, hz) > 0 ? ticks - 1 : ticks;
+}
+
+/** Index of the first unit at or after a boundary in ticks of 1/90000 s; the count if there is none. */
+function indexFrom(units: readonly AccessUnit[], track: Track, boundaryTicks: number): number {
+  const hz = timescaleHz(track);
+  const index = units.findIndex(
+    (unit) => compareTicks(unit.dtsTicks, hz, boundaryTicks, VIDEO_TIMESCALE_HZ) >= 0,
+  );
+  return index < 0 ? units.length : index;
+}
+
+function countedSizeBytes(unit: AccessUnit): number {
+  return UNIT_OVERHEAD_BYTES + unit.data.length;
+}
+
+/**
+ * The name of an init segment: its FNV-1a hash of 64 bits, in hexadecimal.
+ *
+ * Source: draft-eastlake-fnv. Good for a name, not against an adversary.
+ */
+export function initSegmentId(bytes: Uint8Array): string {
+  let hash = 0xcbf29ce484222325n;
+  for (const byte of bytes) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
+  return hash.toString(16).padStart(16, '0');
 }

@@ -1,0 +1,99 @@
+/** The command line: which commands there are, and what becomes of their errors. */
+import { resolve } from 'node:path';
+import { ApiError } from '@starling/model/client';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import packageJson from '../package.json' with { type: 'json' };
+import { addChannelCommands } from './commands/channel.ts';
+import { addDoctorCommand } from './commands/doctor.ts';
+import { addMediaCommands } from './commands/media.ts';
+import { addStreamCommands } from './commands/stream.ts';
+import { type CommandContext, CommandError, type Io } from './io.ts';
+import { examples } from './output.ts';
+import { notRunning } from './running.ts';
+
+const DEFAULT_HTTP_PORT = 8080;
+const DEFAULT_RTMP_PORT = 1935;
+
+/**
+ * Runs one command.
+ * @param argv without the names of Node and of the program
+ * @returns the exit code: 0 done, 1 failed, 2 misused
+ */
+export async function run(argv: readonly string[], io: Io): Promise<number> {
+  const program = new Command('starling');
+  const sharedOptions = () => program.opts<{ data?: string; json?: boolean }>();
+  const context: CommandContext = {
+    io,
+    dataDir: () => resolve(io.cwd, sharedOptions().data ?? io.env.STARLING_DATA ?? 'data'),
+    wantsJson: () => sharedOptions().json === true,
+  };
+  program
+    .description('A television network that one person can own.')
+    .version(packageJson.version, '-V, --version', 'print the version')
+    .option('--data <dir>', 'data folder of the network (default: $STARLING_DATA, or ./data)')
+    .option('--json', 'results as JSON')
+    .configureHelp({ showGlobalOptions: true })
+    .exitOverride()
+    .showHelpAfterError('Add --help to see how the command is used.')
+    .configureOutput({
+      writeOut: (text) => io.stdout.write(text),
+      writeErr: (text) => io.stderr.write(text),
+    });
+  addUpCommand(program, context);
+  addMediaCommands(program, context);
+  addChannelCommands(program, context);
+  addStreamCommands(program, context);
+  addDoctorCommand(program, context, { httpPort: DEFAULT_HTTP_PORT, rtmpPort: DEFAULT_RTMP_PORT });
+  program.addHelpText(
+    'after',
+    examples('starling up', 'starling media import film.mp4', 'starling channel add films --loop film'),
+  );
+
+  try {
+    await program.parseAsync([...argv], { from: 'user' });
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    if (error instanceof ApiError && error.code === 'UNREACHABLE') {
+      io.stderr.write(`${notRunning(context.dataDir()).message}\n`);
+      return 1;
+    }
+    if (error instanceof CommandError || error instanceof ApiError) {
+      io.stderr.write(`${error.message}\n`);
+      return 1;
+    }
+    throw error;
+  }
+}
+
+function addUpCommand(program: Command, { dataDir }: CommandContext): void {
+  program
+    .command('up')
+    .description('Run everything on this machine, until Ctrl-C.')
+    .option('--http <port>', 'port of the site, the API and HLS', parsePort, DEFAULT_HTTP_PORT)
+    .option('--rtmp <port>', 'port for encoders', parsePort, DEFAULT_RTMP_PORT)
+    .option('--host <address>', 'address to listen on (default: all)')
+    .addHelpText('after', examples('starling up', 'starling up --data /srv/starling --http 80'))
+    .action(async (options: { http: number; rtmp: number; host?: string }) => {
+      // Loaded here, because the other commands do not need the servers.
+      const { runUp, StartError } = await import('./up.ts');
+      try {
+        await runUp({
+          dataDir: dataDir(),
+          httpPort: options.http,
+          rtmpPort: options.rtmp,
+          host: options.host,
+        });
+      } catch (error) {
+        throw error instanceof StartError ? new CommandError(error.message, { cause: error }) : error;
+      }
+    });
+}
+
+/** 0 takes a free port. */
+function parsePort(text: string): number {
+  const port = Number(text);
+  if (!/^\d+$/.test(text) || port > 65_535)
+    throw new InvalidArgumentError('A port is a number from 0 to 65535.');
+  return port;
+}

@@ -1,0 +1,106 @@
+/** The public directory of channels, as the pages read it. */
+import type { PublicChannel } from '@starling/model/entities';
+import { useQuery } from '@tanstack/react-query';
+
+export type { PublicChannel };
+
+const LIST_REFRESH_MS = 10_000;
+const MIN_REFRESH_MS = 1_000;
+const REQUEST_TIMEOUT_MS = 8_000;
+
+/** The network has no channel of that name. */
+export class ChannelNotFoundError extends Error {}
+
+/** All channels; refreshed every 10 s, and when a programme that is on ends. */
+export function useChannels() {
+  return useQuery({
+    queryKey: ['channels'],
+    queryFn: async ({ signal }) => readChannelList(await getJson('/api/v1/public/channels', signal)),
+    refetchInterval: (query) => nextRefreshMs(query.state.data ?? [], Date.now()),
+  });
+}
+
+/**
+ * One channel.
+ * @param refreshMs how often to ask again
+ */
+export function useChannel(name: string, refreshMs: number) {
+  return useQuery({
+    queryKey: ['channels', name],
+    queryFn: async ({ signal }) =>
+      readChannel(await getJson(`/api/v1/public/channels/${encodeURIComponent(name)}`, signal)),
+    refetchInterval: (query) =>
+      Math.min(refreshMs, nextRefreshMs(query.state.data ? [query.state.data] : [], Date.now())),
+  });
+}
+
+/** How long to wait before asking again: 10 s, or less where a programme ends before that. */
+export function nextRefreshMs(channels: readonly PublicChannel[], nowMs: number): number {
+  let refreshMs = LIST_REFRESH_MS;
+  for (const { now } of channels) {
+    // A little after the end, so that the answer is about the next programme.
+    if (now !== null) refreshMs = Math.min(refreshMs, Date.parse(now.endsAt) - nowMs + 250);
+  }
+  return Math.max(MIN_REFRESH_MS, refreshMs);
+}
+
+/** The addresses of a channel's media, relative to the site. */
+export function mediaPaths(channelName: string): { readonly hls: string; readonly flv: string } {
+  const base = `/live/${encodeURIComponent(channelName)}`;
+  return { hls: `${base}/index.m3u8`, flv: `${base}.flv` };
+}
+
+/** Takes the answer of the list request apart. @throws TypeError when it has another form */
+export function readChannelList(value: unknown): PublicChannel[] {
+  const items = field(value, 'items');
+  if (!Array.isArray(items)) throw new TypeError('The list of channels has no items.');
+  return items.map(readChannel);
+}
+
+/** Checks that a value is a channel. @throws TypeError when it has another form */
+export function readChannel(value: unknown): PublicChannel {
+  const kind = field(value, 'kind');
+  const isOnAir = field(value, 'isOnAir');
+  if (kind !== 'playout' && kind !== 'live') throw new TypeError('A channel is of an unknown kind.');
+  if (typeof isOnAir !== 'boolean') throw new TypeError('A channel does not say whether it is on the air.');
+  const now = field(value, 'now') ?? null;
+  const next = field(value, 'next') ?? null;
+  return {
+    name: text(value, 'name'),
+    title: text(value, 'title'),
+    kind,
+    isOnAir,
+    now:
+      now === null
+        ? null
+        : { title: text(now, 'title'), startsAt: time(now, 'startsAt'), endsAt: time(now, 'endsAt') },
+    next: next === null ? null : { title: text(next, 'title'), startsAt: time(next, 'startsAt') },
+  };
+}
+
+async function getJson(path: string, signal: AbortSignal): Promise<unknown> {
+  const response = await fetch(path, {
+    headers: { accept: 'application/json' },
+    signal: AbortSignal.any([signal, AbortSignal.timeout(REQUEST_TIMEOUT_MS)]),
+  });
+  if (response.status === 404) throw new ChannelNotFoundError(`${path} does not exist.`);
+  if (!response.ok) throw new Error(`${path} answered ${response.status}.`);
+  return await response.json();
+}
+
+function field(value: unknown, key: string): unknown {
+  if (typeof value !== 'object' || value === null) throw new TypeError(`Expected an object with "${key}".`);
+  return Object.getOwnPropertyDescriptor(value, key)?.value;
+}
+
+function text(value: unknown, key: string): string {
+  const found = field(value, key);
+  if (typeof found !== 'string') throw new TypeError(`"${key}" is not a text.`);
+  return found;
+}
+
+function time(value: unknown, key: string): string {
+  const found = text(value, key);
+  if (Number.isNaN(Date.parse(found))) throw new TypeError(`"${key}" is not a time.`);
+  return found;
+}

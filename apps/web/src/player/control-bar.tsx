@@ -1,0 +1,108 @@
+import type { ReactNode } from 'react';
+import { formatSeconds } from '../format.ts';
+import {
+  ExitFullscreenIcon,
+  FullscreenIcon,
+  HelpIcon,
+  MutedIcon,
+  PauseIcon,
+  PictureInPictureIcon,
+  PlayIcon,
+  SoundIcon,
+  StatsIcon,
+} from '../icons.tsx';
+import { keyName, type PlayerAction, shortcuts } from './keyboard.ts';
+
+interface ControlBarProps {
+  readonly isPaused: boolean;
+  readonly isLive: boolean;
+  readonly isBehind: boolean;
+  readonly latencySeconds: number | undefined;
+  readonly isMuted: boolean;
+  readonly volume: number;
+  readonly isFullscreen: boolean;
+  readonly showsStats: boolean;
+  readonly act: (action: PlayerAction) => void;
+  readonly onVolume: (volume: number) => void;
+}
+
+export function ControlBar(props: ControlBarProps) {
+  const { act } = props;
+  return (
+    <fieldset className="controls" aria-label="Player controls">
+      <ControlButton action="toggle-play" label={props.isPaused ? 'Play' : 'Pause'} act={act}>
+        {props.isPaused ? <PlayIcon /> : <PauseIcon />}
+      </ControlButton>
+      <ControlButton action="toggle-mute" label={props.isMuted ? 'Sound on' : 'Sound off'} act={act}>
+        {props.isMuted ? <MutedIcon /> : <SoundIcon />}
+      </ControlButton>
+      <input
+        className="volume"
+        type="range"
+        min="0"
+        max="100"
+        step="5"
+        aria-label="Volume"
+        value={props.isMuted ? 0 : Math.round(props.volume * 100)}
+        onChange={(event) => props.onVolume(event.currentTarget.valueAsNumber / 100)}
+      />
+      {props.isBehind ? (
+        <button type="button" className="live-pill live-pill-behind" onClick={() => act('go-live')}>
+          Go live
+        </button>
+      ) : (
+        <p className="live-pill" data-live={props.isLive}>
+          Live
+        </p>
+      )}
+      {props.latencySeconds !== undefined && (
+        <p className="latency" title="Behind the newest picture that the server has">
+          <span className="visually-hidden">Latency </span>
+          {formatSeconds(props.latencySeconds)}
+        </p>
+      )}
+      <span className="controls-gap" />
+      <ControlButton action="toggle-stats" label="Stream details" isPressed={props.showsStats} act={act}>
+        <StatsIcon />
+      </ControlButton>
+      <ControlButton action="toggle-help" label="Keys" act={act}>
+        <HelpIcon />
+      </ControlButton>
+      {document.pictureInPictureEnabled && (
+        <ControlButton action="toggle-picture-in-picture" label="Picture in picture" act={act}>
+          <PictureInPictureIcon />
+        </ControlButton>
+      )}
+      <ControlButton
+        action="toggle-fullscreen"
+        label={props.isFullscreen ? 'Leave full screen' : 'Full screen'}
+        act={act}
+      >
+        {props.isFullscreen ? <ExitFullscreenIcon /> : <FullscreenIcon />}
+      </ControlButton>
+    </fieldset>
+  );
+}
+
+function ControlButton(props: {
+  action: PlayerAction;
+  label: string;
+  isPressed?: boolean;
+  act: (action: PlayerAction) => void;
+  children: ReactNode;
+}) {
+  const keys = shortcuts.find(({ action }) => action === props.action)?.keys ?? [];
+  return (
+    <button
+      type="button"
+      className="control"
+      data-action={props.action}
+      aria-label={props.label}
+      aria-pressed={props.isPressed}
+      title={`${props.label} (${keys.map(keyName).join(', ')})`}
+      onClick={() => props.act(props.action)}
+    >
+      {props.children}
+    </button>
+  );
+}

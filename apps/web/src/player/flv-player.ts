@@ -1,0 +1,124 @@
+import mpegts from 'mpegts.js';
+import { BitrateMeter } from './bitrate-meter.ts';
+import {
+  bufferedEnd,
+  type MediaPlayer,
+  nextBufferedStart,
+  type OpenMediaPlayer,
+  UnsupportedProtocolError,
+} from './media-player.ts';
+import type { PlaybackFailure } from './player-state.ts';
+
+const TARGET_LATENCY_S = 0.9;
+const MAX_LATENCY_S = 1.8;
+/** Further behind than this, playing faster would take too long, so playback jumps. */
+const JUMP_LATENCY_S = 6;
+const STATISTICS_INTERVAL_MS = 1_000;
+const BITRATE_WINDOW_S = 8;
+
+mpegts.LoggingControl.applyConfig({ enableDebug: false, enableVerbose: false, enableInfo: false });
+
+/** HTTP-FLV through mpegts.js and Media Source Extensions: the least delay, the least buffer. */
+export const openFlvPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlayer => {
+  if (!mpegts.getFeatureList().mseLivePlayback) throw new UnsupportedProtocolError('HTTP-FLV');
+  const bitrate = new BitrateMeter(BITRATE_WINDOW_S);
+  const player = mpegts.createPlayer(
+    { type: 'flv', isLive: true, url },
+    {
+      enableStashBuffer: false,
+      lazyLoad: false,
+      deferLoadAfterSourceOpen: false,
+      liveSync: true,
+      liveSyncTargetLatency: TARGET_LATENCY_S,
+      liveSyncMaxLatency: MAX_LATENCY_S,
+      liveSyncPlaybackRate: 1.15,
+      autoCleanupSourceBuffer: true,
+      autoCleanupMaxBackwardDuration: 40,
+      autoCleanupMinBackwardDuration: 30,
+      statisticsInfoReportInterval: STATISTICS_INTERVAL_MS,
+    },
+  );
+
+  // mpegts.js is still inside its own call when it tells of an end; closing it there would break it.
+  const failLater = (failure: PlaybackFailure) => queueMicrotask(() => onFailure(failure));
+  player.on(mpegts.Events.ERROR, (type: unknown, detail: unknown, info: unknown) =>
+    failLater(classifyFlvError(type, detail, info)),
+  );
+  player.on(mpegts.Events.LOADING_COMPLETE, () => failLater('ended'));
+  player.on(mpegts.Events.STATISTICS_INFO, (info: unknown) => {
+    const kilobytesPerSecond = numberField(info, 'speed');
+    if (kilobytesPerSecond !== undefined) {
+      bitrate.add(kilobytesPerSecond * 1024 * (STATISTICS_INTERVAL_MS / 1000), STATISTICS_INTERVAL_MS / 1000);
+    }
+  });
+
+  const newestEnd = () =>
+    video.buffered.length === 0 ? undefined : video.buffered.end(video.buffered.length - 1);
+  const readLatencySeconds = () => {
+    const end = newestEnd();
+    return end === undefined ? undefined : end - video.currentTime;
+  };
+  const goLive = () => {
+    const end = newestEnd();
+    if (end !== undefined) video.currentTime = Math.max(video.currentTime, end - TARGET_LATENCY_S);
+  };
+  const keepUp = () => {
+    if (video.paused) return;
+    if ((readLatencySeconds() ?? 0) > JUMP_LATENCY_S) goLive();
+    else jumpGap(video);
+  };
+  video.addEventListener('progress', keepUp);
+
+  player.attachMediaElement(video);
+  player.load();
+
+  return {
+    protocolName: 'HTTP-FLV',
+    goLive,
+    readBehindLiveSeconds: () => Math.max(0, (readLatencySeconds() ?? 0) - MAX_LATENCY_S),
+    readStats() {
+      return {
+        latencySeconds: readLatencySeconds(),
+        wallClockDelaySeconds: undefined,
+        bitrateBps: bitrate.read(),
+        frameRate: numberField(player.mediaInfo, 'fps'),
+        codecs: codecNames(player.mediaInfo),
+      };
+    },
+    close() {
+      video.removeEventListener('progress', keepUp);
+      player.destroy();
+    },
+  };
+};
+
+/** Steps over a gap, which is what remains where the server skipped media for a slow viewer. */
+function jumpGap(video: HTMLVideoElement): void {
+  if (bufferedEnd(video.buffered, video.currentTime + 0.05) !== undefined) return;
+  const start = nextBufferedStart(video.buffered, video.currentTime);
+  if (start !== undefined) video.currentTime = start + 0.01;
+}
+
+function classifyFlvError(type: unknown, detail: unknown, info: unknown): PlaybackFailure {
+  if (type !== mpegts.ErrorTypes.NETWORK_ERROR) return 'media';
+  const isNotFound =
+    detail === mpegts.ErrorDetails.NETWORK_STATUS_CODE_INVALID && numberField(info, 'code') === 404;
+  return isNotFound ? 'not-found' : 'network';
+}
+
+function codecNames(mediaInfo: unknown): string | undefined {
+  const known = ['videoCodec', 'audioCodec']
+    .map((key) => ownValue(mediaInfo, key))
+    .filter((codec) => typeof codec === 'string' && codec !== '');
+  return known.length === 0 ? undefined : known.join(', ');
+}
+
+function numberField(value: unknown, key: string): number | undefined {
+  const found = ownValue(value, key);
+  return typeof found === 'number' && Number.isFinite(found) && found >= 0 ? found : undefined;
+}
+
+function ownValue(value: unknown, key: string): unknown {
+  if (typeof value !== 'object' || value === null) return undefined;
+  return Object.getOwnPropertyDescriptor(value, key)?.value;
+}

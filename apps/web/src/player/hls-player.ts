@@ -1,0 +1,127 @@
+import Hls, {
+  type ErrorData,
+  ErrorTypes,
+  Events,
+  type FragBufferedData,
+  type HlsConfig,
+  type LoaderResponse,
+  type LoadPolicy,
+  type RetryConfig,
+} from 'hls.js';
+import { BitrateMeter } from './bitrate-meter.ts';
+import {
+  type MediaPlayer,
+  type OpenMediaPlayer,
+  UnsupportedProtocolError,
+  wallClockDelay,
+} from './media-player.ts';
+import type { PlaybackFailure } from './player-state.ts';
+
+const BITRATE_WINDOW_S = 12;
+
+/** HLS through hls.js and Media Source Extensions. */
+export const openHlsPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlayer => {
+  if (!Hls.isSupported()) throw new UnsupportedProtocolError('HLS');
+  const hls = new Hls(createHlsConfig(Math.random));
+  const bitrate = new BitrateMeter(BITRATE_WINDOW_S);
+  let hasRecoveredMedia = false;
+
+  hls.on(Events.ERROR, (_event, data) => {
+    if (!data.fatal) return;
+    if (data.type === ErrorTypes.MEDIA_ERROR && !hasRecoveredMedia) {
+      hasRecoveredMedia = true;
+      hls.recoverMediaError();
+      return;
+    }
+    onFailure(classifyHlsError(data));
+  });
+  hls.on(Events.FRAG_BUFFERED, (_event, data) => addToBitrate(bitrate, data));
+  hls.loadSource(url);
+  hls.attachMedia(video);
+
+  const readBehindLiveSeconds = () =>
+    hls.liveSyncPosition === null ? 0 : Math.max(0, hls.liveSyncPosition - video.currentTime);
+
+  return {
+    protocolName: 'HLS',
+    goLive() {
+      if (hls.liveSyncPosition !== null) video.currentTime = hls.liveSyncPosition;
+    },
+    readBehindLiveSeconds,
+    readStats() {
+      const level = hls.levels[hls.currentLevel];
+      return {
+        latencySeconds: hls.latestLevelDetails === null ? undefined : hls.latency,
+        wallClockDelaySeconds: wallClockDelay(hls.playingDate, Date.now()),
+        bitrateBps: bitrate.read(),
+        frameRate: level !== undefined && level.frameRate > 0 ? level.frameRate : undefined,
+        codecs: level === undefined ? undefined : codecNames(level.videoCodec, level.audioCodec),
+      };
+    },
+    close() {
+      hls.destroy();
+    },
+  };
+};
+
+/**
+ * The settings of hls.js for live channels.
+ *
+ * `liveSyncDurationCount` keeps its default of 3 segments by not being set: a value set here, even
+ * the same one, would overrule the HOLD-BACK and PART-HOLD-BACK of the playlist (hls.js 1.7
+ * `LatencyController.targetLatency`), and with them the latency that the server asks for.
+ * @param random a number from 0 to 1, 1 excluded; spreads the retries of many viewers
+ */
+export function createHlsConfig(random: () => number): Partial<HlsConfig> {
+  return {
+    lowLatencyMode: true,
+    maxLiveSyncPlaybackRate: 1.1,
+    backBufferLength: 30,
+    // A missing channel has to be told from a slow one at once, so the first playlist is asked for
+    // once, and the session decides when to ask again.
+    manifestLoadPolicy: loadPolicy(10_000, 0, random),
+    playlistLoadPolicy: loadPolicy(10_000, 12, random),
+    fragLoadPolicy: loadPolicy(20_000, 12, random),
+  };
+}
+
+function loadPolicy(maxLoadTimeMs: number, maxNumRetry: number, random: () => number): LoadPolicy {
+  const retry: RetryConfig = {
+    maxNumRetry,
+    retryDelayMs: 500 + random() * 500,
+    maxRetryDelayMs: 3_000 + random() * 1_000,
+    backoff: 'exponential',
+    shouldRetry,
+  };
+  return {
+    default: { maxTimeToFirstByteMs: maxLoadTimeMs, maxLoadTimeMs, timeoutRetry: retry, errorRetry: retry },
+  };
+}
+
+/** Also retries a refused connection (status 0), which hls.js takes for a CORS error and gives up on. */
+function shouldRetry(
+  retryConfig: RetryConfig | null | undefined,
+  retryCount: number,
+  isTimeout: boolean,
+  response: LoaderResponse | undefined,
+): boolean {
+  if (!retryConfig || retryCount >= retryConfig.maxNumRetry) return false;
+  const status = response?.code;
+  return isTimeout || status === 0 || (status !== undefined && status >= 500);
+}
+
+function classifyHlsError(data: ErrorData): PlaybackFailure {
+  if (data.type !== ErrorTypes.NETWORK_ERROR) return 'media';
+  // Only a playlist stands for the channel: a segment may just have left the window.
+  return data.response?.code === 404 && data.frag === undefined ? 'not-found' : 'network';
+}
+
+function addToBitrate(bitrate: BitrateMeter, { frag, part, stats }: FragBufferedData): void {
+  if (frag.sn === 'initSegment') return;
+  bitrate.add(stats.total, part === null ? frag.duration : part.duration);
+}
+
+function codecNames(...codecs: (string | undefined)[]): string | undefined {
+  const known = codecs.filter((codec) => codec !== undefined && codec !== '');
+  return known.length === 0 ? undefined : known.join(', ');
+}

@@ -1,0 +1,83 @@
+/** What every way of playing a channel offers, whatever the protocol and the library behind it. */
+import type { PlaybackFailure } from './player-state.ts';
+
+/** One connection to a channel's media, feeding one video element. */
+export interface MediaPlayer {
+  /** "HLS", "HTTP-FLV": what the read-out calls it. */
+  readonly protocolName: string;
+  /** Moves to the newest position that can be played without running dry. */
+  goLive(): void;
+  /** How far playback is behind the position that {@link goLive} would move to, in seconds. */
+  readBehindLiveSeconds(): number;
+  readStats(): MediaStats;
+  /** Ends the connection and lets go of the video element. */
+  close(): void;
+}
+
+/** What only the library knows; undefined where it does not. */
+export interface MediaStats {
+  /** From the newest media that the server offers to what is on the screen. */
+  readonly latencySeconds: number | undefined;
+  /** From the programme date-time of what is on the screen to this computer's clock. */
+  readonly wallClockDelaySeconds: number | undefined;
+  /** Measured over the last seconds. */
+  readonly bitrateBps: number | undefined;
+  readonly frameRate: number | undefined;
+  /** RFC 6381 codec strings. */
+  readonly codecs: string | undefined;
+}
+
+/** This browser lacks what the protocol needs. */
+export class UnsupportedProtocolError extends Error {}
+
+/**
+ * Connects. After `onFailure` the player is of no more use and is to be closed. Playback itself is
+ * started by the caller.
+ * @throws UnsupportedProtocolError
+ */
+export type OpenMediaPlayer = (
+  video: HTMLVideoElement,
+  url: string,
+  onFailure: (failure: PlaybackFailure) => void,
+) => MediaPlayer;
+
+/** How a channel can be delivered. */
+export type Protocol = 'hls' | 'flv';
+
+/** Loads the code for a protocol, which is large and therefore not part of the page. */
+export async function loadMediaPlayer(protocol: Protocol): Promise<OpenMediaPlayer> {
+  if (protocol === 'flv') return (await import('./flv-player.ts')).openFlvPlayer;
+  if ('MediaSource' in globalThis || 'ManagedMediaSource' in globalThis) {
+    return (await import('./hls-player.ts')).openHlsPlayer;
+  }
+  return (await import('./native-hls-player.ts')).openNativeHlsPlayer;
+}
+
+/** A clock that is off by more than this says nothing about the delay. */
+const MAX_PLAUSIBLE_DELAY_S = 3_600;
+
+/** The time from `playingDate` to `nowMs`, unless this computer's clock is evidently wrong. */
+export function wallClockDelay(playingDate: Date | null, nowMs: number): number | undefined {
+  if (playingDate === null) return undefined;
+  const delaySeconds = (nowMs - playingDate.getTime()) / 1000;
+  return delaySeconds > 0 && delaySeconds < MAX_PLAUSIBLE_DELAY_S ? delaySeconds : undefined;
+}
+
+/** The end of the buffered range that playback is in, or undefined when it is in none. */
+export function bufferedEnd(buffered: TimeRanges, currentTime: number): number | undefined {
+  for (let index = 0; index < buffered.length; index += 1) {
+    // The edges of appended media differ from the position by a fraction of a frame.
+    if (buffered.start(index) <= currentTime + 0.1 && currentTime <= buffered.end(index)) {
+      return buffered.end(index);
+    }
+  }
+  return undefined;
+}
+
+/** The start of the first buffered range after the position, where playback is stuck before a gap. */
+export function nextBufferedStart(buffered: TimeRanges, currentTime: number): number | undefined {
+  for (let index = 0; index < buffered.length; index += 1) {
+    if (buffered.start(index) > currentTime) return buffered.start(index);
+  }
+  return undefined;
+}

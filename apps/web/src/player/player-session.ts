@@ -1,0 +1,295 @@
+/** Keeps one channel playing in one video element: connects, watches, and connects again. */
+import { Backoff } from './backoff.ts';
+import {
+  bufferedEnd,
+  type MediaPlayer,
+  type MediaStats,
+  type OpenMediaPlayer,
+  UnsupportedProtocolError,
+} from './media-player.ts';
+import {
+  initialPlayerState,
+  nextPlayerState,
+  type PlaybackFailure,
+  type PlayerEvent,
+  type PlayerState,
+} from './player-state.ts';
+
+/** Connected for this long without media that moves, the connection is given up. */
+const STARVED_AFTER_MS = 12_000;
+/** Media that moved for this long makes a connection a good one. */
+const PROVEN_AFTER_MS = 5_000;
+/** A pause longer than this lets go of the connection; resuming makes a new one, at the live edge. */
+const RELEASE_AFTER_PAUSE_MS = 60_000;
+const WATCH_INTERVAL_MS = 1_000;
+
+export interface PlayerSessionOptions {
+  readonly video: HTMLVideoElement;
+  readonly url: string;
+  /** Loads the code for the protocol. It may fail, as any download, and is then tried again. */
+  readonly loadPlayer: () => Promise<OpenMediaPlayer>;
+  /** The browser does not start sound by itself here, so the session muted the video. */
+  readonly onAutoplayMuted: () => void;
+  readonly random: () => number;
+}
+
+/** All that the read-out shows; undefined where it is not known. */
+export interface SessionStats extends MediaStats {
+  readonly protocolName: string | undefined;
+  readonly widthPx: number;
+  readonly heightPx: number;
+  /** Media ahead of what is on the screen. */
+  readonly bufferSeconds: number;
+  readonly droppedFrameCount: number;
+  readonly frameCount: number;
+  readonly stallCount: number;
+  readonly playbackRate: number;
+}
+
+export class PlayerSession {
+  readonly #options: PlayerSessionOptions;
+  readonly #backoff: Backoff;
+  readonly #listeners = new Set<() => void>();
+  readonly #abort = new AbortController();
+  readonly #watchTimer: ReturnType<typeof setInterval>;
+  #state: PlayerState = initialPlayerState;
+  #player: MediaPlayer | undefined;
+  #isConnecting = false;
+  /** Told apart by this number, a late call of a connection that was given up changes nothing. */
+  #attempt = 0;
+  #retryTimer: ReturnType<typeof setTimeout> | undefined;
+  #wantsToPlay = true;
+  #lastTime = 0;
+  #connectedAtMs = 0;
+  #advancedAtMs = 0;
+  /** When media began to move without a break; undefined while it does not. */
+  #movingSinceMs: number | undefined;
+  #pausedAtMs: number | undefined;
+
+  constructor(options: PlayerSessionOptions) {
+    this.#options = options;
+    this.#backoff = new Backoff(options.random);
+    const { video } = options;
+    const { signal } = this.#abort;
+    video.addEventListener('timeupdate', () => this.#onTimeUpdate(), { signal });
+    video.addEventListener('waiting', () => this.#onWaiting(), { signal });
+    video.addEventListener('play', () => this.#onPlay(), { signal });
+    video.addEventListener('pause', () => this.#onPause(), { signal });
+    video.addEventListener('ended', () => this.#fail(this.#attempt, 'ended'), { signal });
+    this.#watchTimer = setInterval(() => this.#watch(), WATCH_INTERVAL_MS);
+    void this.#connect();
+  }
+
+  readonly getState = (): PlayerState => this.#state;
+
+  readonly subscribe = (listener: () => void): (() => void) => {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  };
+
+  /** Passes on what the directory says; undefined when it cannot be reached. */
+  setOnAir(isOnAir: boolean | undefined): void {
+    const isBack = isOnAir === true && this.#state.isOnAir !== true;
+    this.#dispatch({ type: 'directory', isOnAir });
+    if (isBack && this.#player === undefined) {
+      this.#backoff.reset();
+      this.#reconnectNow();
+    } else if (isOnAir === undefined && this.#isIdle()) {
+      // Without a directory only an attempt can tell whether the channel is back.
+      this.#scheduleRetry();
+    }
+  }
+
+  togglePlay(): void {
+    if (this.#wantsToPlay) this.#pause();
+    else this.#resume();
+  }
+
+  goLive(): void {
+    this.#player?.goLive();
+    if (!this.#wantsToPlay) this.#resume();
+  }
+
+  retryNow(): void {
+    this.#dispatch({ type: 'retried' });
+    this.#backoff.reset();
+    this.#reconnectNow();
+  }
+
+  readBehindLiveSeconds(): number {
+    return this.#player?.readBehindLiveSeconds() ?? 0;
+  }
+
+  readStats(): SessionStats {
+    const { video } = this.#options;
+    const stats = this.#player?.readStats();
+    const quality = video.getVideoPlaybackQuality();
+    const end = bufferedEnd(video.buffered, video.currentTime);
+    return {
+      protocolName: this.#player?.protocolName,
+      latencySeconds: stats?.latencySeconds,
+      wallClockDelaySeconds: stats?.wallClockDelaySeconds,
+      bitrateBps: stats?.bitrateBps,
+      frameRate: stats?.frameRate,
+      codecs: stats?.codecs,
+      widthPx: video.videoWidth,
+      heightPx: video.videoHeight,
+      bufferSeconds: end === undefined ? 0 : end - video.currentTime,
+      droppedFrameCount: quality.droppedVideoFrames,
+      frameCount: quality.totalVideoFrames,
+      stallCount: this.#state.stallCount,
+      playbackRate: video.playbackRate,
+    };
+  }
+
+  /** Stops playing for good. */
+  close(): void {
+    this.#abort.abort();
+    clearInterval(this.#watchTimer);
+    this.#disconnect();
+    this.#listeners.clear();
+  }
+
+  async #connect(): Promise<void> {
+    const { video, url, loadPlayer } = this.#options;
+    this.#disconnect();
+    const attempt = this.#attempt;
+    this.#isConnecting = true;
+    this.#connectedAtMs = Date.now();
+    try {
+      const openPlayer = await loadPlayer();
+      if (attempt !== this.#attempt) return;
+      this.#lastTime = 0;
+      this.#player = openPlayer(video, url, (failure) => this.#fail(attempt, failure));
+      this.#isConnecting = false;
+    } catch (error) {
+      this.#fail(attempt, error instanceof UnsupportedProtocolError ? 'unsupported' : 'network');
+      return;
+    }
+    if (this.#wantsToPlay) await this.#startPlayback(attempt);
+  }
+
+  /** Starts with sound where the browser allows it, else muted, else leaves it to the viewer. */
+  async #startPlayback(attempt: number): Promise<void> {
+    const { video, onAutoplayMuted } = this.#options;
+    try {
+      await video.play();
+    } catch (error) {
+      const isRefused = error instanceof DOMException && error.name === 'NotAllowedError';
+      if (!isRefused || attempt !== this.#attempt) return;
+      if (video.muted) {
+        this.#pause();
+        return;
+      }
+      video.muted = true;
+      onAutoplayMuted();
+      await this.#startPlayback(attempt);
+    }
+  }
+
+  #disconnect(): void {
+    this.#attempt += 1;
+    this.#isConnecting = false;
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = undefined;
+    this.#movingSinceMs = undefined;
+    const player = this.#player;
+    this.#player = undefined;
+    player?.close();
+  }
+
+  #fail(attempt: number, failure: PlaybackFailure): void {
+    if (attempt !== this.#attempt) return;
+    this.#disconnect();
+    this.#dispatch({ type: 'failed', failure });
+    const { status, isOnAir } = this.#state;
+    if (status.name === 'error' && status.cause === 'unsupported') return;
+    // When the directory knows that the channel is off the air, it also tells when it is back.
+    if (status.name === 'offline' && isOnAir === false) return;
+    this.#scheduleRetry();
+  }
+
+  #scheduleRetry(): void {
+    if (!this.#wantsToPlay) return;
+    this.#retryTimer = setTimeout(() => {
+      this.#retryTimer = undefined;
+      void this.#connect();
+    }, this.#backoff.nextDelayMs());
+  }
+
+  #reconnectNow(): void {
+    if (this.#wantsToPlay) void this.#connect();
+  }
+
+  /** Neither connected nor about to be. */
+  #isIdle(): boolean {
+    return this.#player === undefined && this.#retryTimer === undefined && !this.#isConnecting;
+  }
+
+  #pause(): void {
+    this.#wantsToPlay = false;
+    this.#pausedAtMs = Date.now();
+    this.#options.video.pause();
+    this.#dispatch({ type: 'paused' });
+  }
+
+  #resume(): void {
+    this.#wantsToPlay = true;
+    this.#pausedAtMs = undefined;
+    this.#connectedAtMs = Date.now();
+    this.#dispatch({ type: 'resumed' });
+    if (this.#player === undefined) this.#reconnectNow();
+    else void this.#startPlayback(this.#attempt);
+  }
+
+  #onTimeUpdate(): void {
+    const { video } = this.#options;
+    const hasAdvanced = video.currentTime > this.#lastTime;
+    this.#lastTime = video.currentTime;
+    if (!hasAdvanced || video.paused || video.seeking || this.#player === undefined) return;
+    const nowMs = Date.now();
+    this.#advancedAtMs = nowMs;
+    this.#movingSinceMs ??= nowMs;
+    if (nowMs - this.#movingSinceMs > PROVEN_AFTER_MS) this.#backoff.reset();
+    this.#dispatch({ type: 'advanced' });
+  }
+
+  #onWaiting(): void {
+    this.#movingSinceMs = undefined;
+    if (!this.#options.video.seeking) this.#dispatch({ type: 'ran-dry' });
+  }
+
+  /** The viewer may also play and pause by media keys or in the picture-in-picture window. */
+  #onPlay(): void {
+    if (!this.#wantsToPlay) this.#resume();
+  }
+
+  #onPause(): void {
+    const { video } = this.#options;
+    // Libraries pause the element when they let go of it; that is not the viewer's wish.
+    if (!video.paused || video.ended || this.#player === undefined || !this.#wantsToPlay) return;
+    this.#pause();
+  }
+
+  #watch(): void {
+    const nowMs = Date.now();
+    if (this.#player === undefined) return;
+    if (!this.#wantsToPlay) {
+      if (this.#pausedAtMs !== undefined && nowMs - this.#pausedAtMs > RELEASE_AFTER_PAUSE_MS) {
+        this.#disconnect();
+      }
+      return;
+    }
+    const stillSinceMs = Math.max(this.#connectedAtMs, this.#advancedAtMs);
+    if (nowMs - stillSinceMs > STARVED_AFTER_MS) this.#fail(this.#attempt, 'starved');
+  }
+
+  #dispatch(event: PlayerEvent): void {
+    const next = nextPlayerState(this.#state, event);
+    if (next === this.#state) return;
+    this.#state = next;
+    // Off the air for certain: a connection would only play the last seconds again.
+    if (next.status.name === 'offline' && next.isOnAir === false) this.#disconnect();
+    for (const listener of this.#listeners) listener();
+  }
+}

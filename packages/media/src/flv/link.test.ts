@@ -1,0 +1,83 @@
+import { describe, expect, test } from 'vitest';
+import { encodeAmf0 } from '../rtmp/amf0.ts';
+import { decodeLinkMessage, encodeLinkMessage } from './link.ts';
+
+const cue = {
+  mediaSequenceNumber: 1_000_001,
+  discontinuitySequence: 7,
+  startTicks: 90_000_180_000,
+  programDateTimeUnixMs: 1_790_000_000_000,
+  programmeId: 'demo-1',
+  targetDurationMs: 2000,
+  isIndependent: true,
+};
+
+describe('link messages', () => {
+  test('the timeline as docs/formats/cue.md shows it', () => {
+    const bytes = Buffer.concat([
+      Buffer.from('020012', 'hex'), // string of 18 bytes
+      Buffer.from('onStarlingTimeline'),
+      Buffer.from('03', 'hex'), // object
+      Buffer.from('0007', 'hex'),
+      Buffer.from('version'),
+      Buffer.from('003ff0000000000000', 'hex'), // number 1
+      Buffer.from('000b', 'hex'),
+      Buffer.from('epochUnixMs'),
+      Buffer.from('004279be2bc42c0000', 'hex'), // number 1.769e12
+      Buffer.from('000009', 'hex'), // end of object
+    ]);
+    const epochUnixMs = 1_769_000_000_000;
+    expect(Buffer.from(encodeLinkMessage({ type: 'timeline', epochUnixMs }))).toEqual(bytes);
+    expect(decodeLinkMessage(bytes)).toEqual({ type: 'timeline', epochUnixMs });
+  });
+
+  test('each decodes to itself', () => {
+    for (const message of [
+      { type: 'timeline', epochUnixMs: 0 },
+      { type: 'track', kind: 'video', frameDurationTicks: 3003 },
+      { type: 'track', kind: 'audio', frameDurationTicks: undefined },
+      { type: 'cue', cue },
+      { type: 'cue', cue: { ...cue, programmeId: 'größe '.repeat(20_000), isIndependent: false } },
+    ] as const) {
+      expect(decodeLinkMessage(encodeLinkMessage(message))).toEqual(message);
+    }
+  });
+
+  test('fields of a later version-1 sender are ignored', () => {
+    const payload = encodeAmf0(['onStarlingTimeline', { version: 1, epochUnixMs: 5, more: ['x'] }]);
+    expect(decodeLinkMessage(payload)).toEqual({ type: 'timeline', epochUnixMs: 5 });
+  });
+
+  test('what is not ours is not even decoded', () => {
+    expect(decodeLinkMessage(encodeAmf0(['onMetaData', { width: 1 }]))).toBeUndefined();
+    expect(decodeLinkMessage(encodeAmf0(['onStarlingCues', {}]))).toBeUndefined();
+    expect(decodeLinkMessage(Uint8Array.of(0x77, 0xff))).toBeUndefined();
+    expect(decodeLinkMessage(new Uint8Array())).toBeUndefined();
+  });
+
+  test.each([
+    ['another version', ['onStarlingCue', { version: 2, ...cue }], /version is 2/],
+    ['no object', ['onStarlingCue'], /no object/],
+    ['a list for an object', ['onStarlingCue', [1]], /no object/],
+    ['a missing field', ['onStarlingCue', { version: 1, ...cue, startTicks: undefined }], /startTicks/],
+    ['a fraction of a tick', ['onStarlingCue', { version: 1, ...cue, startTicks: 0.5 }], /startTicks is 0.5/],
+    ['a negative number', ['onStarlingCue', { version: 1, ...cue, mediaSequenceNumber: -1 }], /-1/],
+    ['not a number', ['onStarlingCue', { version: 1, ...cue, targetDurationMs: Number.NaN }], /NaN/],
+    ['a number for a string', ['onStarlingCue', { version: 1, ...cue, programmeId: 3 }], /programmeId/],
+    ['a number for a boolean', ['onStarlingCue', { version: 1, ...cue, isIndependent: 1 }], /isIndependent/],
+    ['an unknown kind', ['onStarlingTrack', { version: 1, kind: 'text', frameDurationTicks: null }], /text/],
+    ['frames of 0 ticks', ['onStarlingTrack', { version: 1, kind: 'video', frameDurationTicks: 0 }], /is 0/],
+    ['no epoch', ['onStarlingTimeline', { version: 1 }], /epochUnixMs is undefined/],
+  ])('refuses %s', (_, values, message) => {
+    const payload = encodeAmf0(values);
+    expect(() => decodeLinkMessage(payload)).toThrow(/^LINK_BAD_MESSAGE/);
+    expect(() => decodeLinkMessage(payload)).toThrow(message);
+  });
+
+  test('refuses a cue cut anywhere after its name', () => {
+    const payload = encodeLinkMessage({ type: 'cue', cue });
+    for (let length = 'onStarlingCue'.length + 3; length < payload.length; length++) {
+      expect(() => decodeLinkMessage(payload.subarray(0, length))).toThrow(/^LINK_BAD_MESSAGE/);
+    }
+  });
+});

@@ -1,0 +1,346 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import * as hlsParser from 'hls-parser';
+import { describe, expect, test } from 'vitest';
+import {
+  decodeWarnings,
+  encodeFragmentedMp4,
+  frameHashes,
+  probePackets,
+  withTemporaryFolder,
+} from '../../test/ffmpeg.ts';
+import { cueAt, EPOCH_UNIX_MS, streamEvents } from '../../test/stream.ts';
+import { type AccessUnit, type Cue, type Track, timescaleHz, type VideoTrack } from '../access-unit.ts';
+import { fragment, parseFragment } from '../fmp4/fragment.ts';
+import { initSegment, parseInitSegment } from '../fmp4/init-segment.ts';
+import { LiveWindow } from './live-window.ts';
+import {
+  mediaPlaylist,
+  multivariantPlaylist,
+  serialiseMediaPlaylist,
+  serialiseMultivariantPlaylist,
+} from './playlist.ts';
+import { type InitSegment, type Segment, Segmenter } from './segmenter.ts';
+
+/** What these tests read of m3u8-parser, which has no types. */
+interface M3u8Manifest {
+  targetDuration: number;
+  mediaSequence: number;
+  discontinuitySequence: number;
+  discontinuityStarts: number[];
+  endList?: boolean;
+  independentSegments?: boolean;
+  version: number;
+  segments: {
+    uri: string;
+    duration: number;
+    discontinuity?: boolean;
+    programDateTime: number;
+    map: { uri: string };
+  }[];
+  playlists: { uri: string; attributes: Record<string, unknown> }[];
+}
+const { Parser }: { Parser: new () => { manifest: M3u8Manifest; push(text: string): void; end(): void } } =
+  createRequire(import.meta.url)('m3u8-parser');
+
+function parseWithM3u8Parser(text: string): M3u8Manifest {
+  const parser = new Parser();
+  parser.push(text);
+  parser.end();
+  return parser.manifest;
+}
+
+const names = { segment: (number: number) => `${number}.m4s`, init: (id: string) => `${id}.mp4` };
+
+const video: VideoTrack = {
+  kind: 'video',
+  codec: 'avc',
+  config: Uint8Array.of(1),
+  codecString: 'avc1.64001f',
+  widthPx: 1280,
+  heightPx: 720,
+  frameDurationTicks: 3003,
+};
+const audio: Track = {
+  kind: 'audio',
+  codec: 'aac',
+  config: Uint8Array.of(0x11, 0x90),
+  codecString: 'mp4a.40.2',
+  sampleRateHz: 48_000,
+  channelCount: 2,
+};
+const init: InitSegment = { id: '0123456789abcdef', bytes: Uint8Array.of(1), tracks: [video, audio] };
+
+function segment(changes: Partial<Omit<Segment, 'cue'>> & { cue: Cue }): Segment {
+  return {
+    init,
+    parts: [
+      {
+        mediaSequenceNumber: changes.cue.mediaSequenceNumber,
+        index: 0,
+        durationTicks: 180_000,
+        isIndependent: true,
+        bytes: new Uint8Array(),
+      },
+    ],
+    durationTicks: 180_000,
+    sizeBytes: 1_000_000,
+    ...changes,
+  };
+}
+
+function windowOf(segments: readonly Segment[]): LiveWindow {
+  const window = new LiveWindow({ windowDurationMs: 20_000, minSegments: 3 });
+  for (const made of segments) window.add({ type: 'segment', segment: made });
+  return window;
+}
+
+const newInit: InitSegment = { ...init, id: 'fedcba9876543210' };
+const eventful = windowOf([
+  segment({ cue: { ...cueAt(41, 0), discontinuitySequence: 6, targetDurationMs: 2500 } }),
+  segment({ cue: { ...cueAt(42, 180_000), discontinuitySequence: 6 }, durationTicks: 180_180 }),
+  segment({ cue: { ...cueAt(43, 360_180), discontinuitySequence: 7 }, init: newInit, durationTicks: 90_001 }),
+  segment({ cue: { ...cueAt(44, 450_181), discontinuitySequence: 7 }, init: newInit }),
+]);
+
+describe('the media playlist', () => {
+  const text = serialiseMediaPlaylist(mediaPlaylist(eventful, names));
+
+  test('has the tags of RFC 8216', () => {
+    expect(text).toBe(`#EXTM3U
+#EXT-X-VERSION:7
+#EXT-X-TARGETDURATION:3
+#EXT-X-MEDIA-SEQUENCE:41
+#EXT-X-DISCONTINUITY-SEQUENCE:6
+#EXT-X-INDEPENDENT-SEGMENTS
+#EXT-X-MAP:URI="0123456789abcdef.mp4"
+#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:00.000Z
+#EXTINF:2.000000,
+41.m4s
+#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:02.000Z
+#EXTINF:2.002000,
+42.m4s
+#EXT-X-DISCONTINUITY
+#EXT-X-MAP:URI="fedcba9876543210.mp4"
+#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:04.002Z
+#EXTINF:1.000011,
+43.m4s
+#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:05.002Z
+#EXTINF:2.000000,
+44.m4s
+`);
+  });
+
+  test('is read by hls-parser as it was meant', () => {
+    const read = hlsParser.parse(text);
+    if (read.isMasterPlaylist) throw new Error('taken for a multivariant playlist');
+    expect(read).toMatchObject({
+      version: 7,
+      targetDuration: 3,
+      mediaSequenceBase: 41,
+      discontinuitySequenceBase: 6,
+      endlist: false,
+      independentSegments: true,
+    });
+    expect(
+      'segments' in read &&
+        read.segments.map((s) => [
+          s.uri,
+          s.duration,
+          s.mediaSequenceNumber,
+          s.discontinuitySequence,
+          s.discontinuity === true,
+          s.map?.uri,
+          s.programDateTime?.getTime(),
+        ]),
+    ).toEqual([
+      ['41.m4s', 2, 41, 6, false, '0123456789abcdef.mp4', EPOCH_UNIX_MS],
+      ['42.m4s', 2.002, 42, 6, false, '0123456789abcdef.mp4', EPOCH_UNIX_MS + 2000],
+      ['43.m4s', 1.000011, 43, 7, true, 'fedcba9876543210.mp4', EPOCH_UNIX_MS + 4002],
+      ['44.m4s', 2, 44, 7, false, 'fedcba9876543210.mp4', EPOCH_UNIX_MS + 5002],
+    ]);
+  });
+
+  test('is read by m3u8-parser as it was meant', () => {
+    const read = parseWithM3u8Parser(text);
+    expect(read).toMatchObject({
+      version: 7,
+      targetDuration: 3,
+      mediaSequence: 41,
+      discontinuitySequence: 6,
+      discontinuityStarts: [2],
+      independentSegments: true,
+    });
+    expect(read.endList).toBeFalsy();
+    expect(read.segments.map((s) => [s.uri, s.duration, s.map.uri, s.programDateTime])).toEqual([
+      ['41.m4s', 2, '0123456789abcdef.mp4', EPOCH_UNIX_MS],
+      ['42.m4s', 2.002, '0123456789abcdef.mp4', EPOCH_UNIX_MS + 2000],
+      ['43.m4s', 1.000011, 'fedcba9876543210.mp4', EPOCH_UNIX_MS + 4002],
+      ['44.m4s', 2, 'fedcba9876543210.mp4', EPOCH_UNIX_MS + 5002],
+    ]);
+  });
+
+  test('counts a discontinuity that left the list', () => {
+    const window = new LiveWindow({ windowDurationMs: 4000, minSegments: 2 });
+    for (const [number, discontinuitySequence] of [0, 0, 1, 1].entries()) {
+      window.add({
+        type: 'segment',
+        segment: segment({ cue: { ...cueAt(number, number * 180_000), discontinuitySequence } }),
+      });
+    }
+    const read = parseWithM3u8Parser(serialiseMediaPlaylist(mediaPlaylist(window, names)));
+    expect(read).toMatchObject({ mediaSequence: 2, discontinuitySequence: 1, discontinuityStarts: [] });
+  });
+
+  test('does not promise independent segments where one is not', () => {
+    const cue = cueAt(1, 180_000);
+    const first = segment({ cue: cueAt(0, 0) });
+    const textWith = (second: Segment) =>
+      serialiseMediaPlaylist(mediaPlaylist(windowOf([first, second]), names));
+    expect(textWith(segment({ cue }))).toContain('INDEPENDENT');
+    expect(textWith(segment({ cue: { ...cue, isIndependent: false } }))).not.toContain('INDEPENDENT');
+    const parts = first.parts.map((part) => ({ ...part, isIndependent: false }));
+    expect(textWith(segment({ cue, parts }))).not.toContain('INDEPENDENT');
+  });
+});
+
+describe('the multivariant playlist', () => {
+  const window = windowOf([
+    segment({ cue: cueAt(0, 0), sizeBytes: 1_000_000 }), // 4.0 Mb/s
+    segment({ cue: cueAt(1, 180_000), sizeBytes: 1_053_000 }), // 4.212 Mb/s
+    segment({ cue: cueAt(2, 360_000), durationTicks: 90_000, sizeBytes: 400_000 }), // 3.2 Mb/s
+  ]);
+  const text = serialiseMultivariantPlaylist(multivariantPlaylist(window, 'video.m3u8'));
+
+  test('has the tags of RFC 8216', () => {
+    // 19.624 Mb in 5 s are 3.92 Mb/s.
+    expect(text).toBe(`#EXTM3U
+#EXT-X-VERSION:7
+#EXT-X-STREAM-INF:BANDWIDTH=4300000,AVERAGE-BANDWIDTH=4000000,CODECS="avc1.64001f,mp4a.40.2",RESOLUTION=1280x720,FRAME-RATE=29.970
+video.m3u8
+`);
+  });
+
+  test('is read by hls-parser and m3u8-parser as it was meant', () => {
+    const read = hlsParser.parse(text);
+    if (!('variants' in read)) throw new Error('taken for a media playlist');
+    expect(read.variants).toHaveLength(1);
+    expect(read.variants[0]).toMatchObject({
+      uri: 'video.m3u8',
+      bandwidth: 4_300_000,
+      averageBandwidth: 4_000_000,
+      codecs: 'avc1.64001f,mp4a.40.2',
+      resolution: { width: 1280, height: 720 },
+      frameRate: 29.97,
+    });
+    expect(parseWithM3u8Parser(text).playlists).toMatchObject([
+      {
+        uri: 'video.m3u8',
+        attributes: {
+          BANDWIDTH: 4_300_000,
+          'AVERAGE-BANDWIDTH': '4000000',
+          CODECS: 'avc1.64001f,mp4a.40.2',
+          RESOLUTION: { width: 1280, height: 720 },
+          'FRAME-RATE': 29.97,
+        },
+      },
+    ]);
+  });
+
+  test('of audio alone states neither resolution nor frame rate', () => {
+    const audioWindow = windowOf([
+      segment({ cue: cueAt(0, 0), init: { ...init, tracks: [audio] }, sizeBytes: 32_000 }),
+    ]);
+    expect(serialiseMultivariantPlaylist(multivariantPlaylist(audioWindow, 'a.m3u8'))).toContain(
+      '#EXT-X-STREAM-INF:BANDWIDTH=130000,AVERAGE-BANDWIDTH=130000,CODECS="mp4a.40.2"\n',
+    );
+  });
+
+  test.each([
+    ['25 frames per second', 40, 25],
+    ['29.97 frames per second in whole milliseconds', 1001 / 30, 30_000 / 1001],
+    ['an unusual rate', 1000 / 13, 13],
+  ])('measures %s where the track does not say', (_, frameMs, expected) => {
+    const unknown: VideoTrack = { ...video, frameDurationTicks: undefined };
+    const unknownInit: InitSegment = { ...init, tracks: [unknown] };
+    const frameCount = 52;
+    const dtsTicks = (index: number) => Math.round(index * frameMs) * 90;
+    const made = [0, 1, 2].map((number) => {
+      const units = Array.from({ length: frameCount }, (_, i): AccessUnit => {
+        const ticks = dtsTicks(number * frameCount + i);
+        return {
+          kind: 'video',
+          dtsTicks: ticks,
+          ptsTicks: ticks,
+          isRandomAccess: i === 0,
+          data: new Uint8Array(9),
+        };
+      });
+      const startTicks = dtsTicks(number * frameCount);
+      const endTicks = dtsTicks((number + 1) * frameCount);
+      const bytes = fragment({ sequenceNumber: 1, tracks: [{ track: unknown, units, endTicks }] });
+      const durationTicks = endTicks - startTicks;
+      return segment({
+        cue: cueAt(number, startTicks),
+        init: unknownInit,
+        durationTicks,
+        parts: [{ mediaSequenceNumber: number, index: 0, durationTicks, isIndependent: true, bytes }],
+      });
+    });
+    const [variant] = multivariantPlaylist(windowOf(made), 'video.m3u8').variants;
+    expect(variant?.frameRate).toBeCloseTo(expected, 3);
+  });
+});
+
+describe('judged by FFmpeg', () => {
+  /** Three years into the life of a channel. */
+  const START_SECONDS = 3 * 365 * 86_400;
+  const source = encodeFragmentedMp4({ durationSeconds: 8, sampleRateHz: 44_100 });
+  const tracks = parseInitSegment(source);
+  const units = parseFragment(source, tracks).map((unit): AccessUnit => {
+    const track = tracks.find(({ kind }) => kind === unit.kind);
+    const shiftTicks = START_SECONDS * (track === undefined ? 0 : timescaleHz(track));
+    return { ...unit, dtsTicks: unit.dtsTicks + shiftTicks, ptsTicks: unit.ptsTicks + shiftTicks };
+  });
+  const starts = [0, 2, 4, 6, 8].map((seconds) => (START_SECONDS + seconds) * 90_000);
+
+  test('a window plays without a warning and decodes to the frames of its source', () => {
+    const window = new LiveWindow({ windowDurationMs: 60_000, minSegments: 3 });
+    const segmenter = new Segmenter({ partTargetMs: 500 });
+    for (const event of streamEvents(tracks, units, starts))
+      segmenter.push(event).forEach((made) => window.add(made));
+    expect(window.segments).toHaveLength(4);
+
+    withTemporaryFolder((folder) => {
+      const media = mediaPlaylist(window, names);
+      // For FFmpeg to come to an end.
+      writeFileSync(join(folder, 'video.m3u8'), `${serialiseMediaPlaylist(media)}#EXT-X-ENDLIST\n`);
+      writeFileSync(
+        join(folder, 'index.m3u8'),
+        serialiseMultivariantPlaylist(multivariantPlaylist(window, 'video.m3u8')),
+      );
+      for (const { init: ofSegment, cue, parts } of window.segments) {
+        writeFileSync(join(folder, names.init(ofSegment.id)), ofSegment.bytes);
+        writeFileSync(
+          join(folder, names.segment(cue.mediaSequenceNumber)),
+          Buffer.concat(parts.map((part) => part.bytes)),
+        );
+      }
+      const path = join(folder, 'index.m3u8');
+      expect(decodeWarnings(path)).toBe('');
+
+      const sourcePath = join(folder, 'source.mp4');
+      writeFileSync(sourcePath, source);
+      const packets = probePackets(path).video;
+      expect(packets.map(({ size, flags }) => [size, flags])).toEqual(
+        probePackets(sourcePath).video.map(({ size, flags }) => [size, flags]),
+      );
+      expect(packets).toHaveLength(200);
+      const pictureHashes = (file: string) =>
+        frameHashes(file).flatMap((line) => (line.startsWith('0,') ? [line.split(',').at(-1)] : []));
+      expect(pictureHashes(path)).toEqual(pictureHashes(sourcePath));
+      expect(pictureHashes(path)).toHaveLength(200);
+    });
+  });
+});

@@ -1,0 +1,267 @@
+/**
+ * The coordinator's API, for the command line, the other roles and the site. Answers are checked
+ * against the schemas of `entities.ts` before anyone sees them.
+ */
+import { type Static, type TSchema, Type } from 'typebox';
+import { Check } from 'typebox/value';
+import {
+  Asset,
+  type BackendReport,
+  BackendState,
+  Channel,
+  CoordinatorStatus,
+  type ImportReport,
+  type NewAsset,
+  type NewChannel,
+  type NewStream,
+  Problem,
+  PublicChannel,
+  Stream,
+  StreamWithKey,
+} from './entities.ts';
+
+const REQUEST_TIMEOUT_MS = 30_000;
+/** The coordinator pings every 15 s; a watch that is silent for longer than two pings is dead. */
+const WATCH_SILENCE_MS = 40_000;
+const MAX_EVENT_CHARS = 64 * 1024 * 1024;
+const FIRST_RETRY_MS = 250;
+const MAX_RETRY_MS = 5000;
+
+/** The coordinator refused the request, or cannot be reached (code `UNREACHABLE`, status 0). */
+export class ApiError extends Error {
+  override readonly name = 'ApiError';
+  readonly code: string;
+  readonly status: number;
+  /** What happened and what to do next, in plain words. */
+  readonly detail: string;
+
+  constructor(problem: Pick<Problem, 'code' | 'status' | 'detail'>, options?: ErrorOptions) {
+    super(problem.detail, options);
+    this.code = problem.code;
+    this.status = problem.status;
+    this.detail = problem.detail;
+  }
+}
+
+export interface CoordinatorClientOptions {
+  /** For instance `http://127.0.0.1:8080`. */
+  readonly baseUrl: string;
+  /** The operator's or the node's token; none for the public routes. */
+  readonly token?: string | undefined;
+  readonly fetch?: typeof globalThis.fetch;
+}
+
+const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(item) });
+
+/** Every method raises an {@link ApiError}. */
+export class CoordinatorClient {
+  readonly #baseUrl: string;
+  readonly #token: string | undefined;
+  readonly #fetch: typeof globalThis.fetch;
+
+  constructor({
+    baseUrl,
+    token,
+    fetch = (input, init) => globalThis.fetch(input, init),
+  }: CoordinatorClientOptions) {
+    this.#baseUrl = baseUrl.replace(/\/$/, '');
+    this.#token = token;
+    this.#fetch = fetch;
+  }
+
+  readonly assets = {
+    list: (): Promise<Asset[]> => this.#list('/assets', Asset),
+    /** Queues an import; follow it with `get`. */
+    create: (asset: NewAsset): Promise<Asset> => this.#request('POST', '/assets', Asset, asset),
+    get: (id: string): Promise<Asset> => this.#request('GET', path`/assets/${id}`, Asset),
+    remove: (id: string): Promise<void> => this.#send('DELETE', path`/assets/${id}`),
+  };
+
+  readonly channels = {
+    list: (): Promise<Channel[]> => this.#list('/channels', Channel),
+    create: (channel: NewChannel): Promise<Channel> => this.#request('POST', '/channels', Channel, channel),
+    get: (name: string): Promise<Channel> => this.#request('GET', path`/channels/${name}`, Channel),
+    remove: (name: string): Promise<void> => this.#send('DELETE', path`/channels/${name}`),
+  };
+
+  readonly streams = {
+    list: (): Promise<Stream[]> => this.#list('/streams', Stream),
+    /** The answer is the only one that holds the key. */
+    create: (stream: NewStream): Promise<StreamWithKey> =>
+      this.#request('POST', '/streams', StreamWithKey, stream),
+    remove: (name: string): Promise<void> => this.#send('DELETE', path`/streams/${name}`),
+    rotateKey: (name: string): Promise<StreamWithKey> =>
+      this.#request('POST', path`/streams/${name}/rotate-key`, StreamWithKey),
+  };
+
+  /** What viewers may see; needs no token. */
+  readonly publicChannels = {
+    list: (): Promise<PublicChannel[]> => this.#list('/public/channels', PublicChannel),
+    get: (name: string): Promise<PublicChannel> =>
+      this.#request('GET', path`/public/channels/${name}`, PublicChannel),
+  };
+
+  status(): Promise<CoordinatorStatus> {
+    return this.#request('GET', '/status', CoordinatorStatus);
+  }
+
+  /** Needs the node token, like all that follows. */
+  reportImport(assetId: string, report: ImportReport): Promise<void> {
+    return this.#send('POST', path`/backend/imports/${assetId}`, report);
+  }
+
+  reportBackend(report: BackendReport): Promise<void> {
+    return this.#send('POST', '/backend/report', report);
+  }
+
+  /**
+   * Follows the state: calls `onState` with the present one at once and after each change. When the
+   * coordinator cannot be reached it tries again, for ever, with jitter and a cap.
+   * @param onRetry hears of each lost connection
+   * @returns when `signal` aborts
+   */
+  async watchBackendState(
+    onState: (state: BackendState) => void,
+    signal: AbortSignal,
+    onRetry: (error: unknown, delayMs: number) => void = () => undefined,
+  ): Promise<void> {
+    let attempt = 0;
+    while (!signal.aborted) {
+      let reason: unknown = new ApiError({
+        code: 'UNREACHABLE',
+        status: 0,
+        detail: 'The coordinator ended the watch.',
+      });
+      try {
+        await this.#followOnce((state) => {
+          attempt = 0;
+          onState(state);
+        }, signal);
+      } catch (error) {
+        reason = error;
+      }
+      if (signal.aborted) return;
+      const delayMs = Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** attempt++) * (0.5 + Math.random() / 2);
+      onRetry(reason, delayMs);
+      await sleep(delayMs, signal);
+    }
+  }
+
+  /** One connection of the watch. Event format: WHATWG HTML, 9.2. */
+  async #followOnce(onState: (state: BackendState) => void, signal: AbortSignal): Promise<void> {
+    const silence = new AbortController();
+    const abort = () => silence.abort(signal.reason);
+    signal.addEventListener('abort', abort);
+    let silenceTimer: ReturnType<typeof setTimeout> | undefined;
+    const expectMore = () => {
+      clearTimeout(silenceTimer);
+      silenceTimer = setTimeout(
+        () => silence.abort(new Error('The coordinator went silent.')),
+        WATCH_SILENCE_MS,
+      );
+    };
+    try {
+      expectMore();
+      const response = await this.#fetchApi('GET', '/backend/watch', undefined, silence.signal);
+      const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
+      let unparsed = '';
+      for (;;) {
+        const { done, value } = (await reader?.read()) ?? { done: true };
+        if (done || value === undefined) return;
+        expectMore();
+        unparsed += value;
+        if (unparsed.length > MAX_EVENT_CHARS) throw new Error('The coordinator sent an event without end.');
+        const events = unparsed.split('\n\n');
+        unparsed = events.pop() ?? '';
+        for (const event of events) {
+          const data = event
+            .split('\n')
+            .filter((line) => line.startsWith('data:'))
+            .map((line) => line.slice('data:'.length))
+            .join('\n');
+          if (data !== '') onState(checked(BackendState, JSON.parse(data)));
+        }
+      }
+    } finally {
+      clearTimeout(silenceTimer);
+      signal.removeEventListener('abort', abort);
+      silence.abort();
+    }
+  }
+
+  async #list<T extends TSchema>(apiPath: string, item: T): Promise<Static<T>[]> {
+    const { items } = await this.#request('GET', apiPath, Items(item));
+    return items;
+  }
+
+  async #request<T extends TSchema>(
+    method: string,
+    apiPath: string,
+    schema: T,
+    body?: unknown,
+  ): Promise<Static<T>> {
+    const response = await this.#fetchApi(method, apiPath, body, AbortSignal.timeout(REQUEST_TIMEOUT_MS));
+    return checked(schema, await response.json());
+  }
+
+  async #send(method: string, apiPath: string, body?: unknown): Promise<void> {
+    const response = await this.#fetchApi(method, apiPath, body, AbortSignal.timeout(REQUEST_TIMEOUT_MS));
+    await response.body?.cancel();
+  }
+
+  /** @returns an answer of success */
+  async #fetchApi(method: string, apiPath: string, body: unknown, signal: AbortSignal): Promise<Response> {
+    let response: Response;
+    try {
+      response = await this.#fetch(`${this.#baseUrl}/api/v1${apiPath}`, {
+        method,
+        signal,
+        headers: {
+          ...(this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }),
+          ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      });
+    } catch (error) {
+      throw new ApiError(
+        { code: 'UNREACHABLE', status: 0, detail: `The coordinator at ${this.#baseUrl} does not answer.` },
+        { cause: error },
+      );
+    }
+    if (response.ok) return response;
+    const problem: unknown = await response.json().catch(() => undefined);
+    if (Check(Problem, problem)) throw new ApiError(problem);
+    throw new ApiError({
+      code: 'UNEXPECTED_ANSWER',
+      status: response.status,
+      detail: `The coordinator at ${this.#baseUrl} answered ${response.status} without saying why.`,
+    });
+  }
+}
+
+/** Builds a path; values are escaped. */
+function path(parts: TemplateStringsArray, ...values: string[]): string {
+  return parts.map((part, index) => part + encodeURIComponent(values[index] ?? '')).join('');
+}
+
+function checked<T extends TSchema>(schema: T, value: unknown): Static<T> {
+  if (Check(schema, value)) return value;
+  throw new ApiError({
+    code: 'UNEXPECTED_ANSWER',
+    status: 200,
+    detail: 'The coordinator answered in a form that this version does not know. Are both of one version?',
+  });
+}
+
+/** Resolves after `ms`, or as soon as `signal` aborts. */
+function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const wake = () => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', wake);
+      resolve();
+    };
+    const timer = setTimeout(wake, ms);
+    signal.addEventListener('abort', wake);
+  });
+}

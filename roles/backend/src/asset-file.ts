@@ -1,0 +1,126 @@
+/**
+ * A stored asset: `video.mp4`, a fragmented MP4 with one fragment per GOP, and `asset.json`, which says
+ * where each fragment lies (docs/formats/house-format.md).
+ */
+import { open, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { AccessUnit, Track } from '@starling/media/access-unit';
+import { parseFragment } from '@starling/media/fmp4/fragment';
+import { parseInitSegment } from '@starling/media/fmp4/init-segment';
+import { AssetFacts } from '@starling/model/schedule';
+import { type Static, Type } from 'typebox';
+import { Value } from 'typebox/value';
+import { BackendError, systemErrorCode } from './error.ts';
+
+export const ASSET_INDEX_NAME = 'asset.json';
+export const ASSET_MEDIA_NAME = 'video.mp4';
+
+/** What `asset.json` holds. */
+export const AssetIndex = Type.Object({
+  facts: AssetFacts,
+  initSizeBytes: Type.Integer({ minimum: 1 }),
+  /** One entry per GOP, which is one segment and one fragment. */
+  segments: Type.Array(
+    Type.Object({
+      /** Start in ticks of 1/90000 s from the start of the asset. */
+      startTicks: Type.Integer({ minimum: 0 }),
+      offsetBytes: Type.Integer({ minimum: 1 }),
+      sizeBytes: Type.Integer({ minimum: 1, maximum: 64 * 1024 * 1024 }),
+    }),
+    { minItems: 1 },
+  ),
+});
+export type AssetIndex = Static<typeof AssetIndex>;
+
+/**
+ * Reads a stored asset. Keeps its index in memory but no file open, so any number of them can be kept.
+ */
+export class AssetFile {
+  readonly index: AssetIndex;
+  readonly tracks: readonly Track[];
+  readonly #mediaPath: string;
+
+  private constructor(mediaPath: string, index: AssetIndex, tracks: readonly Track[]) {
+    this.#mediaPath = mediaPath;
+    this.index = index;
+    this.tracks = tracks;
+  }
+
+  /** @throws BackendError ASSET_MISSING, ASSET_DAMAGED or ASSET_UNREADABLE */
+  static async open(folder: string): Promise<AssetFile> {
+    const mediaPath = join(folder, ASSET_MEDIA_NAME);
+    try {
+      const index: unknown = JSON.parse(await readFile(join(folder, ASSET_INDEX_NAME), 'utf8'));
+      if (!Value.Check(AssetIndex, index) || index.segments.length !== index.facts.segmentCount) {
+        throw new Error(`${ASSET_INDEX_NAME} does not have its form`);
+      }
+      const tracks = parseInitSegment(await readRange(mediaPath, 0, index.initSizeBytes));
+      return new AssetFile(mediaPath, index, tracks);
+    } catch (error) {
+      throw assetError(error, folder);
+    }
+  }
+
+  /** Ticks of 1/90000 s from the start of the asset, where the segment ends. */
+  segmentEndTicks(segmentIndex: number): number {
+    return this.index.segments[segmentIndex + 1]?.startTicks ?? this.index.facts.durationTicks;
+  }
+
+  /**
+   * The access units of one segment, track by track. Times count from the start of the asset.
+   * @throws BackendError ASSET_MISSING, ASSET_DAMAGED or ASSET_UNREADABLE
+   */
+  async readSegment(segmentIndex: number): Promise<AccessUnit[]> {
+    const segment = this.index.segments[segmentIndex];
+    if (!segment) throw new RangeError(`Segment ${segmentIndex} of ${this.index.segments.length}`);
+    try {
+      return parseFragment(
+        await readRange(this.#mediaPath, segment.offsetBytes, segment.sizeBytes),
+        this.tracks,
+      );
+    } catch (error) {
+      throw assetError(error, this.#mediaPath);
+    }
+  }
+}
+
+async function readRange(path: string, offsetBytes: number, sizeBytes: number): Promise<Uint8Array> {
+  const file = await open(path);
+  try {
+    const bytes = new Uint8Array(sizeBytes);
+    let filledBytes = 0;
+    while (filledBytes < sizeBytes) {
+      const { bytesRead } = await file.read(
+        bytes,
+        filledBytes,
+        sizeBytes - filledBytes,
+        offsetBytes + filledBytes,
+      );
+      if (bytesRead === 0) {
+        throw new Error(`it ends at byte ${offsetBytes + filledBytes} of ${offsetBytes + sizeBytes}`);
+      }
+      filledBytes += bytesRead;
+    }
+    return bytes;
+  } finally {
+    await file.close();
+  }
+}
+
+/** Any failure of reading, with its code. */
+function assetError(error: unknown, path: string): BackendError {
+  if (error instanceof BackendError) return error;
+  const cause = error;
+  const reason = error instanceof Error ? error.message : String(error);
+  switch (systemErrorCode(error)) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return new BackendError('ASSET_MISSING', `The asset at ${path} is not there.`, { cause });
+    case undefined:
+      return new BackendError('ASSET_DAMAGED', `The asset at ${path} is damaged: ${reason}`, { cause });
+    default:
+      return new BackendError('ASSET_UNREADABLE', `The asset at ${path} cannot be read: ${reason}`, {
+        cause,
+      });
+  }
+}

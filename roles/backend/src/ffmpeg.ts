@@ -1,0 +1,104 @@
+/** Runs FFmpeg's programs as child processes that are watched and never left behind. */
+import { spawn } from 'node:child_process';
+import { BackendError, systemErrorCode } from './error.ts';
+
+const STALL_MS = 60_000;
+const MAX_STDERR_CHARS = 8192;
+
+export interface FfmpegRun {
+  /** `ffmpeg` or `ffprobe`: a path, or a name to be found in PATH. */
+  readonly program: string;
+  readonly args: readonly string[];
+  /** What is being worked on, for the sentence of an error. */
+  readonly subject: string;
+  readonly signal: AbortSignal;
+  /** Takes the standard output. FFmpeg waits while a promise is pending. */
+  onOutput(chunk: Uint8Array): void | Promise<void>;
+}
+
+/** How the program ended of itself. */
+export interface FfmpegExit {
+  readonly isSuccess: boolean;
+  /** The last line of its standard error that says something. */
+  readonly reason: string;
+  readonly stderr: string;
+}
+
+/**
+ * Runs one program to its end. It is killed, and its end awaited, when the signal aborts, when
+ * `onOutput` fails, and when it writes nothing for a minute.
+ * @throws BackendError IMPORT_FFMPEG_MISSING, IMPORT_STALLED, IMPORT_CANCELLED; whatever `onOutput` throws
+ */
+export async function runFfmpeg(run: FfmpegRun): Promise<FfmpegExit> {
+  const { program, args, subject, signal } = run;
+  if (signal.aborted) throw cancelled(subject);
+  // Its own process group: a Ctrl-C on the terminal is for us, and a kill reaches all of it.
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+  const ended = new Promise<{ exitCode: number | null; signalName: string | null }>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (exitCode, signalName) => resolve({ exitCode, signalName }));
+  });
+  ended.catch(() => {}); // awaited below, after the output
+
+  let failure: unknown;
+  const stop = (error: unknown) => {
+    failure ??= error;
+    if (child.pid === undefined) return;
+    try {
+      process.kill(-child.pid, 'SIGKILL'); // it writes to a pipe only: nothing to be finished
+    } catch {
+      // It ended by itself meanwhile.
+    }
+  };
+  const onAbort = () => stop(cancelled(subject));
+  signal.addEventListener('abort', onAbort, { once: true });
+  const armStallTimer = () =>
+    setTimeout(() => {
+      const sentence = `FFmpeg made no progress on ${subject} for ${STALL_MS / 1000} s and was stopped.`;
+      stop(new BackendError('IMPORT_STALLED', sentence));
+    }, STALL_MS);
+  let stallTimer = armStallTimer();
+
+  let stderr = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr = (stderr + text).slice(-MAX_STDERR_CHARS);
+  });
+  try {
+    for await (const chunk of child.stdout) {
+      clearTimeout(stallTimer);
+      await run.onOutput(chunk);
+      stallTimer = armStallTimer();
+    }
+  } catch (error) {
+    stop(error);
+    child.stdout.resume();
+  }
+  try {
+    const { exitCode, signalName } = await ended;
+    if (failure !== undefined) throw failure;
+    const end = signalName === null ? `it ended with code ${exitCode}` : `it was ended by ${signalName}`;
+    return { isSuccess: exitCode === 0, reason: lastReason(stderr) ?? end, stderr };
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') {
+      const sentence = `${program} was not found: install FFmpeg, for instance with 'apt-get install ffmpeg'.`;
+      throw new BackendError('IMPORT_FFMPEG_MISSING', sentence, { cause: error });
+    }
+    throw error;
+  } finally {
+    clearTimeout(stallTimer);
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+function cancelled(subject: string): BackendError {
+  return new BackendError('IMPORT_CANCELLED', `The import of ${subject} was cancelled.`);
+}
+
+/** The last line that says something, without the name and address of FFmpeg's part. */
+function lastReason(stderr: string): string | undefined {
+  const lines = stderr
+    .split('\n')
+    .map((line) => line.replace(/^\s*(\[[^\]]* @ 0x[0-9a-f]+\] ?)+/, '').trim())
+    .filter((line) => line !== '' && !/^(Conversion failed!|Last message repeated)/.test(line));
+  return lines.at(-1);
+}

@@ -1,0 +1,332 @@
+/**
+ * Playout: turns a programme and a time into access units on the channel's timeline, by copying those of
+ * stored assets. No FFmpeg, no state that decides anything: every event follows from the programme and
+ * its place on the timeline, so two playouts that start at different times agree from then on.
+ */
+import {
+  AAC_SAMPLES_PER_UNIT,
+  type AccessUnit,
+  type StreamEvent,
+  type Track,
+} from '@starling/media/access-unit';
+import { compareTicks, rescaleTicks, ticksToMs, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
+import { type AssetFacts, type ProgrammePosition, programmeAt, type Run } from '@starling/model/schedule';
+import type { Logger } from 'pino';
+import type { AssetFile } from './asset-file.ts';
+import { BackendError } from './error.ts';
+import { HOUSE_SAMPLE_RATE_HZ, HOUSE_SEGMENT_MS } from './house-format.ts';
+
+/** What a channel plays. */
+export interface PlayoutProgramme {
+  readonly runs: readonly Run[];
+  readonly assets: ReadonlyMap<string, AssetFacts>;
+  /** Wall-clock time of tick 0, in milliseconds since 1970. */
+  readonly epochUnixMs: number;
+}
+
+export interface PlayoutOptions {
+  readonly programme: PlayoutProgramme;
+  openAsset(contentHash: string): Promise<AssetFile>;
+  /** Playout begins with the segment that contains this time, in ticks of 1/90000 s. */
+  readonly startTicks: number;
+  readonly logger: Logger;
+}
+
+/** Segments kept in memory, the one being played included: 6 s, or 3 MB at the house's highest rate. */
+const READ_AHEAD_SEGMENTS = 3;
+/** How far ahead of the time last asked for segments are looked for, where items are missing. */
+const LOOK_AHEAD_TICKS = 10 * VIDEO_TIMESCALE_HZ;
+/** More than this is not caught up with: the machine was asleep. */
+const MAX_BACKLOG_TICKS = 30 * VIDEO_TIMESCALE_HZ;
+
+/** A segment that was read, on the channel's timeline. */
+interface ReadSegment {
+  readonly position: ProgrammePosition;
+  readonly mediaSequenceNumber: number;
+  readonly startTicks: number;
+  readonly endTicks: number;
+  readonly configHash: string;
+  readonly tracks: readonly Track[];
+  /** In the order of the contract. */
+  readonly units: readonly AccessUnit[];
+}
+
+/** Where to go on reading: with the segment that contains the time, or with the first that starts at or after it. */
+interface Cursor {
+  readonly ticks: number;
+  readonly mode: 'containing' | 'from';
+}
+
+export class Playout {
+  readonly #openAsset: PlayoutOptions['openAsset'];
+  readonly #logger: Logger;
+  /** Content hashes of assets whose failure was logged; they are logged again after they were readable. */
+  readonly #unreadable = new Set<string>();
+  #programme: PlayoutProgramme;
+  #cursor: Cursor;
+  /** At most `READ_AHEAD_SEGMENTS`. */
+  #segments: ReadSegment[] = [];
+  /** Units of the first segment that were handed out; undefined before its cue was. */
+  #unitsPlayed: number | undefined;
+  #askedTicks: number;
+  #isTimelineAnnounced = false;
+  #announcedConfigHash: string | undefined;
+  #reading: Promise<void> | undefined;
+  /** Counts the changes that make a read in flight void. */
+  #epoch = 0;
+  #isClosed = false;
+
+  constructor(options: PlayoutOptions) {
+    this.#openAsset = options.openAsset;
+    this.#logger = options.logger;
+    this.#programme = options.programme;
+    this.#cursor = { ticks: options.startTicks, mode: 'containing' };
+    this.#askedTicks = options.startTicks;
+  }
+
+  /** When the next event is due, in ticks of 1/90000 s, rounded down. */
+  get nextDueTicks(): number {
+    const segment = this.#segments[0];
+    if (!segment) return this.#cursor.ticks;
+    const unit = segment.units[this.#unitsPlayed ?? 0];
+    if (this.#unitsPlayed === undefined || !unit) return segment.startTicks;
+    return Math.floor((unit.dtsTicks * (VIDEO_TIMESCALE_HZ / 1000)) / (unitHz(unit) / 1000));
+  }
+
+  /**
+   * The events with a DTS before `untilTicks` that were not handed out yet and are already in memory,
+   * in the order of the contract in access-unit.ts. When they lie more than 30 s back, playout goes on
+   * with the segment that contains `untilTicks` instead.
+   */
+  eventsUntil(untilTicks: number): StreamEvent[] {
+    this.#askedTicks = Math.max(this.#askedTicks, untilTicks);
+    if (untilTicks - this.nextDueTicks > MAX_BACKLOG_TICKS) this.#skipTo(untilTicks);
+    const events: StreamEvent[] = [];
+    for (;;) {
+      const segment = this.#segments[0];
+      if (!segment || segment.startTicks >= untilTicks) return events;
+      if (this.#unitsPlayed === undefined) {
+        this.#openSegment(segment, events);
+        this.#unitsPlayed = 0;
+      }
+      for (;;) {
+        const unit = segment.units[this.#unitsPlayed];
+        if (!unit) break;
+        if (compareTicks(unit.dtsTicks, unitHz(unit), untilTicks, VIDEO_TIMESCALE_HZ) >= 0) return events;
+        events.push({ type: 'unit', unit });
+        this.#unitsPlayed += 1;
+      }
+      this.#segments.shift();
+      this.#unitsPlayed = undefined;
+    }
+  }
+
+  #openSegment(segment: ReadSegment, events: StreamEvent[]): void {
+    const { epochUnixMs } = this.#programme;
+    const isFirst = !this.#isTimelineAnnounced;
+    if (isFirst) events.push({ type: 'timeline', epochUnixMs });
+    this.#isTimelineAnnounced = true;
+    const tracks: StreamEvent[] = [];
+    if (this.#announcedConfigHash !== segment.configHash) {
+      this.#announcedConfigHash = segment.configHash;
+      for (const track of segment.tracks) tracks.push({ type: 'track', track });
+    }
+    const cue: StreamEvent = {
+      type: 'cue',
+      cue: {
+        mediaSequenceNumber: segment.mediaSequenceNumber,
+        discontinuitySequence: segment.position.discontinuitySequence,
+        startTicks: segment.startTicks,
+        programDateTimeUnixMs: epochUnixMs + Math.floor(ticksToMs(segment.startTicks, VIDEO_TIMESCALE_HZ)),
+        programmeId: segment.position.programmeId,
+        targetDurationMs: HOUSE_SEGMENT_MS,
+        isIndependent: true,
+      },
+    };
+    if (isFirst) events.push(...tracks, cue);
+    else events.push(cue, ...tracks);
+  }
+
+  /**
+   * Reads the next segments into memory, across the end of the item, up to a bound. An asset that
+   * cannot be read is logged, and its place on the timeline stays empty. Never rejects.
+   */
+  readAhead(): Promise<void> {
+    this.#reading ??= this.#readAhead().finally(() => {
+      this.#reading = undefined;
+    });
+    return this.#reading;
+  }
+
+  async #readAhead(): Promise<void> {
+    while (
+      !this.#isClosed &&
+      this.#segments.length < READ_AHEAD_SEGMENTS &&
+      this.#cursor.ticks < this.#askedTicks + LOOK_AHEAD_TICKS
+    ) {
+      const position = programmeAt(this.#programme.runs, this.#programme.assets, this.#cursor.ticks);
+      const facts = position && this.#programme.assets.get(position.assetId);
+      if (!position || !facts) {
+        if (!this.#skipEmptyTime()) return;
+        continue;
+      }
+      const epoch = this.#epoch;
+      let segment: ReadSegment | undefined;
+      try {
+        segment = await this.#readSegment(position, facts, this.#cursor);
+      } catch (error) {
+        this.#logMissing(position, error);
+      }
+      if (epoch !== this.#epoch) continue; // the programme or the place changed while reading
+      if (segment) this.#segments.push(segment);
+      this.#cursor = { ticks: segment?.endTicks ?? position.endTicks, mode: 'from' };
+    }
+  }
+
+  async #readSegment(
+    position: ProgrammePosition,
+    facts: AssetFacts,
+    cursor: Cursor,
+  ): Promise<ReadSegment | undefined> {
+    const asset = await this.#openAsset(facts.contentHash);
+    const { segments, facts: stored } = asset.index;
+    if (stored.durationTicks !== facts.durationTicks || stored.segmentCount !== facts.segmentCount) {
+      throw new BackendError(
+        'ASSET_DAMAGED',
+        `The stored asset ${facts.contentHash} is not the one announced.`,
+      );
+    }
+    const relativeTicks = cursor.ticks - position.startTicks;
+    const segmentIndex =
+      cursor.mode === 'containing'
+        ? segments.findLastIndex((segment) => segment.startTicks <= relativeTicks)
+        : segments.findIndex((segment) => segment.startTicks >= relativeTicks);
+    const startTicks = position.startTicks + (segments[segmentIndex]?.startTicks ?? 0);
+    if (segmentIndex < 0 || startTicks >= position.endTicks) return undefined;
+
+    const storedUnits = await asset.readSegment(segmentIndex);
+    const itemStartSamples = rescaleTicks(position.startTicks, VIDEO_TIMESCALE_HZ, HOUSE_SAMPLE_RATE_HZ);
+    const units = storedUnits.map((unit) => {
+      const offsetTicks = unit.kind === 'video' ? position.startTicks : itemStartSamples;
+      return { ...unit, dtsTicks: unit.dtsTicks + offsetTicks, ptsTicks: unit.ptsTicks + offsetTicks };
+    });
+    this.#unreadable.delete(facts.contentHash);
+    const wholeEndTicks = position.startTicks + asset.segmentEndTicks(segmentIndex);
+    return cutAt(position.endTicks, {
+      position,
+      mediaSequenceNumber: position.firstMediaSequenceNumber + segmentIndex,
+      startTicks,
+      endTicks: wholeEndTicks,
+      configHash: facts.configHash,
+      tracks: asset.tracks.map(withoutFrameRate),
+      units: units.sort(byDecodingTime),
+    });
+  }
+
+  /** Moves over time without programme to the next run. @returns false when there is none */
+  #skipEmptyTime(): boolean {
+    const next = this.#programme.runs.find((run) => run.startTicks > this.#cursor.ticks);
+    if (!next) return false;
+    this.#cursor = { ticks: next.startTicks, mode: 'from' };
+    return true;
+  }
+
+  /** Gives up what lies before the time; the segment that is half played is finished first. */
+  #skipTo(ticks: number): void {
+    const isOn = programmeAt(this.#programme.runs, this.#programme.assets, this.nextDueTicks) !== undefined;
+    if (isOn) {
+      const skippedMs = Math.round(ticksToMs(ticks - this.nextDueTicks, VIDEO_TIMESCALE_HZ));
+      this.#logger.warn({ skippedMs }, 'playout is behind and goes on with the present');
+    }
+    this.#segments = this.#unitsPlayed === undefined ? [] : this.#segments.slice(0, 1);
+    this.#cursor = { ticks, mode: 'containing' };
+    this.#epoch += 1;
+  }
+
+  /**
+   * Takes an edited programme. What was read ahead is kept as far as the edit does not concern it; the
+   * segment that is being played ends where a new run starts, at the earliest.
+   */
+  update(programme: PlayoutProgramme): void {
+    this.#programme = programme;
+    this.#epoch += 1;
+    const { runs, assets } = programme;
+    const kept: ReadSegment[] = [];
+    for (const segment of this.#segments) {
+      const position = programmeAt(runs, assets, segment.startTicks);
+      const isBeingPlayed = this.#unitsPlayed !== undefined && kept.length === 0;
+      const isSame = position !== undefined && isSameAiring(position, segment.position);
+      if (!isSame && !isBeingPlayed) {
+        this.#cursor = { ticks: segment.startTicks, mode: 'from' };
+        break;
+      }
+      const cutTicks =
+        runs.find((run) => run.startTicks > segment.startTicks)?.startTicks ?? Number.POSITIVE_INFINITY;
+      const cut = cutAt(cutTicks, segment);
+      kept.push(cut);
+      this.#cursor = { ticks: cut.endTicks, mode: 'from' };
+      if (cut !== segment) break;
+    }
+    this.#segments = kept;
+  }
+
+  #logMissing(position: ProgrammePosition, error: unknown): void {
+    const facts = this.#programme.assets.get(position.assetId);
+    if (!facts || this.#unreadable.has(facts.contentHash)) return;
+    this.#unreadable.add(facts.contentHash);
+    const code = error instanceof BackendError ? error.code : undefined;
+    this.#logger.error(
+      { code, asset: position.assetId, programme: position.programmeId, err: error },
+      'an asset cannot be read; its time stays empty',
+    );
+  }
+
+  /** Waits for the read in flight. Nothing is read afterwards. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#reading;
+  }
+}
+
+/**
+ * A channel may mix frame rates behind one codec configuration. So its track names none: it must not
+ * matter which item a playout happened to start with.
+ */
+function withoutFrameRate(track: Track): Track {
+  return track.kind === 'video' ? { ...track, frameDurationTicks: undefined } : track;
+}
+
+function unitHz(unit: AccessUnit): number {
+  return unit.kind === 'video' ? VIDEO_TIMESCALE_HZ : HOUSE_SAMPLE_RATE_HZ;
+}
+
+/** The order of the contract: by DTS, at equal DTS video first. */
+function byDecodingTime(a: AccessUnit, b: AccessUnit): number {
+  const order = compareTicks(a.dtsTicks, unitHz(a), b.dtsTicks, unitHz(b));
+  return order !== 0 ? order : a.kind === b.kind ? 0 : a.kind === 'video' ? -1 : 1;
+}
+
+/** Leaves out the units that would last beyond the time. */
+function cutAt(limitTicks: number, segment: ReadSegment): ReadSegment {
+  if (segment.endTicks <= limitTicks) return segment;
+  const isBefore = (unit: AccessUnit) =>
+    unit.kind === 'video'
+      ? unit.dtsTicks < limitTicks
+      : compareTicks(
+          unit.dtsTicks + AAC_SAMPLES_PER_UNIT,
+          HOUSE_SAMPLE_RATE_HZ,
+          limitTicks,
+          VIDEO_TIMESCALE_HZ,
+        ) <= 0;
+  return { ...segment, endTicks: limitTicks, units: segment.units.filter(isBefore) };
+}
+
+function isSameAiring(a: ProgrammePosition, b: ProgrammePosition): boolean {
+  return (
+    a.programmeId === b.programmeId &&
+    a.assetId === b.assetId &&
+    a.startTicks === b.startTicks &&
+    a.firstMediaSequenceNumber === b.firstMediaSequenceNumber &&
+    a.discontinuitySequence === b.discontinuitySequence
+  );
+}

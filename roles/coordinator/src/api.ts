@@ -1,0 +1,167 @@
+/**
+ * The coordinator's HTTP side: the REST API with its documents, the addresses for IPTV players, and
+ * the site. The routes themselves are in `routes.ts` and `guide.ts`.
+ */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import helmet from '@fastify/helmet';
+import fastifyStatic from '@fastify/static';
+import swagger from '@fastify/swagger';
+import swaggerUi from '@fastify/swagger-ui';
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import fastify, {
+  type FastifyBaseLogger,
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  LogController,
+} from 'fastify';
+import type { Logger } from 'pino';
+import { guardRoutes, type Tokens } from './access.ts';
+import { DatabaseUnavailable } from './database.ts';
+import { guideRoutes } from './guide.ts';
+import { ApiProblem } from './problem.ts';
+import { apiRoutes, type Nouns } from './routes.ts';
+
+const BODY_LIMIT_BYTES = 1024 * 1024;
+/** To receive a whole request, body included. */
+const REQUEST_TIMEOUT_MS = 30_000;
+const KEEP_ALIVE_TIMEOUT_MS = 72_000;
+
+export interface ApiConfig extends Tokens {
+  /** The built site; undefined to serve none. */
+  readonly webDir: string | undefined;
+  readonly logger: Logger;
+}
+
+/** Builds the HTTP side. It neither listens nor owns what it is given. */
+export async function createApi(config: ApiConfig, nouns: Nouns): Promise<FastifyInstance> {
+  const logger: FastifyBaseLogger = config.logger;
+  const app = fastify({
+    loggerInstance: logger,
+    // Changes are logged by the nouns that they change; a line per request would drown them.
+    logController: new LogController({ disableRequestLogging: true }),
+    bodyLimit: BODY_LIMIT_BYTES,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+    // The balancer's word on address and protocol counts; a stranger's does not.
+    trustProxy: ['loopback', 'linklocal', 'uniquelocal'],
+    // A misspelt field is an error, and text is not silently made into a number.
+    ajv: { customOptions: { removeAdditional: false, coerceTypes: false } },
+    frameworkErrors: (error, _request, reply) => {
+      sendProblem(reply, problemOf(error));
+    },
+  }).withTypeProvider<TypeBoxTypeProvider>();
+
+  app.setErrorHandler((error: FastifyError, request, reply) => {
+    const problem = problemOf(error);
+    if (problem.code === 'INTERNAL') request.log.error({ err: error, url: request.url }, 'request failed');
+    if (problem.status === 503) reply.header('retry-after', '1');
+    sendProblem(reply, problem);
+  });
+
+  await app.register(helmet, {
+    contentSecurityPolicy: {
+      useDefaults: false,
+      directives: {
+        defaultSrc: ["'self'"],
+        baseUri: ["'self'"],
+        formAction: ["'self'"],
+        frameAncestors: ["'self'"],
+        objectSrc: ["'none'"],
+        imgSrc: ["'self'", 'data:', 'blob:'],
+        // hls.js and mpegts.js feed the player from blob: addresses and work in blob: workers.
+        mediaSrc: ["'self'", 'blob:'],
+        workerSrc: ["'self'", 'blob:'],
+        scriptSrc: ["'self'"],
+        // Style attributes only: players and charts place their parts with them.
+        styleSrc: ["'self'"],
+        styleSrcAttr: ["'unsafe-inline'"],
+      },
+    },
+    // The balancer owns TLS, and says so where there is TLS.
+    strictTransportSecurity: false,
+    // A browser ignores it without TLS, and complains.
+    crossOriginOpenerPolicy: false,
+  });
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Starling',
+        description: 'Channels, assets and streams of a Starling network.',
+        version: 'v1',
+        license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+      },
+      components: {
+        securitySchemes: {
+          operator: { type: 'http', scheme: 'bearer', description: 'The operator token.' },
+          node: { type: 'http', scheme: 'bearer', description: "The token of the network's own machines." },
+        },
+      },
+    },
+  });
+
+  await app.register(async (guarded) => {
+    guardRoutes(guarded, config);
+    guarded.addHook('onRequest', async (_request, reply) => {
+      reply.header('cache-control', 'no-store');
+    });
+    await guarded.register(apiRoutes(nouns), { prefix: '/api/v1' });
+    await guarded.register(guideRoutes(nouns));
+    guarded.get('/api/openapi.json', { schema: { hide: true }, config: { access: 'public' } }, async () =>
+      app.swagger(),
+    );
+  });
+
+  // Files for anyone: the page on the API, and the site.
+  await app.register(swaggerUi, { routePrefix: '/api/docs' });
+  const { webDir } = config;
+  const hasSite = webDir !== undefined && existsSync(join(webDir, 'index.html'));
+  if (hasSite) {
+    await app.register(fastifyStatic, {
+      root: webDir,
+      cacheControl: false,
+      setHeaders: (reply, path) => {
+        // The build names the files in assets/ after their content.
+        const isNamedByContent = path.startsWith(join(webDir, 'assets'));
+        reply.setHeader(
+          'cache-control',
+          isNamedByContent ? 'public, max-age=31536000, immutable' : 'no-cache',
+        );
+      },
+    });
+  }
+  app.setNotFoundHandler((request, reply) => {
+    const isPage =
+      request.headers.accept?.includes('text/html') === true && !/^\/(api|live)\//.test(request.url);
+    if (hasSite && isPage && (request.method === 'GET' || request.method === 'HEAD')) {
+      // The site finds its page by the address.
+      return reply.sendFile('index.html');
+    }
+    return sendProblem(
+      reply,
+      new ApiProblem('ROUTE_UNKNOWN', `There is no ${request.method} ${request.url}.`),
+    );
+  });
+  await app.ready();
+  return app;
+}
+
+function problemOf(error: FastifyError | Error): ApiProblem {
+  if (error instanceof ApiProblem) return error;
+  if (error instanceof DatabaseUnavailable) return new ApiProblem('DATABASE_UNAVAILABLE', error.message);
+  const status = 'statusCode' in error ? error.statusCode : undefined;
+  if (status === 413) return new ApiProblem('BODY_TOO_LARGE', `At most ${BODY_LIMIT_BYTES} bytes are taken.`);
+  if (status !== undefined && status >= 400 && status < 500)
+    return new ApiProblem('REQUEST_INVALID', `${error.message}.`);
+  return new ApiProblem('INTERNAL', 'The request failed. The log of the coordinator says why.');
+}
+
+function sendProblem(reply: FastifyReply, problem: ApiProblem): FastifyReply {
+  return reply
+    .code(problem.status)
+    .header('cache-control', 'no-store')
+    .type('application/problem+json')
+    .send(JSON.stringify(problem.toProblem()));
+}

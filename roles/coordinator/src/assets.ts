@@ -1,0 +1,217 @@
+/** The assets: files that were imported, or are about to be, and how far each import is. */
+import { randomBytes } from 'node:crypto';
+import { basename, extname, isAbsolute } from 'node:path';
+import {
+  type Asset,
+  type BackendState,
+  type ImportReport,
+  type NewAsset,
+  TEST_CARD_SOURCE,
+} from '@starling/model/entities';
+import { type Kysely, type Selectable, sql } from 'kysely';
+import type { Logger } from 'pino';
+import type { Changes } from './changes.ts';
+import type { Tables, Transaction } from './database.ts';
+import { ApiProblem } from './problem.ts';
+
+export class Assets {
+  readonly #db: Kysely<Tables>;
+  readonly #changes: Changes;
+  readonly #logger: Logger;
+  readonly #now: () => number;
+  /**
+   * Of imports that run, by asset id. In memory only: it changes several times a second, and after
+   * a restart the backend reports it anew.
+   */
+  readonly #progress = new Map<string, number>();
+
+  constructor(db: Kysely<Tables>, changes: Changes, logger: Logger, now: () => number) {
+    this.#db = db;
+    this.#changes = changes;
+    this.#logger = logger;
+    this.#now = now;
+  }
+
+  /** All assets, oldest first. */
+  async list(): Promise<Asset[]> {
+    const rows = await this.#db
+      .selectFrom('assets')
+      .selectAll()
+      .orderBy('created_at')
+      .orderBy('id')
+      .execute();
+    return rows.map((row) => this.#assetOf(row));
+  }
+
+  /** @throws ApiProblem ASSET_UNKNOWN */
+  async get(id: string): Promise<Asset> {
+    const row = await this.#db.selectFrom('assets').selectAll().where('id', '=', id).executeTakeFirst();
+    if (row === undefined) throw unknownAsset(id);
+    return this.#assetOf(row);
+  }
+
+  /** Queues the import of a file; a backend takes it from the state. */
+  async add({ sourcePath, name = basename(sourcePath, extname(sourcePath)) }: NewAsset): Promise<Asset> {
+    if (!isAbsolute(sourcePath) && sourcePath !== TEST_CARD_SOURCE) {
+      throw new ApiProblem('REQUEST_INVALID', `sourcePath must be an absolute path, not ${sourcePath}.`);
+    }
+    const row = await this.#changes.make((transaction) =>
+      transaction
+        .insertInto('assets')
+        .values({
+          id: randomBytes(8).toString('hex'),
+          name,
+          state: 'queued',
+          error: null,
+          facts: null,
+          source_path: sourcePath,
+          created_at: new Date(this.#now()),
+        })
+        .returningAll()
+        .executeTakeFirstOrThrow(),
+    );
+    this.#logger.info({ asset: row.id, sourcePath }, 'import queued');
+    return this.#assetOf(row);
+  }
+
+  /** @throws ApiProblem ASSET_UNKNOWN, or ASSET_IN_USE when a channel plays it */
+  async remove(id: string): Promise<void> {
+    await this.#changes.make(async (transaction) => {
+      const removed = await transaction.deleteFrom('assets').where('id', '=', id).executeTakeFirst();
+      if (removed.numDeletedRows === 0n) throw unknownAsset(id);
+      // After the row is taken: who adds a channel has to lock the row first, so none slips in between.
+      const users = await transaction
+        .selectFrom('runs')
+        .select('channel')
+        .distinct()
+        .where('loop', '@>', sql<string[]>`array[${id}]::text[]`)
+        .orderBy('channel')
+        .execute();
+      if (users.length > 0) {
+        const names = users.map(({ channel }) => channel).join(', ');
+        throw new ApiProblem('ASSET_IN_USE', `Asset ${id} is played by: ${names}. Remove the channel first.`);
+      }
+    });
+    this.#progress.delete(id);
+    this.#logger.info({ asset: id }, 'asset removed');
+  }
+
+  /**
+   * Takes a backend's report on an import. A repeated last report is taken again without effect.
+   * @throws ApiProblem ASSET_UNKNOWN when it was removed meanwhile, or IMPORT_FINISHED
+   */
+  async report(id: string, report: ImportReport): Promise<void> {
+    if (report.state === 'importing') {
+      const { numUpdatedRows } = await this.#db
+        .updateTable('assets')
+        .set({ state: 'importing' })
+        .where('id', '=', id)
+        .where('state', 'in', ['queued', 'importing'])
+        .executeTakeFirst();
+      if (numUpdatedRows === 0n) await this.#refuseReport(id, report);
+      this.#progress.set(id, report.progress);
+      return;
+    }
+    const { numUpdatedRows } = await this.#changes.make((transaction) =>
+      transaction
+        .updateTable('assets')
+        .set(
+          report.state === 'ready'
+            ? { state: 'ready', facts: JSON.stringify(report.facts) }
+            : { state: 'failed', error: report.error },
+        )
+        .where('id', '=', id)
+        .where('state', 'in', ['queued', 'importing'])
+        .executeTakeFirst(),
+    );
+    if (numUpdatedRows === 0n) return this.#refuseReport(id, report);
+    this.#progress.delete(id);
+    if (report.state === 'ready') this.#logger.info({ asset: id }, 'import finished');
+    else this.#logger.warn({ asset: id, reason: report.error }, 'import failed');
+  }
+
+  async #refuseReport(id: string, report: ImportReport): Promise<void> {
+    const asset = await this.get(id);
+    if (asset.state === report.state) return;
+    throw new ApiProblem(
+      'IMPORT_FINISHED',
+      `The import of asset ${id} has ended already: it is ${asset.state}.`,
+    );
+  }
+
+  #assetOf(row: Selectable<Tables['assets']>): Asset {
+    return {
+      id: row.id,
+      name: row.name,
+      state: row.state,
+      progress: row.state === 'ready' ? 1 : (this.#progress.get(row.id) ?? 0),
+      error: row.error,
+      facts: row.facts,
+      createdAt: row.created_at.toISOString(),
+    };
+  }
+}
+
+function unknownAsset(id: string): ApiProblem {
+  return new ApiProblem('ASSET_UNKNOWN', `There is no asset ${id}.`);
+}
+
+/** The part of the state that is about assets. */
+export async function readAssets(
+  transaction: Transaction,
+): Promise<Pick<BackendState, 'assets' | 'imports'>> {
+  const rows = await transaction
+    .selectFrom('assets')
+    .select(['id', 'name', 'state', 'facts', 'source_path'])
+    .where('state', '!=', 'failed')
+    .orderBy('created_at')
+    .orderBy('id')
+    .execute();
+  return {
+    assets: rows.flatMap(({ id, name, facts }) => (facts === null ? [] : [{ id, name, facts }])),
+    imports: rows.flatMap(({ id, source_path, state }) =>
+      state === 'ready' ? [] : [{ assetId: id, sourcePath: source_path }],
+    ),
+  };
+}
+
+/**
+ * Finds the assets that a loop names, each by id or by name, and holds them until the transaction ends.
+ * @returns their ids, in the order given
+ * @throws ApiProblem ASSET_UNKNOWN, ASSET_AMBIGUOUS or ASSET_NOT_READY
+ */
+export async function resolveLoop(transaction: Transaction, loop: readonly string[]): Promise<string[]> {
+  const wanted = [...new Set(loop)];
+  const rows = await transaction
+    .selectFrom('assets')
+    .select(['id', 'name', 'state'])
+    .where((where) =>
+      where.or([
+        where('id', '=', sql<string>`any(${wanted})`),
+        where('name', '=', sql<string>`any(${wanted})`),
+      ]),
+    )
+    .forShare()
+    .execute();
+  const resolved = new Map<string, string>();
+  for (const idOrName of wanted) {
+    const byId = rows.filter((row) => row.id === idOrName);
+    const [asset, ...others] = byId.length > 0 ? byId : rows.filter((row) => row.name === idOrName);
+    if (asset === undefined) throw unknownAsset(idOrName);
+    if (others.length > 0) {
+      const ids = [asset, ...others].map(({ id }) => id).join(', ');
+      throw new ApiProblem(
+        'ASSET_AMBIGUOUS',
+        `Several assets are named ${idOrName}. Give an id instead: ${ids}.`,
+      );
+    }
+    if (asset.state !== 'ready') {
+      throw new ApiProblem(
+        'ASSET_NOT_READY',
+        `Asset ${idOrName} is ${asset.state}. A channel plays ready assets only.`,
+      );
+    }
+    resolved.set(idOrName, asset.id);
+  }
+  return loop.flatMap((idOrName) => resolved.get(idOrName) ?? []);
+}

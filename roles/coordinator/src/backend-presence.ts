@@ -1,0 +1,39 @@
+/**
+ * What the backend last said that it has on the air. In memory: it is true for seconds only, and
+ * after a restart the next report brings it back.
+ */
+import type { BackendReport } from '@starling/model/entities';
+
+/** A backend reports every 5 s; after three missed reports nothing is taken to be on the air. */
+const STALE_AFTER_MS = 15_000;
+
+export class BackendPresence {
+  readonly #now: () => number;
+  #last: { readonly report: BackendReport; readonly atMs: number } | undefined;
+
+  constructor(now: () => number) {
+    this.#now = now;
+  }
+
+  report(report: BackendReport): void {
+    this.#last = { report, atMs: this.#now() };
+  }
+
+  /** When the last report came, in milliseconds since 1970. */
+  get reportedAtMs(): number | undefined {
+    return this.#last?.atMs;
+  }
+
+  onAirChannels(): readonly string[] {
+    return this.#fresh()?.onAirChannels ?? [];
+  }
+
+  publishingStreams(): readonly string[] {
+    return this.#fresh()?.publishingStreams ?? [];
+  }
+
+  #fresh(): BackendReport | undefined {
+    if (this.#last === undefined || this.#now() - this.#last.atMs > STALE_AFTER_MS) return undefined;
+    return this.#last.report;
+  }
+}

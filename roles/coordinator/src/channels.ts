@@ -1,0 +1,136 @@
+/** The channels and their programme. */
+import type { Channel, NewChannel } from '@starling/model/entities';
+import type { Run } from '@starling/model/schedule';
+import type { Kysely } from 'kysely';
+import type { Logger } from 'pino';
+import { resolveLoop } from './assets.ts';
+import type { Changes } from './changes.ts';
+import type { Tables, Transaction } from './database.ts';
+import { ApiProblem } from './problem.ts';
+
+export class Channels {
+  readonly #db: Kysely<Tables>;
+  readonly #changes: Changes;
+  readonly #logger: Logger;
+  readonly #now: () => number;
+
+  constructor(db: Kysely<Tables>, changes: Changes, logger: Logger, now: () => number) {
+    this.#db = db;
+    this.#changes = changes;
+    this.#logger = logger;
+    this.#now = now;
+  }
+
+  /** All channels by name. */
+  list(): Promise<Channel[]> {
+    return this.#db.transaction().execute(readChannels);
+  }
+
+  /** @throws ApiProblem CHANNEL_UNKNOWN */
+  async get(name: string): Promise<Channel> {
+    const [channel] = await this.#db.transaction().execute((transaction) => readChannels(transaction, name));
+    if (channel === undefined) throw unknownChannel(name);
+    return channel;
+  }
+
+  /**
+   * Adds a playout channel. Its timeline starts at the present whole second.
+   * @throws ApiProblem CHANNEL_EXISTS, ASSET_UNKNOWN, ASSET_AMBIGUOUS or ASSET_NOT_READY
+   */
+  async add({ name, title = name, loop }: NewChannel): Promise<Channel> {
+    await this.#changes.make(async (transaction) => {
+      await insertChannel(transaction, { name, title, kind: 'playout', nowMs: this.#now() });
+      await transaction
+        .insertInto('runs')
+        .values({
+          channel: name,
+          start_ticks: 0,
+          first_media_sequence_number: 0,
+          first_discontinuity_sequence: 0,
+          loop: await resolveLoop(transaction, loop),
+        })
+        .execute();
+    });
+    this.#logger.info({ channel: name }, 'channel added');
+    return this.get(name);
+  }
+
+  /** @throws ApiProblem CHANNEL_UNKNOWN, or CHANNEL_IS_LIVE when it belongs to a stream */
+  async remove(name: string): Promise<void> {
+    await this.#changes.make(async (transaction) => {
+      const removed = await transaction
+        .deleteFrom('channels')
+        .where('name', '=', name)
+        .returning('kind')
+        .executeTakeFirst();
+      if (removed === undefined) throw unknownChannel(name);
+      if (removed.kind === 'live') {
+        throw new ApiProblem(
+          'CHANNEL_IS_LIVE',
+          `Channel ${name} belongs to the stream ${name}. Remove the stream.`,
+        );
+      }
+    });
+    this.#logger.info({ channel: name }, 'channel removed');
+  }
+}
+
+function unknownChannel(name: string): ApiProblem {
+  return new ApiProblem('CHANNEL_UNKNOWN', `There is no channel ${name}.`);
+}
+
+/** @throws ApiProblem CHANNEL_EXISTS */
+export async function insertChannel(
+  transaction: Transaction,
+  channel: Pick<Channel, 'name' | 'title' | 'kind'> & { nowMs: number },
+): Promise<void> {
+  const { name, title, kind, nowMs } = channel;
+  const { numInsertedOrUpdatedRows } = await transaction
+    .insertInto('channels')
+    .values({
+      name,
+      title,
+      kind,
+      // A whole second, so that segments and guide entries start on whole seconds too.
+      epoch: new Date(Math.floor(nowMs / 1000) * 1000),
+      created_at: new Date(nowMs),
+    })
+    .onConflict((conflict) => conflict.column('name').doNothing())
+    .executeTakeFirstOrThrow();
+  if (numInsertedOrUpdatedRows === 0n) {
+    throw new ApiProblem('CHANNEL_EXISTS', `There is a channel ${name} already. Choose another name.`);
+  }
+}
+
+/** The channels with their runs, by name; only the one of the given name, if one is given. */
+export async function readChannels(transaction: Transaction, name?: string): Promise<Channel[]> {
+  const channels = await transaction
+    .selectFrom('channels')
+    .selectAll()
+    .$if(name !== undefined, (query) => query.where('name', '=', name ?? ''))
+    .orderBy('name')
+    .execute();
+  const runs = await transaction
+    .selectFrom('runs')
+    .selectAll()
+    .$if(name !== undefined, (query) => query.where('channel', '=', name ?? ''))
+    .orderBy('start_ticks')
+    .execute();
+  const runsByChannel = new Map<string, Run[]>(channels.map((channel) => [channel.name, []]));
+  for (const run of runs) {
+    runsByChannel.get(run.channel)?.push({
+      startTicks: Number(run.start_ticks),
+      firstMediaSequenceNumber: Number(run.first_media_sequence_number),
+      firstDiscontinuitySequence: Number(run.first_discontinuity_sequence),
+      loop: run.loop,
+    });
+  }
+  return channels.map((channel) => ({
+    name: channel.name,
+    title: channel.title,
+    kind: channel.kind,
+    epochUnixMs: channel.epoch.getTime(),
+    runs: runsByChannel.get(channel.name) ?? [],
+    createdAt: channel.created_at.toISOString(),
+  }));
+}

@@ -1,0 +1,54 @@
+/**
+ * The embedded PostgreSQL, in a worker thread of its own: PGlite computes on the thread that calls
+ * it, and a checkpoint or a recovery would hold up every viewer of the process.
+ *
+ * Plain JavaScript, so that the same file runs from the sources and beside the bundled program.
+ *
+ * Messages in: `{ id, sql, parameters }`. Messages out: `{ kind: 'ready' }` once, then for each
+ * query `{ kind: 'rows', id, command, rowCount, rows }` or `{ kind: 'error', id, error }`.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { PGlite, types } from '@electric-sql/pglite';
+
+/** @type {{ folder: string, isCreateOnly: boolean }} */
+const { folder, isCreateOnly } = workerData;
+
+const database = await PGlite.create({
+  dataDir: folder,
+  // As `pg` gives them: a 64-bit integer as text.
+  parsers: { [types.INT8]: (text) => text },
+  startParams: [
+    ...PGlite.defaultStartParams,
+    // The defaults of a server would take 200 MB more memory, and up to 1 GB of disk for the log.
+    ...['-c', 'shared_buffers=8MB', '-c', 'max_wal_size=64MB', '-c', 'min_wal_size=32MB'],
+  ],
+});
+
+if (isCreateOnly) {
+  await database.close();
+  parentPort.postMessage({ kind: 'ready' });
+  process.exit(0);
+}
+
+parentPort.on('message', async (message) => {
+  if (message === 'close') {
+    await database.close();
+    process.exit(0);
+  }
+  const { id, sql, parameters } = message;
+  try {
+    const { command, rowCount, rows } = await database.query(sql, parameters);
+    parentPort.postMessage({ kind: 'rows', id, command, rowCount, rows });
+  } catch (error) {
+    // An error of SQL has an SQLSTATE; without one the engine itself may have stopped for good.
+    const isEngineDead = error instanceof WebAssembly.RuntimeError || error.name === 'ExitStatus';
+    parentPort.postMessage({
+      kind: 'error',
+      id,
+      error: { message: error.message, sqlState: error.code, constraint: error.constraint },
+    });
+    if (isEngineDead) process.exit(1);
+  }
+});
+
+parentPort.postMessage({ kind: 'ready' });

@@ -1,0 +1,107 @@
+/**
+ * The coordinator role: what the network is to do is kept here and told to everyone else. This file is
+ * the composition root.
+ *
+ * The path of a change: `routes` -> a noun (`assets`, `channels`, `streams`) -> `changes` (one
+ * transaction, one revision) -> `state` -> `watch` -> the backends.
+ */
+
+import { mkdir } from 'node:fs/promises';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { createApi } from './api.ts';
+import { Assets } from './assets.ts';
+import { BackendPresence } from './backend-presence.ts';
+import { Changes } from './changes.ts';
+import { Channels } from './channels.ts';
+import { lockDataFolder } from './data-folder-lock.ts';
+import { openDatabase } from './database.ts';
+import { PublicChannels } from './public-channels.ts';
+import { State } from './state.ts';
+import { Streams } from './streams.ts';
+import { Watch } from './watch.ts';
+
+export interface CoordinatorConfig {
+  /** Holds the database, in `db`. One coordinator at a time may use it. */
+  readonly dataDir: string;
+  /** For who manages the network. */
+  readonly operatorToken: string;
+  /** For the network's own machines. */
+  readonly nodeToken: string;
+  readonly logger: Logger;
+  /** The built site to serve; undefined to serve none. */
+  readonly webDir: string | undefined;
+  /** Milliseconds since 1970. */
+  readonly now?: () => number;
+}
+
+export interface Coordinator {
+  /** Handles one HTTP request that came in on a port of the caller's. */
+  readonly handleRequest: (request: IncomingMessage, response: ServerResponse) => void;
+  /** Whether the database answers. */
+  readonly isReady: () => boolean;
+  /**
+   * Opens a port of its own; 0 takes a free one.
+   * @throws the system's error when the port cannot be opened
+   */
+  listen(host: string, port: number): Promise<{ port: number }>;
+  close(): Promise<void>;
+}
+
+/**
+ * Starts a coordinator.
+ * @throws DataFolderError when another process uses the folder or a newer Starling did;
+ *   DatabaseUnavailable when the database's files do not open; the system's error when they cannot be written
+ */
+export async function startCoordinator(config: CoordinatorConfig): Promise<Coordinator> {
+  const { dataDir, logger, now = Date.now } = config;
+  await mkdir(dataDir, { recursive: true, mode: 0o700 });
+  const closers: (() => Promise<void>)[] = [];
+  const close = async () => {
+    for (const closeOne of closers.splice(0).reverse()) await closeOne();
+  };
+  try {
+    const lock = await lockDataFolder(dataDir);
+    closers.push(() => lock.release());
+    const database = await openDatabase(join(dataDir, 'db'), logger);
+    closers.push(() => database.close());
+    const db = database.kysely;
+    const changes = new Changes(db);
+    const presence = new BackendPresence(now);
+    const state = new State(db, changes);
+    const watch = new Watch(state, changes, logger);
+    const app = await createApi(config, {
+      assets: new Assets(db, changes, logger, now),
+      channels: new Channels(db, changes, logger, now),
+      streams: new Streams(db, changes, presence, logger, now),
+      publicChannels: new PublicChannels(state, presence, now),
+      presence,
+      state,
+      watch,
+      now,
+    });
+    closers.push(() => app.close());
+    // First to close: the answers to watchers would otherwise never end.
+    closers.push(async () => watch.close());
+    let closing: Promise<void> | undefined;
+    return {
+      handleRequest: (request, response) => app.routing(request, response),
+      isReady: () => closing === undefined && database.isUp(),
+      async listen(host, listenPort) {
+        await app.listen({ host, port: listenPort });
+        const [address] = app.addresses();
+        if (typeof address !== 'object')
+          throw new Error(`The coordinator listens on ${address}, not on a port`);
+        return { port: address.port };
+      },
+      close: () => {
+        closing ??= close();
+        return closing;
+      },
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}

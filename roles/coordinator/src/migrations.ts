@@ -1,0 +1,82 @@
+/**
+ * The tables, as a list of steps that is only ever appended to. Each step runs once, in order, in a
+ * transaction, under Kysely's lock.
+ */
+import { type Kysely, type Migration, Migrator, sql } from 'kysely';
+import type { Logger } from 'pino';
+import { DataFolderError } from './data-folder-lock.ts';
+
+const migrations: Record<string, Migration> = {
+  '001-assets-channels-streams': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('assets')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('name', 'text', (column) => column.notNull())
+        .addColumn('state', 'text', (column) =>
+          column.notNull().check(sql`state in ('queued', 'importing', 'ready', 'failed')`),
+        )
+        .addColumn('error', 'text')
+        .addColumn('facts', 'jsonb')
+        .addColumn('source_path', 'text', (column) => column.notNull())
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .addCheckConstraint('assets_ready_has_facts', sql`(state = 'ready') = (facts is not null)`)
+        .execute();
+      await db.schema.createIndex('assets_by_name').on('assets').column('name').execute();
+      await db.schema
+        .createTable('channels')
+        .addColumn('name', 'text', (column) => column.primaryKey())
+        .addColumn('title', 'text', (column) => column.notNull())
+        .addColumn('kind', 'text', (column) => column.notNull().check(sql`kind in ('playout', 'live')`))
+        .addColumn('epoch', 'timestamptz', (column) => column.notNull())
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createTable('runs')
+        .addColumn('channel', 'text', (column) =>
+          column.notNull().references('channels.name').onDelete('cascade'),
+        )
+        .addColumn('start_ticks', 'int8', (column) => column.notNull())
+        .addColumn('first_media_sequence_number', 'int8', (column) => column.notNull())
+        .addColumn('first_discontinuity_sequence', 'int8', (column) => column.notNull())
+        .addColumn('loop', sql`text[]`, (column) => column.notNull())
+        .addPrimaryKeyConstraint('runs_pkey', ['channel', 'start_ticks'])
+        .execute();
+      await db.schema.createIndex('runs_by_asset').on('runs').using('gin').column('loop').execute();
+      await db.schema
+        .createTable('streams')
+        .addColumn('name', 'text', (column) =>
+          column.primaryKey().references('channels.name').onDelete('cascade'),
+        )
+        .addColumn('key_sha256', 'text', (column) => column.notNull().unique())
+        .addColumn('key_rotated_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createTable('settings')
+        .addColumn('name', 'text', (column) => column.primaryKey())
+        .addColumn('value', 'jsonb', (column) => column.notNull())
+        .execute();
+      await sql`insert into settings (name, value) values ('revision', '0')`.execute(db);
+    },
+  },
+};
+
+/**
+ * Brings the tables up to date.
+ * @throws DataFolderError when the database was last used by a newer Starling; Error when a step fails
+ */
+export async function migrate<Tables>(db: Kysely<Tables>, logger: Logger): Promise<void> {
+  const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } });
+  const { error, results = [] } = await migrator.migrateToLatest();
+  for (const { migrationName, status } of results) {
+    if (status === 'Success') logger.info({ migration: migrationName }, 'database brought up to date');
+  }
+  if (error instanceof Error && error.message.startsWith('corrupted migrations')) {
+    throw new DataFolderError(
+      'The database in the data folder was last used by a newer Starling. Update Starling.',
+      { cause: error },
+    );
+  }
+  if (error !== undefined) throw error;
+}

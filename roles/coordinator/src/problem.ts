@@ -1,0 +1,54 @@
+/**
+ * The errors that the API answers with: RFC 9457 problem details with a code of ours. The title
+ * belongs to the code; the detail names the thing and says what to do next.
+ */
+import type { Problem } from '@starling/model/entities';
+
+export const problemCatalogue = {
+  REQUEST_INVALID: [400, 'The request is not valid.'],
+  TOKEN_MISSING: [401, 'The request carries no valid token.'],
+  TOKEN_NOT_ALLOWED: [403, 'The token is not meant for this.'],
+  ROUTE_UNKNOWN: [404, 'There is nothing at this address.'],
+  ASSET_UNKNOWN: [404, 'There is no such asset.'],
+  ASSET_IN_USE: [409, 'The asset is in use.'],
+  ASSET_NOT_READY: [409, 'The asset is not ready.'],
+  ASSET_AMBIGUOUS: [409, 'Several assets have this name.'],
+  IMPORT_FINISHED: [409, 'The import has finished.'],
+  CHANNEL_UNKNOWN: [404, 'There is no such channel.'],
+  CHANNEL_EXISTS: [409, 'There is a channel of this name.'],
+  CHANNEL_IS_LIVE: [409, 'The channel belongs to a stream.'],
+  STREAM_UNKNOWN: [404, 'There is no such stream.'],
+  BODY_TOO_LARGE: [413, 'The request body is too large.'],
+  TOO_MANY_WATCHERS: [503, 'Too many clients follow the state.'],
+  DATABASE_UNAVAILABLE: [503, 'The database cannot answer now.'],
+  INTERNAL: [500, 'The coordinator failed.'],
+} as const satisfies Record<string, readonly [status: number, title: string]>;
+
+export type ProblemCode = keyof typeof problemCatalogue;
+
+/** A request that cannot be done, and why. */
+export class ApiProblem extends Error {
+  override readonly name = 'ApiProblem';
+  readonly code: ProblemCode;
+
+  constructor(code: ProblemCode, detail: string) {
+    super(detail);
+    this.code = code;
+  }
+
+  get status(): number {
+    return problemCatalogue[this.code][0];
+  }
+
+  /** The body of the answer. */
+  toProblem(): Problem {
+    const [status, title] = problemCatalogue[this.code];
+    return {
+      type: `urn:starling:problem:${this.code}`,
+      title,
+      status,
+      code: this.code,
+      detail: this.message,
+    };
+  }
+}

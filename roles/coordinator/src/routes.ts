@@ -1,0 +1,316 @@
+/** The routes of the REST API below `/api/v1`: each with its schema and who may call it. */
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
+import {
+  Asset,
+  BackendReport,
+  BackendState,
+  Channel,
+  CoordinatorStatus,
+  ImportReport,
+  Name,
+  NewAsset,
+  NewChannel,
+  NewStream,
+  Problem,
+  PublicChannel,
+  Stream,
+  StreamWithKey,
+} from '@starling/model/entities';
+import { type TSchema, Type } from 'typebox';
+import type { Assets } from './assets.ts';
+import type { BackendPresence } from './backend-presence.ts';
+import type { Channels } from './channels.ts';
+import type { PublicChannels } from './public-channels.ts';
+import type { State } from './state.ts';
+import type { Streams } from './streams.ts';
+import type { Watch } from './watch.ts';
+
+/** What the routes speak to. */
+export interface Nouns {
+  readonly assets: Assets;
+  readonly channels: Channels;
+  readonly streams: Streams;
+  readonly publicChannels: PublicChannels;
+  readonly presence: BackendPresence;
+  readonly watch: Watch;
+  readonly state: State;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+}
+
+const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(item) });
+const AssetId = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
+const AssetIdOfImport = Type.Object({ assetId: AssetId.properties.id });
+const ByName = Type.Object({ name: Name });
+const Done = Type.Null({ description: 'Done.' });
+const problems = {
+  description: 'RFC 9457 problem details with a code.',
+  content: { 'application/problem+json': { schema: Problem } },
+};
+
+export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
+  const { assets, channels, streams, publicChannels, presence, state, watch } = nouns;
+  const startedAt = new Date(nouns.now()).toISOString();
+  return async (app) => {
+    app.addHook('onRoute', (route) => {
+      const access = route.config?.access;
+      const response: unknown = route.schema?.response;
+      route.schema = {
+        ...route.schema,
+        security: access === 'operator' || access === 'node' ? [{ [access]: [] }] : [],
+        response: { ...(typeof response === 'object' ? response : {}), '4xx': problems, '5xx': problems },
+      };
+    });
+
+    app.get(
+      '/assets',
+      {
+        config: { access: 'operator' },
+        schema: { tags: ['assets'], summary: 'All assets, oldest first', response: { 200: Items(Asset) } },
+      },
+      async () => ({ items: await assets.list() }),
+    );
+    app.post(
+      '/assets',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['assets'],
+          summary: 'Queue the import of a file',
+          body: NewAsset,
+          response: { 202: Asset },
+        },
+      },
+      async (request, reply) => {
+        const asset = await assets.add(request.body);
+        return reply.code(202).header('location', `/api/v1/assets/${asset.id}`).send(asset);
+      },
+    );
+    app.get(
+      '/assets/:id',
+      {
+        config: { access: 'operator' },
+        schema: { tags: ['assets'], summary: 'One asset', params: AssetId, response: { 200: Asset } },
+      },
+      (request) => assets.get(request.params.id),
+    );
+    app.delete(
+      '/assets/:id',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['assets'],
+          summary: 'Remove an asset that no channel plays; an import that runs is stopped',
+          params: AssetId,
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        await assets.remove(request.params.id);
+        return reply.code(204).send(null);
+      },
+    );
+
+    app.get(
+      '/channels',
+      {
+        config: { access: 'operator' },
+        schema: { tags: ['channels'], summary: 'All channels by name', response: { 200: Items(Channel) } },
+      },
+      async () => ({ items: await channels.list() }),
+    );
+    app.post(
+      '/channels',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['channels'],
+          summary: 'Add a channel that loops over assets',
+          body: NewChannel,
+          response: { 201: Channel },
+        },
+      },
+      async (request, reply) => {
+        const channel = await channels.add(request.body);
+        return reply.code(201).header('location', `/api/v1/channels/${channel.name}`).send(channel);
+      },
+    );
+    app.get(
+      '/channels/:name',
+      {
+        config: { access: 'operator' },
+        schema: { tags: ['channels'], summary: 'One channel', params: ByName, response: { 200: Channel } },
+      },
+      (request) => channels.get(request.params.name),
+    );
+    app.delete(
+      '/channels/:name',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['channels'],
+          summary: 'Remove a playout channel',
+          params: ByName,
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        await channels.remove(request.params.name);
+        return reply.code(204).send(null);
+      },
+    );
+
+    app.get(
+      '/streams',
+      {
+        config: { access: 'operator' },
+        schema: { tags: ['streams'], summary: 'All streams by name', response: { 200: Items(Stream) } },
+      },
+      async () => ({ items: await streams.list() }),
+    );
+    app.post(
+      '/streams',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['streams'],
+          summary: 'Add a stream and its channel; the answer alone holds the key',
+          body: NewStream,
+          response: { 201: StreamWithKey },
+        },
+      },
+      async (request, reply) => reply.code(201).send(await streams.add(request.body)),
+    );
+    app.delete(
+      '/streams/:name',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['streams'],
+          summary: 'Remove a stream and its channel',
+          params: ByName,
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        await streams.remove(request.params.name);
+        return reply.code(204).send(null);
+      },
+    );
+    app.post(
+      '/streams/:name/rotate-key',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['streams'],
+          summary: 'Give a stream a new key; the answer alone holds it',
+          params: ByName,
+          response: { 200: StreamWithKey },
+        },
+      },
+      (request) => streams.rotateKey(request.params.name),
+    );
+
+    app.get(
+      '/status',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['status'],
+          summary: 'What the coordinator says of itself',
+          response: { 200: CoordinatorStatus },
+        },
+      },
+      async () => ({
+        startedAt,
+        revision: (await state.read()).revision,
+        watcherCount: watch.watcherCount,
+        backendReportedAt:
+          presence.reportedAtMs === undefined ? null : new Date(presence.reportedAtMs).toISOString(),
+        onAirChannels: [...presence.onAirChannels()],
+        publishingStreams: [...presence.publishingStreams()],
+      }),
+    );
+
+    app.get(
+      '/public/channels',
+      {
+        config: { access: 'public' },
+        schema: {
+          tags: ['public'],
+          summary: 'All channels by name, with what is on',
+          response: { 200: Items(PublicChannel) },
+        },
+      },
+      async () => ({ items: await publicChannels.list() }),
+    );
+    app.get(
+      '/public/channels/:name',
+      {
+        config: { access: 'public' },
+        schema: {
+          tags: ['public'],
+          summary: 'One channel, with what is on',
+          params: ByName,
+          response: { 200: PublicChannel },
+        },
+      },
+      (request) => publicChannels.get(request.params.name),
+    );
+
+    app.get(
+      '/backend/watch',
+      {
+        config: { access: 'node' },
+        exposeHeadRoute: false,
+        schema: {
+          tags: ['backend'],
+          summary: 'Follow the state: server-sent events, each with the whole state, the first at once',
+          response: {
+            200: {
+              description: 'Events whose data is the state as JSON.',
+              content: { 'text/event-stream': { schema: BackendState } },
+            },
+          },
+        },
+      },
+      (_request, reply) => {
+        watch.attach(reply.raw);
+        reply.hijack();
+      },
+    );
+    app.post(
+      '/backend/imports/:assetId',
+      {
+        config: { access: 'node' },
+        schema: {
+          tags: ['backend'],
+          summary: 'Report how far an import is',
+          params: AssetIdOfImport,
+          body: ImportReport,
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        await assets.report(request.params.assetId, request.body);
+        return reply.code(204).send(null);
+      },
+    );
+    app.post(
+      '/backend/report',
+      {
+        config: { access: 'node' },
+        schema: {
+          tags: ['backend'],
+          summary: 'Report what is on the air; at each change and every 5 s',
+          body: BackendReport,
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        presence.report(request.body);
+        return reply.code(204).send(null);
+      },
+    );
+  };
+}

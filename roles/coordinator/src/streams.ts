@@ -1,0 +1,127 @@
+/** The live inputs and their keys. A key is handed out once; only its digest is kept. */
+import { createHash, randomBytes } from 'node:crypto';
+import type { BackendState, NewStream, Stream, StreamWithKey } from '@starling/model/entities';
+import type { Kysely, Selectable } from 'kysely';
+import type { Logger } from 'pino';
+import type { BackendPresence } from './backend-presence.ts';
+import type { Changes } from './changes.ts';
+import { insertChannel } from './channels.ts';
+import type { Tables, Transaction } from './database.ts';
+import { ApiProblem } from './problem.ts';
+
+/** 160 bits: beyond guessing, so a fast digest protects the stored key well enough. */
+const KEY_BYTES = 20;
+
+const sha256Hex = (text: string) => createHash('sha256').update(text).digest('hex');
+const newKey = () => `sk_${randomBytes(KEY_BYTES).toString('base64url')}`;
+
+export class Streams {
+  readonly #db: Kysely<Tables>;
+  readonly #changes: Changes;
+  readonly #presence: BackendPresence;
+  readonly #logger: Logger;
+  readonly #now: () => number;
+
+  constructor(
+    db: Kysely<Tables>,
+    changes: Changes,
+    presence: BackendPresence,
+    logger: Logger,
+    now: () => number,
+  ) {
+    this.#db = db;
+    this.#changes = changes;
+    this.#presence = presence;
+    this.#logger = logger;
+    this.#now = now;
+  }
+
+  /** All streams by name. */
+  async list(): Promise<Stream[]> {
+    const rows = await this.#db.selectFrom('streams').selectAll().orderBy('name').execute();
+    return rows.map((row) => this.#streamOf(row));
+  }
+
+  /**
+   * Adds a stream and the live channel of the same name.
+   * @throws ApiProblem CHANNEL_EXISTS
+   */
+  async add({ name, title = name }: NewStream): Promise<StreamWithKey> {
+    const key = newKey();
+    const nowMs = this.#now();
+    const row = await this.#changes.make(async (transaction) => {
+      await insertChannel(transaction, { name, title, kind: 'live', nowMs });
+      return transaction
+        .insertInto('streams')
+        .values({
+          name,
+          key_sha256: sha256Hex(key),
+          key_rotated_at: new Date(nowMs),
+          created_at: new Date(nowMs),
+        })
+        .returningAll()
+        .executeTakeFirstOrThrow();
+    });
+    this.#logger.info({ stream: name }, 'stream added');
+    return { stream: this.#streamOf(row), key };
+  }
+
+  /**
+   * Gives the stream a new key; the old one is refused from now on.
+   * @throws ApiProblem STREAM_UNKNOWN
+   */
+  async rotateKey(name: string): Promise<StreamWithKey> {
+    const key = newKey();
+    const row = await this.#changes.make(async (transaction) => {
+      const row = await transaction
+        .updateTable('streams')
+        .set({ key_sha256: sha256Hex(key), key_rotated_at: new Date(this.#now()) })
+        .where('name', '=', name)
+        .returningAll()
+        .executeTakeFirst();
+      if (row === undefined) throw unknownStream(name);
+      return row;
+    });
+    this.#logger.info({ stream: name }, 'stream key rotated');
+    return { stream: this.#streamOf(row), key };
+  }
+
+  /**
+   * Removes the stream and its channel.
+   * @throws ApiProblem STREAM_UNKNOWN
+   */
+  async remove(name: string): Promise<void> {
+    await this.#changes.make(async (transaction) => {
+      const { numDeletedRows } = await transaction
+        .deleteFrom('channels')
+        .where('name', '=', name)
+        .where('kind', '=', 'live')
+        .executeTakeFirst();
+      if (numDeletedRows === 0n) throw unknownStream(name);
+    });
+    this.#logger.info({ stream: name }, 'stream removed');
+  }
+
+  #streamOf(row: Selectable<Tables['streams']>): Stream {
+    return {
+      name: row.name,
+      createdAt: row.created_at.toISOString(),
+      keyRotatedAt: row.key_rotated_at.toISOString(),
+      isPublishing: this.#presence.publishingStreams().includes(row.name),
+    };
+  }
+}
+
+function unknownStream(name: string): ApiProblem {
+  return new ApiProblem('STREAM_UNKNOWN', `There is no stream ${name}.`);
+}
+
+/** The part of the state that is about streams. */
+export async function readStreams(transaction: Transaction): Promise<Pick<BackendState, 'streams'>> {
+  const rows = await transaction
+    .selectFrom('streams')
+    .select(['name', 'key_sha256'])
+    .orderBy('name')
+    .execute();
+  return { streams: rows.map((row) => ({ name: row.name, keySha256: row.key_sha256 })) };
+}

@@ -1,0 +1,120 @@
+/**
+ * The watch: backends follow the state as server-sent events. Each event is the whole state, so a
+ * watcher that was slow or away needs only the last one, and no watcher has a queue.
+ *
+ * Source of the event format: WHATWG HTML, 9.2 Server-sent events.
+ */
+import type { ServerResponse } from 'node:http';
+import type { Logger } from 'pino';
+import type { Changes } from './changes.ts';
+import { ApiProblem } from './problem.ts';
+import type { State } from './state.ts';
+
+const MAX_WATCHERS = 100;
+const PING_INTERVAL_MS = 15_000;
+/** A watcher that took nothing for so many pings is gone. */
+const MAX_UNTAKEN_PINGS = 2;
+const READ_RETRY_MS = 1000;
+
+interface Watcher {
+  readonly response: ServerResponse;
+  /** The revision that it was last sent; -1 before the first. */
+  sentRevision: number;
+  untakenPings: number;
+}
+
+export class Watch {
+  readonly #state: State;
+  readonly #logger: Logger;
+  readonly #watchers = new Set<Watcher>();
+  readonly #pings: NodeJS.Timeout;
+  #retry: NodeJS.Timeout | undefined;
+  #event: { readonly revision: number; readonly text: string } | undefined;
+  #isReading = false;
+  #isStale = false;
+  #isClosed = false;
+
+  constructor(state: State, changes: Changes, logger: Logger) {
+    this.#state = state;
+    this.#logger = logger;
+    changes.onChange(() => void this.#refresh());
+    this.#pings = setInterval(() => this.#ping(), PING_INTERVAL_MS);
+    this.#pings.unref();
+  }
+
+  get watcherCount(): number {
+    return this.#watchers.size;
+  }
+
+  /**
+   * Sends the state to `response` now and at each change, until either side closes.
+   * @throws ApiProblem TOO_MANY_WATCHERS, before anything is written
+   */
+  attach(response: ServerResponse): void {
+    if (this.#watchers.size >= MAX_WATCHERS || this.#isClosed) {
+      throw new ApiProblem(
+        'TOO_MANY_WATCHERS',
+        `At most ${MAX_WATCHERS} clients may follow the state. Try again.`,
+      );
+    }
+    const watcher: Watcher = { response, sentRevision: -1, untakenPings: 0 };
+    this.#watchers.add(watcher);
+    response.on('close', () => this.#watchers.delete(watcher));
+    response.on('error', () => this.#watchers.delete(watcher));
+    response.on('drain', () => {
+      watcher.untakenPings = 0;
+      this.#send(watcher);
+    });
+    response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
+    response.flushHeaders();
+    void this.#refresh();
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    clearInterval(this.#pings);
+    clearTimeout(this.#retry);
+    for (const { response } of this.#watchers) response.end();
+  }
+
+  /** Reads the state and sends it to all who have an older one. Changes meanwhile cause one more turn. */
+  async #refresh(): Promise<void> {
+    this.#isStale = true;
+    if (this.#isReading) return;
+    this.#isReading = true;
+    clearTimeout(this.#retry);
+    try {
+      while (this.#isStale && !this.#isClosed && this.#watchers.size > 0) {
+        this.#isStale = false;
+        const state = await this.#state.read();
+        this.#event = {
+          revision: state.revision,
+          text: `id: ${state.revision}\ndata: ${JSON.stringify(state)}\n\n`,
+        };
+        for (const watcher of this.#watchers) this.#send(watcher);
+      }
+    } catch (error) {
+      if (this.#isClosed) return;
+      this.#logger.error({ err: error }, 'reading the state for the backends failed; it is tried again');
+      this.#retry = setTimeout(() => void this.#refresh(), READ_RETRY_MS * (0.5 + Math.random()));
+      this.#retry.unref();
+    } finally {
+      this.#isReading = false;
+    }
+  }
+
+  #send(watcher: Watcher): void {
+    if (this.#event === undefined || watcher.sentRevision >= this.#event.revision) return;
+    // It gets the last state once it has taken what it was sent before.
+    if (watcher.response.writableNeedDrain) return;
+    watcher.sentRevision = this.#event.revision;
+    watcher.response.write(this.#event.text);
+  }
+
+  #ping(): void {
+    for (const watcher of this.#watchers) {
+      if (!watcher.response.writableNeedDrain) watcher.response.write(': ping\n\n');
+      else if (++watcher.untakenPings > MAX_UNTAKEN_PINGS) watcher.response.destroy();
+    }
+  }
+}

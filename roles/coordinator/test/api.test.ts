@@ -1,0 +1,229 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { CoordinatorClient } from '@starling/model/client';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { addReadyAsset, factsOf, type Lab, operatorToken, startLab } from './support.ts';
+
+let lab: Lab;
+beforeAll(async () => {
+  lab = await startLab();
+}, 60_000);
+afterAll(() => lab.close());
+
+describe('assets', () => {
+  it('follows an import from the queue to its facts', async () => {
+    const queued = await lab.operator.assets.create({ sourcePath: '/videos/Big Film.mp4' });
+    expect(queued).toMatchObject({ name: 'Big Film', state: 'queued', progress: 0, error: null, facts: null });
+
+    await lab.node.reportImport(queued.id, { state: 'importing', progress: 0.25 });
+    expect(await lab.operator.assets.get(queued.id)).toMatchObject({ state: 'importing', progress: 0.25 });
+
+    await lab.node.reportImport(queued.id, { state: 'ready', facts: factsOf(10) });
+    expect(await lab.operator.assets.get(queued.id)).toMatchObject({
+      state: 'ready',
+      progress: 1,
+      facts: { durationTicks: 900_000, segmentCount: 5 },
+    });
+  });
+
+  it('keeps the sentence that says why an import failed', async () => {
+    const { id } = await lab.operator.assets.create({ sourcePath: '/videos/broken.mp4', name: 'broken' });
+    await lab.node.reportImport(id, { state: 'failed', error: 'The file holds no picture.' });
+    expect(await lab.operator.assets.get(id)).toMatchObject({ state: 'failed', error: 'The file holds no picture.' });
+  });
+
+  it('takes the last report twice, but no other after it', async () => {
+    const id = await addReadyAsset(lab, 'twice', 10);
+    await lab.node.reportImport(id, { state: 'ready', facts: factsOf(10) });
+    await expect(lab.node.reportImport(id, { state: 'importing', progress: 0.5 })).rejects.toMatchObject({
+      code: 'IMPORT_FINISHED',
+      status: 409,
+    });
+    await expect(lab.node.reportImport('gone', { state: 'importing', progress: 0 })).rejects.toMatchObject({
+      code: 'ASSET_UNKNOWN',
+      status: 404,
+    });
+  });
+
+  it('refuses a path that depends on where the coordinator was started', async () => {
+    await expect(lab.operator.assets.create({ sourcePath: 'film.mp4' })).rejects.toMatchObject({ status: 400 });
+  });
+
+  it('removes an asset only when no channel plays it, and names those that do', async () => {
+    const id = await addReadyAsset(lab, 'used', 10);
+    await lab.operator.channels.create({ name: 'user-one', loop: [id] });
+    await lab.operator.channels.create({ name: 'user-two', loop: [id, id] });
+    await expect(lab.operator.assets.remove(id)).rejects.toMatchObject({
+      code: 'ASSET_IN_USE',
+      status: 409,
+      detail: expect.stringMatching(/user-one, user-two/),
+    });
+    expect(await lab.operator.assets.get(id)).toMatchObject({ state: 'ready' });
+    await lab.operator.channels.remove('user-one');
+    await lab.operator.channels.remove('user-two');
+    await lab.operator.assets.remove(id);
+    await expect(lab.operator.assets.get(id)).rejects.toMatchObject({ code: 'ASSET_UNKNOWN' });
+  });
+});
+
+describe('channels', () => {
+  it('starts the timeline at the whole second, and takes assets by id or name', async () => {
+    const one = await addReadyAsset(lab, 'loop-one', 10);
+    const two = await addReadyAsset(lab, 'loop-two', 20);
+    lab.nowMs = Date.UTC(2026, 10, 22, 12, 30, 15, 987);
+    const channel = await lab.operator.channels.create({ name: 'mix', title: 'The Mix', loop: [two, 'loop-one', two] });
+    expect(channel).toEqual({
+      name: 'mix',
+      title: 'The Mix',
+      kind: 'playout',
+      epochUnixMs: Date.UTC(2026, 10, 22, 12, 30, 15),
+      createdAt: '2026-11-22T12:30:15.987Z',
+      runs: [
+        { startTicks: 0, firstMediaSequenceNumber: 0, firstDiscontinuitySequence: 0, loop: [two, one, two] },
+      ],
+    });
+    expect(await lab.operator.channels.get('mix')).toEqual(channel);
+  });
+
+  it('says what is wrong with a loop', async () => {
+    const { id } = await lab.operator.assets.create({ sourcePath: '/videos/slow.mp4' });
+    await addReadyAsset(lab, 'double', 10);
+    await addReadyAsset(lab, 'double', 10);
+    const create = (loop: string[]) => lab.operator.channels.create({ name: 'faulty', loop });
+    await expect(create(['nothing'])).rejects.toMatchObject({ code: 'ASSET_UNKNOWN' });
+    await expect(create([id])).rejects.toMatchObject({ code: 'ASSET_NOT_READY' });
+    await expect(create(['double'])).rejects.toMatchObject({ code: 'ASSET_AMBIGUOUS' });
+    await expect(create([])).rejects.toMatchObject({ code: 'REQUEST_INVALID', status: 400 });
+    await expect(lab.operator.channels.get('faulty')).rejects.toMatchObject({ code: 'CHANNEL_UNKNOWN' });
+  });
+
+  it.each(['Demo', 'a b', '-a', 'a-', 'ä', '', '../x', 'x'.repeat(64)])('refuses the name %j', async (name) => {
+    await expect(lab.operator.channels.create({ name, loop: ['loop-one'] })).rejects.toMatchObject({ status: 400 });
+  });
+});
+
+describe('streams', () => {
+  it('adds a channel of its name, and refuses a name that is taken', async () => {
+    const { stream, key } = await lab.operator.streams.create({ name: 'cam', title: 'Camera' });
+    expect(stream).toMatchObject({ name: 'cam', isPublishing: false });
+    expect(key).toMatch(/^sk_[\w-]{27}$/);
+    expect(await lab.operator.channels.get('cam')).toMatchObject({ kind: 'live', title: 'Camera', runs: [] });
+    await expect(lab.operator.streams.create({ name: 'cam' })).rejects.toMatchObject({ code: 'CHANNEL_EXISTS' });
+    await expect(lab.operator.streams.create({ name: 'mix' })).rejects.toMatchObject({ code: 'CHANNEL_EXISTS' });
+    await expect(lab.operator.channels.create({ name: 'cam', loop: ['loop-one'] })).rejects.toMatchObject({
+      status: 409,
+    });
+    await expect(lab.operator.channels.remove('cam')).rejects.toMatchObject({ code: 'CHANNEL_IS_LIVE' });
+    expect(await lab.operator.channels.get('cam')).toMatchObject({ kind: 'live' });
+  });
+
+  it('goes together with its channel, and a playout channel is no stream', async () => {
+    await lab.operator.streams.create({ name: 'brief' });
+    await lab.operator.streams.remove('brief');
+    await expect(lab.operator.channels.get('brief')).rejects.toMatchObject({ code: 'CHANNEL_UNKNOWN' });
+    await expect(lab.operator.streams.remove('mix')).rejects.toMatchObject({ code: 'STREAM_UNKNOWN' });
+    expect(await lab.operator.channels.get('mix')).toMatchObject({ kind: 'playout' });
+  });
+
+  it('shows a key once: not in a list, not in the log, not in the database files', async () => {
+    const first = await lab.operator.streams.create({ name: 'secret' });
+    const second = await lab.operator.streams.rotateKey('secret');
+    expect(second.key).not.toBe(first.key);
+    await lab.operator.streams.list();
+    const bytes = Buffer.concat(
+      readdirSync(lab.dataDir, { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map((entry) => readFileSync(join(entry.parentPath, entry.name))),
+    );
+    // The digests are there, so the search does look where keys would be.
+    expect(bytes.includes('secret')).toBe(true);
+    for (const { key } of [first, second]) {
+      expect(bytes.includes(key)).toBe(false);
+      expect(lab.log.join('')).not.toContain(key);
+      expect(await (await lab.request('GET', '/api/v1/streams', { token: operatorToken })).text()).not.toContain(key);
+    }
+  }, 20_000);
+});
+
+describe('public channels', () => {
+  it('says what is on now and next, from the schedule', async () => {
+    lab.nowMs = Date.UTC(2026, 10, 22, 18, 0, 0);
+    await addReadyAsset(lab, 'ten', 10);
+    await addReadyAsset(lab, 'twenty', 20);
+    await lab.operator.channels.create({ name: 'evening', title: 'Evening', loop: ['ten', 'twenty'] });
+    const viewer = new CoordinatorClient({ baseUrl: lab.url });
+
+    expect(await viewer.publicChannels.get('evening')).toMatchObject({ isOnAir: false, now: null, next: null });
+
+    // One loop of 30 s and 15 s later: 5 s into the second clip of the second loop.
+    lab.nowMs += 45_000;
+    await lab.node.reportBackend({ onAirChannels: ['evening', 'cam'], publishingStreams: ['cam'] });
+    expect(await viewer.publicChannels.get('evening')).toEqual({
+      name: 'evening',
+      title: 'Evening',
+      kind: 'playout',
+      isOnAir: true,
+      now: { title: 'twenty', startsAt: '2026-11-22T18:00:40.000Z', endsAt: '2026-11-22T18:01:00.000Z' },
+      next: { title: 'ten', startsAt: '2026-11-22T18:01:00.000Z' },
+    });
+    expect(await viewer.publicChannels.get('cam')).toMatchObject({ isOnAir: true, now: null, next: null });
+    expect((await lab.operator.streams.list()).filter((stream) => stream.isPublishing)).toHaveLength(1);
+    const names = (await viewer.publicChannels.list()).map(({ name }) => name);
+    expect(names).toEqual([...names].sort());
+
+    lab.nowMs += 15_001;
+    expect(await viewer.publicChannels.get('evening')).toMatchObject({ isOnAir: false, now: null });
+    await expect(viewer.publicChannels.get('nothing')).rejects.toMatchObject({ status: 404 });
+  });
+});
+
+describe('errors', () => {
+  it.each([
+    ['an unknown address', 'GET', '/api/v1/nothing', undefined, 404, 'ROUTE_UNKNOWN'],
+    ['a misspelt field', 'POST', '/api/v1/streams', { name: 'x', titel: 'X' }, 400, 'REQUEST_INVALID'],
+    ['a number for a text', 'POST', '/api/v1/streams', { name: 5 }, 400, 'REQUEST_INVALID'],
+    ['an address that is none', 'GET', '/api/v1/assets/%zz', undefined, 400, 'REQUEST_INVALID'],
+    ['a body beyond bounds', 'POST', '/api/v1/streams', { name: 'x'.repeat(2 ** 20) }, 413, 'BODY_TOO_LARGE'],
+  ])('answers %s with problem details', async (_what, method, path, body, status, code) => {
+    const response = await lab.request(method, path, { token: operatorToken, body });
+    expect(response.status).toBe(status);
+    expect(response.headers.get('content-type')).toMatch(/^application\/problem\+json/);
+    expect(await response.json()).toMatchObject({ status, code, title: expect.any(String), type: expect.any(String) });
+  });
+
+  it('answers text that is not JSON with problem details', async () => {
+    const response = await fetch(`${lab.url}/api/v1/streams`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${operatorToken}`, 'content-type': 'application/json' },
+      body: '{"name"',
+    });
+    expect(await response.json()).toMatchObject({ status: 400, code: 'REQUEST_INVALID' });
+  });
+});
+
+describe('documents', () => {
+  it('describes every route of the API as OpenAPI 3.1', async () => {
+    const document: unknown = await (await lab.request('GET', '/api/openapi.json')).json();
+    expect(document).toMatchObject({
+      openapi: '3.1.0',
+      paths: {
+        '/api/v1/assets': { get: { security: [{ operator: [] }] }, post: { responses: { 202: expect.anything() } } },
+        '/api/v1/backend/watch': { get: { security: [{ node: [] }] } },
+        '/api/v1/public/channels': { get: { security: [] } },
+      },
+    });
+  });
+
+  it('serves the page on the API without a script inside, under a policy that forbids them', async () => {
+    const response = await lab.request('GET', '/api/docs/');
+    expect(response.status).toBe(200);
+    expect(response.headers.get('content-security-policy')).toMatch(/script-src 'self'(;|$)/);
+    const page = await response.text();
+    for (const [, attributes, code] of page.matchAll(/<script([^>]*)>([^<]*)<\/script>/g)) {
+      expect(attributes).toContain('src=');
+      expect(code?.trim()).toBe('');
+    }
+    const [script] = /[^"]*swagger-initializer.js/.exec(page) ?? [];
+    expect((await fetch(new URL(script ?? '', `${lab.url}/api/docs/`))).status).toBe(200);
+  });
+});
