@@ -57,7 +57,7 @@ const plumage = [
 
 function posterLook(name: string) {
   const hash = hashOf(name);
-  const [from, to] = plumage[hash % plumage.length] ?? plumage[0];
+  const [from, to] = plumage[(hash >>> 5) % plumage.length] ?? plumage[0];
   return {
     from,
     to,

@@ -110,33 +110,36 @@ function ChannelNotFound({ name }: { name: string }) {
   );
 }
 
-/** The protocol: what the address says (`?via=flv`), else what this browser used last, else HLS. */
+/**
+ * The protocol: what the viewer chose on this page, else what the address says (`?via=flv`), else
+ * what this browser used last, else HLS. The address follows.
+ */
 function useProtocol(): [Protocol, (protocol: Protocol) => void] {
   const [search, setSearch] = useSearchParams();
+  const [chosen, setChosen] = useState<Protocol>();
   const via = search.get('via');
   const remembered = recall('protocol') === 'flv' ? 'flv' : 'hls';
-  const protocol: Protocol = via === 'hls' || via === 'flv' ? via : remembered;
+  const protocol: Protocol = chosen ?? (via === 'hls' || via === 'flv' ? via : remembered);
 
-  const showInAddress = (next: Protocol) =>
+  useEffect(() => {
+    const shown = via === 'flv' ? 'flv' : 'hls';
+    if (shown === protocol) return;
     setSearch(
       (before) => {
         const after = new URLSearchParams(before);
-        if (next === 'hls') after.delete('via');
-        else after.set('via', next);
+        if (protocol === 'hls') after.delete('via');
+        else after.set('via', protocol);
         return after;
       },
       { replace: true },
     );
-
-  useEffect(() => {
-    if (protocol === 'flv' && via !== 'flv') showInAddress('flv');
-  });
+  }, [via, protocol, setSearch]);
 
   return [
     protocol,
     (next) => {
       remember('protocol', next === 'hls' ? undefined : next);
-      showInAddress(next);
+      setChosen(next);
     },
   ];
 }

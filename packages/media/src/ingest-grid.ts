@@ -31,6 +31,8 @@ const SECOND_TRACK_WAIT_TICKS = 1_000 * TICKS_PER_MS;
 const MAX_HELD_UNITS = 512;
 const MAX_HELD_SECONDS = 1;
 
+/** Assumed of the first video unit of a run. */
+const USUAL_FRAME_DURATION_TICKS = 40 * TICKS_PER_MS;
 /** A longer distance of two video units is a gap, not a low frame rate. */
 const MAX_FRAME_DURATION_TICKS = 1_000 * TICKS_PER_MS;
 /** A hole in the media that a player would notice: marked as a discontinuity, so that it can skip it. */
@@ -530,9 +532,14 @@ class SegmentCutter {
     if (unit.kind === 'audio') {
       return rescaleTicks(AAC_SAMPLES_PER_UNIT, this.#audioHz, VIDEO_TIMESCALE_HZ);
     }
-    const distanceTicks = unit.dtsTicks - (this.#lastVideoTicks ?? unit.dtsTicks);
+    const lastTicks = this.#lastVideoTicks ?? unit.dtsTicks - USUAL_FRAME_DURATION_TICKS;
     this.#lastVideoTicks = unit.dtsTicks;
-    return Math.min(distanceTicks, MAX_FRAME_DURATION_TICKS);
+    return Math.min(unit.dtsTicks - lastTicks, MAX_FRAME_DURATION_TICKS);
+  }
+
+  /** What the open segment may last, but for the excess. */
+  get #limitMs(): number {
+    return this.#targetDurationMs === 0 ? MAX_FIRST_SEGMENT_MS : this.#targetDurationMs;
   }
 
   #isDue(
@@ -542,9 +549,8 @@ class SegmentCutter {
     durationTicks: number,
   ): boolean {
     const elapsedMs = elapsedTicks / TICKS_PER_MS;
-    const limitMs = this.#targetDurationMs === 0 ? MAX_FIRST_SEGMENT_MS : this.#targetDurationMs;
     const excessMs = kind === 'audio' && this.#hasVideo ? MAX_AUDIO_EXCESS_MS : MAX_EXCESS_MS;
-    if (elapsedMs + durationTicks / TICKS_PER_MS > limitMs + excessMs) return true;
+    if (elapsedMs + durationTicks / TICKS_PER_MS > this.#limitMs + excessMs) return true;
     if (!isRandomAccess) return false;
     if (this.#targetDurationMs === 0) return elapsedMs >= MIN_FIRST_SEGMENT_MS;
     // Cut here if the next key frame would come too late, or further from the target than this one.
@@ -559,7 +565,12 @@ class SegmentCutter {
   #open(startTicks: number, isIndependent: boolean): Cue {
     const before = this.#segment;
     const hasHole = startTicks - this.#endTicks > MAX_HOLE_TICKS;
-    const isDiscontinuity = before !== undefined && (hasHole || (this.#opensRun && this.#isDiscontinuity));
+    // A gap that would stretch the segment before over the target: then that ends with its media instead.
+    const isTooLong =
+      before !== undefined &&
+      startTicks - before.startTicks > (this.#limitMs + MAX_AUDIO_EXCESS_MS) * TICKS_PER_MS;
+    const isDiscontinuity =
+      before !== undefined && (hasHole || isTooLong || (this.#opensRun && this.#isDiscontinuity));
     if (before !== undefined && this.#targetDurationMs === 0) {
       const endTicks = isDiscontinuity ? this.#endTicks : startTicks;
       this.#targetDurationMs = targetDurationMs((endTicks - before.startTicks) / TICKS_PER_MS);

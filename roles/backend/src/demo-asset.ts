@@ -41,88 +41,105 @@ export function testCard(options: { hasText: boolean }): GeneratedSource {
 
 const INK = '0xeef2ff';
 const DIM_INK = '0x9fb0d8';
-/** EBU bars at 75 %, in the order of falling luma (ITU-R BT.471). */
-const BAR_COLOURS = [
-  '0xbfbfbf',
-  '0xbfbf00',
-  '0x00bfbf',
-  '0x00bf00',
-  '0xbf00bf',
-  '0xbf0000',
-  '0x0000bf',
-  '0x0b0f1a',
-];
-const GREY_STEPS = 11;
+/** Repeats the first picture: what stands still is drawn once. */
+const FREEZE = `loop=loop=-1:size=1:start=0,setpts=N/${FRAME_RATE}/TB`;
 
 function picture(hasText: boolean): string {
-  // Drawn once and repeated: what stands still costs nothing per frame.
   const still = [
     `color=c=black:s=1280x720:r=${FRAME_RATE}:d=0.04,format=gbrp`,
-    `geq=r='${nightSky(8, 20)}':g='${nightSky(12, 30)}':b='${nightSky(28, 62)}'`,
-    ...bars(),
+    `geq=r='${stillPicture(8, 20, 2)}':g='${stillPicture(12, 30, 4)}':b='${stillPicture(28, 62, 1)}',format=rgb24`,
     ...(hasText ? words() : []),
     'scale=out_color_matrix=bt709:out_range=tv,format=yuv420p',
-    `loop=loop=-1:size=1:start=0,setpts=N/${FRAME_RATE}/TB`,
+    FREEZE,
   ];
-  const moving = [...(hasText ? timecode() : []), ...flash(), ...frameStrip()];
+  const { x, y } = ORBIT;
   return [
     `${still.join(',')}[still]`,
-    // A planet that goes round the circle in 8 s, and its moon, in 1 s.
-    `color=c=0xffd27a:s=18x18:r=${FRAME_RATE},format=yuva420p,geq=lum='p(X,Y)':cb='p(X,Y)':cr='p(X,Y)':a='255*lt(hypot(X-8.5,Y-8.5),8.8)',loop=loop=-1:size=1,setpts=N/${FRAME_RATE}/TB[planet]`,
-    `[still][planet]overlay=x='1084+96*sin(2*PI*n/200)-9':y='160-96*cos(2*PI*n/200)-9':eval=frame:shortest=0[orbit]`,
-    `[orbit]${moving.join(',')},trim=duration=${DURATION_SECONDS},setparams=range=tv:color_primaries=bt709:color_trc=bt709:colorspace=bt709[out0]`,
+    `${disc('0xffd27a', 9)}[planet]`,
+    `${disc('0x8fd3ff', 5)}[moon]`,
+    `${disc('white', 52)}[flash]`,
+    `[still][flash]overlay=x=${x - 52}:y=${y - 52}:enable='lt(mod(n,${FRAME_RATE}),2)'[a]`,
+    `[a][planet]overlay=x='${x}-9+${ORBIT.planetPx}*sin(2*PI*n/200)':y='${y}-9-${ORBIT.planetPx}*cos(2*PI*n/200)'[b]`,
+    `[b][moon]overlay=x='${x}-5+${ORBIT.moonPx}*sin(2*PI*n/25)':y='${y}-5-${ORBIT.moonPx}*cos(2*PI*n/25)'[c]`,
+    `[c]${[
+      ...(hasText ? runningText() : []),
+      ...frameStrip(),
+      `trim=end_frame=${TEST_CARD_FRAME_COUNT}`,
+      'setparams=range=tv:color_primaries=bt709:color_trc=bt709:colorspace=bt709',
+    ].join(',')}[out0]`,
   ].join(';');
 }
 
-/** A night sky: darker to the bottom, with stars from a hash of the place, one in 4000 points. */
-function nightSky(bottom: number, top: number): string {
+/** A planet goes round in 8 s and its moon in 1 s; where they circle, a disc flashes with the beep. */
+const ORBIT = { x: 1084, y: 168, planetPx: 104, moonPx: 74 } as const;
+
+/** A disc that stands still, on a transparent square of twice its radius. */
+function disc(colour: string, radiusPx: number): string {
+  const sizePx = 2 * radiusPx;
+  const alpha = `255*clip(${radiusPx}-hypot(X-${radiusPx - 0.5},Y-${radiusPx - 0.5}),0,1)`;
+  return (
+    `color=c=${colour}:s=${sizePx}x${sizePx}:r=${FRAME_RATE},format=yuva444p,` +
+    `geq=lum='p(X,Y)':cb='p(X,Y)':cr='p(X,Y)':a='${alpha}',format=yuva420p,${FREEZE}`
+  );
+}
+
+/** Colour bars in the order of falling luma (ITU-R BT.471), and a staircase of greys below. */
+const BARS = { leftPx: 72, topPx: 464, widthPx: 1136, heightPx: 112, count: 8 } as const;
+const GREYS = { topPx: BARS.topPx + BARS.heightPx, heightPx: 40, count: 11 } as const;
+
+/**
+ * One colour of the picture behind it all: a night sky that is darker to the bottom, with a star in
+ * every 4000th point (a hash of its place), the orbits' rings, and the bars.
+ * @param barBit the bit of a bar's number that says that the bar lacks this colour
+ */
+function stillPicture(bottom: number, top: number, barBit: number): string {
   const glow = `${bottom}+${top - bottom}*(1-Y/H)*(0.55+0.45*cos((X-W*0.38)/W*2))`;
-  const hash = `mod(abs(sin(X*12.9898+Y*78.233)*43758.5453),1)`;
-  const star = `gt(${hash},0.99972)*lt(Y,640)*(60+160*mod(abs(sin(X*3.1+Y*7.7)*917.3),1))`;
-  const ring = `26*lt(abs(hypot(X-1084,Y-160)-96),1.1)`;
-  return `min(255,${glow}+${star}+${ring})`;
+  const hash = 'mod(abs(sin(X*12.9898+Y*78.233)*43758.5453),1)';
+  const star = `gt(${hash},0.99972)*(60+160*mod(abs(sin(X*3.1+Y*7.7)*917.3),1))`;
+  const distance = `hypot(X-${ORBIT.x},Y-${ORBIT.y})`;
+  const rings = [ORBIT.planetPx, ORBIT.moonPx].map((px) => `30*clip(1.5-abs(${distance}-${px}),0,1)`);
+  const sky = `min(255,${glow}+${star}+${rings.join('+')})`;
+  const place = `(X-${BARS.leftPx})/${BARS.widthPx}`;
+  const bar = `191*not(bitand(floor(${place}*${BARS.count}),${barBit}))`;
+  const grey = `255*floor(${place}*${GREYS.count})/${GREYS.count - 1}`;
+  const isWithin = (band: { topPx: number; heightPx: number }) =>
+    `between(X,${BARS.leftPx},${BARS.leftPx + BARS.widthPx - 1})*between(Y,${band.topPx},${band.topPx + band.heightPx - 1})`;
+  return `if(${isWithin(BARS)},${bar},if(${isWithin(GREYS)},${grey},${sky}))`;
 }
 
 function box(x: number, y: number, width: number, height: number, colour: string, more = ''): string {
   return `drawbox=x=${x}:y=${y}:w=${width}:h=${height}:color=${colour}:t=fill${more}`;
 }
 
-function bars(): string[] {
-  const left = 72;
-  const width = 1136;
-  const boxes = BAR_COLOURS.map((colour, i) => {
-    const x = left + Math.round((i * width) / BAR_COLOURS.length);
-    return box(x, 464, Math.round(width / BAR_COLOURS.length), 112, colour);
-  });
-  for (let step = 0; step < GREY_STEPS; step++) {
-    const level = Math.round((step * 255) / (GREY_STEPS - 1)).toString(16).padStart(2, '0');
-    const x = left + Math.round((step * width) / GREY_STEPS);
-    boxes.push(box(x, 576, Math.ceil(width / GREY_STEPS), 40, `0x${level}${level}${level}`));
-  }
-  return boxes;
-}
-
-function text(words: string, font: string, sizePx: number, colour: string, x: string, y: string): string {
-  return `drawtext=font='${font}':text='${words}':fontsize=${sizePx}:fontcolor=${colour}:x=${x}:y=${y}`;
+/** A border in the colour of the letters makes them bold: drawtext finds no bold fonts by name. */
+function text(
+  words: string,
+  font: string,
+  sizePx: number,
+  colour: string,
+  x: number,
+  y: number,
+  boldPx = 0,
+): string {
+  const bold = boldPx > 0 ? `:borderw=${boldPx}:bordercolor=${colour}` : '';
+  return `drawtext=font='${font}':text='${words}':fontsize=${sizePx}:fontcolor=${colour}:x=${x}:y=${y}${bold}`;
 }
 
 function words(): string[] {
   return [
-    text('STARLING', 'DejaVu Sans\\:bold', 92, INK, '68', '72'),
-    text('one timeline, computed everywhere', 'DejaVu Sans', 28, DIM_INK, '74', '176'),
-    text('1280 x 720   25 fps   H.264   AAC 48 kHz', 'DejaVu Sans Mono', 20, DIM_INK, '74', '424'),
+    text('STARLING', 'DejaVu Sans', 92, INK, 68, 68, 2),
+    text('one timeline, computed everywhere', 'DejaVu Sans', 28, DIM_INK, 74, 174),
+    text('1280 x 720   25 fps   H.264   AAC 48 kHz', 'DejaVu Sans Mono', 20, DIM_INK, 74, 418),
+    text('frame', 'DejaVu Sans Mono', 20, DIM_INK, 1016, 418),
   ];
 }
 
-function timecode(): string[] {
+function runningText(): string[] {
+  const timecode = `timecode='00\\:00\\:00\\:00':rate=${FRAME_RATE}`;
   return [
-    `drawtext=font='DejaVu Sans Mono\\:bold':timecode='00\\:00\\:00\\:00':rate=${FRAME_RATE}:fontsize=138:fontcolor=${INK}:x=66:y=262`,
+    `drawtext=font='DejaVu Sans Mono':${timecode}:fontsize=138:fontcolor=${INK}:x=66:y=256:borderw=2:bordercolor=${INK}`,
+    text('%{eif\\:n\\:d\\:3}', 'DejaVu Sans Mono', 44, INK, 1098, 398, 1),
   ];
-}
-
-/** A disc's worth of white for two frames at the start of each second, together with the beep. */
-function flash(): string[] {
-  return [box(1036, 112, 96, 96, 'white', `:enable='lt(mod(n,${FRAME_RATE}),2)'`)];
 }
 
 function frameStrip(): string[] {

@@ -94,11 +94,16 @@ function cancelled(subject: string): BackendError {
   return new BackendError('IMPORT_CANCELLED', `The import of ${subject} was cancelled.`);
 }
 
-/** The last line that says something, without the name and address of FFmpeg's part. */
+/** What FFmpeg says after every failure, whatever the cause. */
+const EMPTY_PHRASES =
+  /^(Conversion failed!|Last message repeated|Error (marking filters|while (processing|filtering))|.*: (Invalid data found when processing input|Invalid argument)$)/;
+
+/** The last line that names a cause, without the name and address of FFmpeg's part. */
 function lastReason(stderr: string): string | undefined {
   const lines = stderr
     .split('\n')
     .map((line) => line.replace(/^\s*(\[[^\]]* @ 0x[0-9a-f]+\] ?)+/, '').trim())
-    .filter((line) => line !== '' && !/^(Conversion failed!|Last message repeated)/.test(line));
-  return lines.at(-1);
+    .filter((line) => line !== '');
+  const telling = lines.filter((line) => !EMPTY_PHRASES.test(line));
+  return (telling.at(-1) ?? lines.at(-1))?.replace(/^.*: /, '').replace(/\.$/, '');
 }

@@ -50,6 +50,8 @@ export interface GeneratedSource {
 
 /** Share of the progress for reading the source before FFmpeg starts. */
 const HASH_SHARE = 0.05;
+/** What FFmpeg writes when it cannot decode a packet. */
+const DECODING_ERROR = 'Error while decoding stream';
 const TEMP_PREFIX = 'tmp-';
 const CONTENT_HASH = /^[0-9a-f]{64}$/;
 /** Indexes kept in memory, 1 MB at the very most for a day-long asset. */
@@ -231,7 +233,7 @@ export class Library {
       writer = asset;
       const reader = new FlvReader();
       const demuxer = new FlvDemuxer();
-      const { isSuccess, reason } = await runFfmpeg({
+      const { isSuccess, reason, stderr } = await runFfmpeg({
         program: this.#ffmpegPath,
         args: encodeArguments(source, plan),
         subject,
@@ -242,7 +244,12 @@ export class Library {
         },
       });
       if (!isSuccess) {
-        throw new BackendError('IMPORT_FFMPEG_FAILED', `FFmpeg could not convert ${subject}: ${reason}.`);
+        throw stderr.includes(DECODING_ERROR)
+          ? new BackendError(
+              'IMPORT_NOT_MEDIA',
+              `${subject} is damaged: FFmpeg cannot decode it (${reason}).`,
+            )
+          : new BackendError('IMPORT_FFMPEG_FAILED', `FFmpeg could not convert ${subject}: ${reason}.`);
       }
       const { facts } = await asset.finish(contentHash);
       await syncFolder(folder);

@@ -19,11 +19,17 @@ const EXACT_DURATION_FORMATS = new Set(['mov', 'mp4']);
 const JUMPING_FORMATS = new Set(['mpegts', 'mpeg']);
 const JUMP_SECONDS = 10;
 
-/** Sample entries of encrypted tracks: Common Encryption and FairPlay. */
-const ENCRYPTED_TAGS = new Set(['encv', 'enca', 'drmi', 'drms']);
+/** Sample entries of FairPlay. Common Encryption shows in the side data of the packets. */
+const ENCRYPTED_TAGS = new Set(['drmi', 'drms']);
+const ENCRYPTED_PACKET = 'Encryption info';
+/** Packets looked at for it: enough to see some of each stream. */
+const FIRST_PACKETS = 16;
 
 const OptionalText = Type.Optional(Type.String());
 const Description = Type.Object({
+  packets: Type.Array(
+    Type.Object({ side_data_list: Type.Optional(Type.Array(Type.Object({ side_data_type: OptionalText }))) }),
+  ),
   format: Type.Object({ format_name: Type.String(), start_time: OptionalText }),
   streams: Type.Array(
     Type.Object({
@@ -82,24 +88,31 @@ export async function chooseStreams({ ffprobePath, path, signal }: ProbeOptions)
   const chunks: Uint8Array[] = [];
   const { isSuccess, reason, stderr } = await runFfmpeg({
     program: ffprobePath,
-    args: ['-v', 'error', '-show_format', '-show_streams', '-of', 'json', ...fileInput(path)],
+    args: [
+      ...['-v', 'error', '-show_format', '-show_streams', '-show_packets'],
+      ...['-read_intervals', `%+#${FIRST_PACKETS}`, '-of', 'json', ...fileInput(path)],
+    ],
     subject: path,
     signal,
     onOutput: (chunk) => void chunks.push(chunk),
   });
   const description: unknown = isSuccess ? JSON.parse(Buffer.concat(chunks).toString('utf8')) : undefined;
   if (!Value.Check(Description, description)) {
-    const detail = reason.replace(`file:${path}: `, '');
     throw new BackendError(
       'IMPORT_NOT_MEDIA',
-      `${path} is not a media file that FFmpeg can read, or it is damaged: ${detail}.`,
+      stderr.includes('whitelist')
+        ? `${path} is a picture or a list of files, not video or sound.`
+        : `${path} is not a media file that FFmpeg can read, or it is damaged: ${reason}.`,
     );
   }
-  const { streams, format } = description;
-  if (
+  const { streams, format, packets } = description;
+  const isEncrypted =
     streams.some((stream) => ENCRYPTED_TAGS.has(stream.codec_tag_string ?? '')) ||
-    stderr.includes('DRM protected')
-  ) {
+    packets.some((packet) =>
+      packet.side_data_list?.some((data) => data.side_data_type === ENCRYPTED_PACKET),
+    ) ||
+    stderr.includes('DRM protected'); // of Windows Media
+  if (isEncrypted) {
     throw new BackendError('IMPORT_ENCRYPTED', `${path} is encrypted (DRM), so it cannot be imported.`);
   }
   const isDefault = (stream: StreamDescription) => stream.disposition?.default === 1;

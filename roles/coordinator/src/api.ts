@@ -18,7 +18,7 @@ import fastify, {
 } from 'fastify';
 import type { Logger } from 'pino';
 import { guardRoutes, type Tokens } from './access.ts';
-import { DatabaseUnavailable } from './database.ts';
+import { DatabaseUnavailable, SqlError } from './database.ts';
 import { guideRoutes } from './guide.ts';
 import { ApiProblem } from './problem.ts';
 import { apiRoutes, type Nouns } from './routes.ts';
@@ -27,6 +27,8 @@ const BODY_LIMIT_BYTES = 1024 * 1024;
 /** To receive a whole request, body included. */
 const REQUEST_TIMEOUT_MS = 30_000;
 const KEEP_ALIVE_TIMEOUT_MS = 72_000;
+/** PostgreSQL documentation, appendix A. */
+const SQLSTATE_DISK_FULL = '53100';
 
 export interface ApiConfig extends Tokens {
   /** The built site; undefined to serve none. */
@@ -115,7 +117,11 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
   });
 
   // Files for anyone: the page on the API, and the site.
-  await app.register(swaggerUi, { routePrefix: '/api/docs' });
+  await app.register(swaggerUi, {
+    routePrefix: '/api/docs',
+    // Swagger UI adds a style element of its own.
+    transformStaticCSP: (policy) => policy.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'"),
+  });
   const { webDir } = config;
   const hasSite = webDir !== undefined && existsSync(join(webDir, 'index.html'));
   if (hasSite) {
@@ -151,6 +157,9 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
 function problemOf(error: FastifyError | Error): ApiProblem {
   if (error instanceof ApiProblem) return error;
   if (error instanceof DatabaseUnavailable) return new ApiProblem('DATABASE_UNAVAILABLE', error.message);
+  if (error instanceof SqlError && error.sqlState === SQLSTATE_DISK_FULL) {
+    return new ApiProblem('DISK_FULL', 'The disk of the data folder is full. Make room, then try again.');
+  }
   const status = 'statusCode' in error ? error.statusCode : undefined;
   if (status === 413) return new ApiProblem('BODY_TOO_LARGE', `At most ${BODY_LIMIT_BYTES} bytes are taken.`);
   if (status !== undefined && status >= 400 && status < 500)

@@ -35,7 +35,8 @@ export async function lockDataFolder(folder: string): Promise<DataFolderLock> {
     await rm(path, { force: true });
     server = await listen(path);
   }
-  if (server === undefined) throw new DataFolderError(`The data folder ${folder} cannot be locked: ${path} is in use.`);
+  if (server === undefined)
+    throw new DataFolderError(`The data folder ${folder} cannot be locked: ${path} is in use.`);
   const held = server;
   return { release: () => new Promise((done) => held.close(() => done())) };
 }

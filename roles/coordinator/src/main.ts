@@ -49,6 +49,9 @@ export interface Coordinator {
   close(): Promise<void>;
 }
 
+/** At the end, requests that run have so long to finish. */
+const DRAIN_MS = 1000;
+
 /**
  * Starts a coordinator.
  * @throws DataFolderError when another process uses the folder or a newer Starling did;
@@ -81,7 +84,11 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       watch,
       now,
     });
-    closers.push(() => app.close());
+    closers.push(async () => {
+      const deadline = setTimeout(() => app.server.closeAllConnections(), DRAIN_MS);
+      await app.close();
+      clearTimeout(deadline);
+    });
     // First to close: the answers to watchers would otherwise never end.
     closers.push(async () => watch.close());
     let closing: Promise<void> | undefined;

@@ -20,6 +20,7 @@ export const problemCatalogue = {
   STREAM_UNKNOWN: [404, 'There is no such stream.'],
   BODY_TOO_LARGE: [413, 'The request body is too large.'],
   TOO_MANY_WATCHERS: [503, 'Too many clients follow the state.'],
+  DISK_FULL: [507, 'The disk is full.'],
   DATABASE_UNAVAILABLE: [503, 'The database cannot answer now.'],
   INTERNAL: [500, 'The coordinator failed.'],
 } as const satisfies Record<string, readonly [status: number, title: string]>;

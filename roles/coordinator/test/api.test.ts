@@ -13,7 +13,13 @@ afterAll(() => lab.close());
 describe('assets', () => {
   it('follows an import from the queue to its facts', async () => {
     const queued = await lab.operator.assets.create({ sourcePath: '/videos/Big Film.mp4' });
-    expect(queued).toMatchObject({ name: 'Big Film', state: 'queued', progress: 0, error: null, facts: null });
+    expect(queued).toMatchObject({
+      name: 'Big Film',
+      state: 'queued',
+      progress: 0,
+      error: null,
+      facts: null,
+    });
 
     await lab.node.reportImport(queued.id, { state: 'importing', progress: 0.25 });
     expect(await lab.operator.assets.get(queued.id)).toMatchObject({ state: 'importing', progress: 0.25 });
@@ -29,7 +35,10 @@ describe('assets', () => {
   it('keeps the sentence that says why an import failed', async () => {
     const { id } = await lab.operator.assets.create({ sourcePath: '/videos/broken.mp4', name: 'broken' });
     await lab.node.reportImport(id, { state: 'failed', error: 'The file holds no picture.' });
-    expect(await lab.operator.assets.get(id)).toMatchObject({ state: 'failed', error: 'The file holds no picture.' });
+    expect(await lab.operator.assets.get(id)).toMatchObject({
+      state: 'failed',
+      error: 'The file holds no picture.',
+    });
   });
 
   it('takes the last report twice, but no other after it', async () => {
@@ -46,7 +55,9 @@ describe('assets', () => {
   });
 
   it('refuses a path that depends on where the coordinator was started', async () => {
-    await expect(lab.operator.assets.create({ sourcePath: 'film.mp4' })).rejects.toMatchObject({ status: 400 });
+    await expect(lab.operator.assets.create({ sourcePath: 'film.mp4' })).rejects.toMatchObject({
+      status: 400,
+    });
   });
 
   it('removes an asset only when no channel plays it, and names those that do', async () => {
@@ -71,7 +82,11 @@ describe('channels', () => {
     const one = await addReadyAsset(lab, 'loop-one', 10);
     const two = await addReadyAsset(lab, 'loop-two', 20);
     lab.nowMs = Date.UTC(2026, 10, 22, 12, 30, 15, 987);
-    const channel = await lab.operator.channels.create({ name: 'mix', title: 'The Mix', loop: [two, 'loop-one', two] });
+    const channel = await lab.operator.channels.create({
+      name: 'mix',
+      title: 'The Mix',
+      loop: [two, 'loop-one', two],
+    });
     expect(channel).toEqual({
       name: 'mix',
       title: 'The Mix',
@@ -97,9 +112,14 @@ describe('channels', () => {
     await expect(lab.operator.channels.get('faulty')).rejects.toMatchObject({ code: 'CHANNEL_UNKNOWN' });
   });
 
-  it.each(['Demo', 'a b', '-a', 'a-', 'ä', '', '../x', 'x'.repeat(64)])('refuses the name %j', async (name) => {
-    await expect(lab.operator.channels.create({ name, loop: ['loop-one'] })).rejects.toMatchObject({ status: 400 });
-  });
+  it.each(['Demo', 'a b', '-a', 'a-', 'ä', '', '../x', 'x'.repeat(64)])(
+    'refuses the name %j',
+    async (name) => {
+      await expect(lab.operator.channels.create({ name, loop: ['loop-one'] })).rejects.toMatchObject({
+        status: 400,
+      });
+    },
+  );
 });
 
 describe('streams', () => {
@@ -108,8 +128,12 @@ describe('streams', () => {
     expect(stream).toMatchObject({ name: 'cam', isPublishing: false });
     expect(key).toMatch(/^sk_[\w-]{27}$/);
     expect(await lab.operator.channels.get('cam')).toMatchObject({ kind: 'live', title: 'Camera', runs: [] });
-    await expect(lab.operator.streams.create({ name: 'cam' })).rejects.toMatchObject({ code: 'CHANNEL_EXISTS' });
-    await expect(lab.operator.streams.create({ name: 'mix' })).rejects.toMatchObject({ code: 'CHANNEL_EXISTS' });
+    await expect(lab.operator.streams.create({ name: 'cam' })).rejects.toMatchObject({
+      code: 'CHANNEL_EXISTS',
+    });
+    await expect(lab.operator.streams.create({ name: 'mix' })).rejects.toMatchObject({
+      code: 'CHANNEL_EXISTS',
+    });
     await expect(lab.operator.channels.create({ name: 'cam', loop: ['loop-one'] })).rejects.toMatchObject({
       status: 409,
     });
@@ -140,7 +164,9 @@ describe('streams', () => {
     for (const { key } of [first, second]) {
       expect(bytes.includes(key)).toBe(false);
       expect(lab.log.join('')).not.toContain(key);
-      expect(await (await lab.request('GET', '/api/v1/streams', { token: operatorToken })).text()).not.toContain(key);
+      expect(
+        await (await lab.request('GET', '/api/v1/streams', { token: operatorToken })).text(),
+      ).not.toContain(key);
     }
   }, 20_000);
 });
@@ -153,7 +179,11 @@ describe('public channels', () => {
     await lab.operator.channels.create({ name: 'evening', title: 'Evening', loop: ['ten', 'twenty'] });
     const viewer = new CoordinatorClient({ baseUrl: lab.url });
 
-    expect(await viewer.publicChannels.get('evening')).toMatchObject({ isOnAir: false, now: null, next: null });
+    expect(await viewer.publicChannels.get('evening')).toMatchObject({
+      isOnAir: false,
+      now: null,
+      next: null,
+    });
 
     // One loop of 30 s and 15 s later: 5 s into the second clip of the second loop.
     lab.nowMs += 45_000;
@@ -188,7 +218,12 @@ describe('errors', () => {
     const response = await lab.request(method, path, { token: operatorToken, body });
     expect(response.status).toBe(status);
     expect(response.headers.get('content-type')).toMatch(/^application\/problem\+json/);
-    expect(await response.json()).toMatchObject({ status, code, title: expect.any(String), type: expect.any(String) });
+    expect(await response.json()).toMatchObject({
+      status,
+      code,
+      title: expect.any(String),
+      type: expect.any(String),
+    });
   });
 
   it('answers text that is not JSON with problem details', async () => {
@@ -207,7 +242,10 @@ describe('documents', () => {
     expect(document).toMatchObject({
       openapi: '3.1.0',
       paths: {
-        '/api/v1/assets': { get: { security: [{ operator: [] }] }, post: { responses: { 202: expect.anything() } } },
+        '/api/v1/assets': {
+          get: { security: [{ operator: [] }] },
+          post: { responses: { 202: expect.anything() } },
+        },
         '/api/v1/backend/watch': { get: { security: [{ node: [] }] } },
         '/api/v1/public/channels': { get: { security: [] } },
       },

@@ -27,7 +27,9 @@ export interface Lab {
   close(): Promise<void>;
 }
 
-export async function startLab(options: { dataDir?: string; webDir?: string; nowMs?: number } = {}): Promise<Lab> {
+export async function startLab(
+  options: { dataDir?: string; webDir?: string; nowMs?: number } = {},
+): Promise<Lab> {
   const dataDir = options.dataDir ?? mkdtempSync(join(tmpdir(), 'starling-coordinator-'));
   const log: string[] = [];
   const clock = { nowMs: options.nowMs ?? Date.UTC(2026, 10, 22, 12, 0, 0, 640) };

@@ -64,7 +64,9 @@ function printFinding(output: TextOutput, { check, result, message, advice }: Fi
 async function examine(dataDir: string, options: DoctorOptions): Promise<Finding[]> {
   const running = findRunning(dataDir);
   const ours =
-    running === undefined ? [] : [new URL(running.apiUrl).port || '80', new URL(running.rtmpUrl).port || '1935'];
+    running === undefined
+      ? []
+      : [new URL(running.apiUrl).port || '80', new URL(running.rtmpUrl).port || '1935'];
   return [
     checkNode(),
     ...(await checkFfmpeg()),

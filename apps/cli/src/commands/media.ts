@@ -35,12 +35,11 @@ export function addMediaCommands(program: Command, { io, dataDir, wantsJson }: C
         assets.push(await client.assets.create({ sourcePath, ...(name === undefined ? {} : { name }) }));
       }
       const ended = await followImports(client, assets, io, (asset) => {
-        if (asset.state === 'failed') io.stderr.write(`${asset.name}: ${asset.error}\n`);
-        else if (!wantsJson()) io.stdout.write(`${asset.id}\n`);
+        if (asset.state === 'ready' && !wantsJson()) io.stdout.write(`${asset.id}\n`);
       });
       if (wantsJson()) printJson(io.stdout, { items: ended });
-      const failedCount = ended.filter((asset) => asset.state === 'failed').length;
-      if (failedCount > 0) throw new CommandError(`${failedCount} of ${ended.length} imports failed.`);
+      const failed = ended.filter((asset) => asset.state === 'failed');
+      if (failed.length > 0) throw new CommandError(failed.map(({ name, error }) => `${name}: ${error}`).join('\n'));
     });
   media
     .command('ls')

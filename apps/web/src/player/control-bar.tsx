@@ -14,6 +14,8 @@ import {
 import { keyName, type PlayerAction, shortcuts } from './keyboard.ts';
 
 interface ControlBarProps {
+  /** Neither off the air nor failed: there is something to pause and a live edge to be at. */
+  readonly hasMedia: boolean;
   readonly isPaused: boolean;
   readonly isLive: boolean;
   readonly isBehind: boolean;
@@ -30,10 +32,15 @@ export function ControlBar(props: ControlBarProps) {
   const { act } = props;
   return (
     <fieldset className="controls" aria-label="Player controls">
-      <ControlButton action="toggle-play" label={props.isPaused ? 'Play' : 'Pause'} act={act}>
+      <ControlButton
+        action="toggle-play"
+        label={props.isPaused ? 'Play' : 'Pause'}
+        isDisabled={!props.hasMedia}
+        act={act}
+      >
         {props.isPaused ? <PlayIcon /> : <PauseIcon />}
       </ControlButton>
-      <ControlButton action="toggle-mute" label={props.isMuted ? 'Sound on' : 'Sound off'} act={act}>
+      <ControlButton action="toggle-mute" label={props.isMuted ? 'Turn sound on' : 'Mute'} act={act}>
         {props.isMuted ? <MutedIcon /> : <SoundIcon />}
       </ControlButton>
       <input
@@ -46,16 +53,17 @@ export function ControlBar(props: ControlBarProps) {
         value={props.isMuted ? 0 : Math.round(props.volume * 100)}
         onChange={(event) => props.onVolume(event.currentTarget.valueAsNumber / 100)}
       />
-      {props.isBehind ? (
+      {props.hasMedia && props.isBehind && (
         <button type="button" className="live-pill live-pill-behind" onClick={() => act('go-live')}>
           Go live
         </button>
-      ) : (
+      )}
+      {props.hasMedia && !props.isBehind && (
         <p className="live-pill" data-live={props.isLive}>
           Live
         </p>
       )}
-      {props.latencySeconds !== undefined && (
+      {props.hasMedia && props.latencySeconds !== undefined && (
         <p className="latency" title="Behind the newest picture that the server has">
           <span className="visually-hidden">Latency </span>
           {formatSeconds(props.latencySeconds)}
@@ -88,6 +96,7 @@ function ControlButton(props: {
   action: PlayerAction;
   label: string;
   isPressed?: boolean;
+  isDisabled?: boolean;
   act: (action: PlayerAction) => void;
   children: ReactNode;
 }) {
@@ -99,6 +108,7 @@ function ControlButton(props: {
       data-action={props.action}
       aria-label={props.label}
       aria-pressed={props.isPressed}
+      aria-disabled={props.isDisabled}
       title={`${props.label} (${keys.map(keyName).join(', ')})`}
       onClick={() => props.act(props.action)}
     >

@@ -1,12 +1,6 @@
 /** Keeps one channel playing in one video element: connects, watches, and connects again. */
 import { Backoff } from './backoff.ts';
-import {
-  bufferedEnd,
-  type MediaPlayer,
-  type MediaStats,
-  type OpenMediaPlayer,
-  UnsupportedProtocolError,
-} from './media-player.ts';
+import { bufferedEnd, type MediaPlayer, type MediaStats, UnsupportedProtocolError } from './media-player.ts';
 import {
   initialPlayerState,
   nextPlayerState,
@@ -23,11 +17,29 @@ const PROVEN_AFTER_MS = 5_000;
 const RELEASE_AFTER_PAUSE_MS = 60_000;
 const WATCH_INTERVAL_MS = 1_000;
 
+/** What the session needs of a video element. */
+export interface SessionVideo extends EventTarget {
+  muted: boolean;
+  readonly paused: boolean;
+  readonly ended: boolean;
+  readonly seeking: boolean;
+  readonly currentTime: number;
+  readonly playbackRate: number;
+  readonly buffered: TimeRanges;
+  readonly videoWidth: number;
+  readonly videoHeight: number;
+  play(): Promise<void>;
+  pause(): void;
+  getVideoPlaybackQuality(): { readonly droppedVideoFrames: number; readonly totalVideoFrames: number };
+}
+
 export interface PlayerSessionOptions {
-  readonly video: HTMLVideoElement;
-  readonly url: string;
-  /** Loads the code for the protocol. It may fail, as any download, and is then tried again. */
-  readonly loadPlayer: () => Promise<OpenMediaPlayer>;
+  readonly video: SessionVideo;
+  /**
+   * Loads the code for the protocol, which may fail as any download may, and gives what opens a
+   * connection with it.
+   */
+  readonly loadPlayer: () => Promise<(onFailure: (failure: PlaybackFailure) => void) => MediaPlayer>;
   /** The browser does not start sound by itself here, so the session muted the video. */
   readonly onAutoplayMuted: () => void;
   readonly random: () => number;
@@ -100,7 +112,10 @@ export class PlayerSession {
     }
   }
 
+  /** Off the air there is nothing to pause, and the promise to start by itself has to hold. */
   togglePlay(): void {
+    const { name } = this.#state.status;
+    if (name === 'offline' || name === 'error') return;
     if (this.#wantsToPlay) this.#pause();
     else this.#resume();
   }
@@ -151,7 +166,7 @@ export class PlayerSession {
   }
 
   async #connect(): Promise<void> {
-    const { video, url, loadPlayer } = this.#options;
+    const { loadPlayer } = this.#options;
     this.#disconnect();
     const attempt = this.#attempt;
     this.#isConnecting = true;
@@ -160,7 +175,7 @@ export class PlayerSession {
       const openPlayer = await loadPlayer();
       if (attempt !== this.#attempt) return;
       this.#lastTime = 0;
-      this.#player = openPlayer(video, url, (failure) => this.#fail(attempt, failure));
+      this.#player = openPlayer((failure) => this.#fail(attempt, failure));
       this.#isConnecting = false;
     } catch (error) {
       this.#fail(attempt, error instanceof UnsupportedProtocolError ? 'unsupported' : 'network');

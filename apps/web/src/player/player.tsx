@@ -29,7 +29,6 @@ interface PlayerProps {
 
 export function Player({ channelName, title, isOnAir, protocol, onStatusChange }: PlayerProps) {
   const rootRef = useRef<HTMLElement>(null);
-  const screenRef = useRef<HTMLDivElement>(null);
   const videoRef = useRef<HTMLVideoElement>(null);
   const [isMutedForAutoplay, setMutedForAutoplay] = useState(false);
   const sound = useSound(videoRef);
@@ -90,7 +89,6 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
   };
 
   useKeys(rootRef, hasShortcuts && !isHelpOpen, act);
-  useDoubleClick(screenRef, () => act('toggle-fullscreen'));
 
   const changeHasShortcuts = (next: boolean) => {
     remember('hasShortcuts', next ? undefined : 'no');
@@ -98,7 +96,7 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
   };
 
   const words = statusWords(state);
-  const isBehind = behindLiveSeconds > BEHIND_LIVE_S && status.name !== 'offline';
+  const isBehind = behindLiveSeconds > BEHIND_LIVE_S;
   return (
     <section
       ref={rootRef}
@@ -109,16 +107,18 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
       data-idle={isIdle}
       data-fullscreen={isFullscreen}
     >
-      <div className="player-screen" ref={screenRef}>
+      <div className="player-screen">
         <video
           ref={videoRef}
           muted={sound.isMuted}
           playsInline
           aria-label={title}
           onVolumeChange={sound.readFromVideo}
+          onDoubleClick={() => act('toggle-fullscreen')}
           onPointerUp={(event) => {
-            // A finger only brings the controls up; a mouse has them already.
-            if (event.pointerType === 'mouse' && event.button === 0) act('toggle-play');
+            // While it plays, a finger only brings the controls up; a mouse has them already.
+            const isMouse = event.pointerType === 'mouse';
+            if (event.button === 0 && (isMouse || status.name === 'paused')) act('toggle-play');
           }}
         />
         {words !== undefined && (
@@ -134,9 +134,10 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
           </div>
         )}
         {status.name === 'paused' && (
-          <button type="button" className="big-play" onClick={() => act('toggle-play')} aria-label="Play">
+          // A picture of a button: the click goes to the video, and the control bar has the real one.
+          <span className="big-play" aria-hidden="true">
             <PlayIcon />
-          </button>
+          </span>
         )}
         {isMutedForAutoplay && sound.isMuted && status.name === 'playing' && (
           <button type="button" className="unmute" onClick={() => act('toggle-mute')}>
@@ -149,6 +150,7 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
           </p>
         )}
         <ControlBar
+          hasMedia={status.name !== 'offline' && status.name !== 'error'}
           isPaused={status.name === 'paused'}
           isLive={status.name === 'playing' && !isBehind}
           isBehind={isBehind}
@@ -196,10 +198,14 @@ function useSession(
   useEffect(() => {
     const video = videoRef.current;
     if (video === null) return;
+    // mpegts.js takes only whole addresses.
+    const url = new URL(mediaPaths(channelName)[protocol], location.href).href;
     const opened = new PlayerSession({
       video,
-      url: new URL(mediaPaths(channelName)[protocol], location.href).href,
-      loadPlayer: () => loadMediaPlayer(protocol),
+      loadPlayer: async () => {
+        const openPlayer = await loadMediaPlayer(protocol);
+        return (onFailure) => openPlayer(video, url, onFailure);
+      },
       onAutoplayMuted: () => onAutoplayMutedRef.current(),
       random: Math.random,
     });
@@ -333,19 +339,6 @@ function useKeys(
     };
     document.addEventListener('keydown', onKeyDown);
     return () => document.removeEventListener('keydown', onKeyDown);
-  });
-}
-
-/** A double click on the picture. Its two clicks may hit the video and the large play button over it. */
-function useDoubleClick(screenRef: RefObject<HTMLElement | null>, onDoubleClick: () => void): void {
-  useEffect(() => {
-    const screen = screenRef.current;
-    if (screen === null) return;
-    const listener = ({ target }: MouseEvent) => {
-      if (target === screen || target instanceof HTMLVideoElement) onDoubleClick();
-    };
-    screen.addEventListener('dblclick', listener);
-    return () => screen.removeEventListener('dblclick', listener);
   });
 }
 

@@ -173,7 +173,7 @@ export class FlvDemuxer {
       const announced = this.#announced?.kind === 'video' ? this.#announced : undefined;
       if (announced === undefined && isSameConfig(this.#video, body.config)) return [];
       // A copy: the view would keep the buffer of the message alive as long as the track.
-      this.#video = avcTrack(body.config.slice(), announced?.frameDurationTicks);
+      this.#video = avcTrack(new Uint8Array(body.config), announced?.frameDurationTicks);
       this.#announced = undefined;
       return [{ type: 'track', track: this.#video }];
     }
@@ -198,7 +198,7 @@ export class FlvDemuxer {
     if (body.type === 'sequenceStart') {
       const announced = this.#announced?.kind === 'audio' ? this.#announced : undefined;
       if (announced === undefined && isSameConfig(this.#audio, body.config)) return [];
-      this.#audio = aacTrack(body.config.slice());
+      this.#audio = aacTrack(new Uint8Array(body.config));
       this.#announced = undefined;
       return [{ type: 'track', track: this.#audio }];
     }

@@ -23,7 +23,7 @@ describe('link messages', () => {
       Buffer.from('003ff0000000000000', 'hex'), // number 1
       Buffer.from('000b', 'hex'),
       Buffer.from('epochUnixMs'),
-      Buffer.from('004279be2bc42c0000', 'hex'), // number 1.769e12
+      Buffer.from('004279be09dda00000', 'hex'), // number 1.769e12
       Buffer.from('000009', 'hex'), // end of object
     ]);
     const epochUnixMs = 1_769_000_000_000;

@@ -4,7 +4,7 @@
  */
 import { type AccessUnit, type StreamEvent, type Track, timescaleHz } from '../access-unit.ts';
 import { Amf0EcmaArray, encodeAmf0 } from '../rtmp/amf0.ts';
-import { nanoFromTicks, VIDEO_TIMESCALE_HZ } from '../time.ts';
+import { nanoFromTicks, rescaleTicks, VIDEO_TIMESCALE_HZ } from '../time.ts';
 import { encodeLinkMessage } from './link.ts';
 import {
   enhancedCodedFrames,
@@ -94,12 +94,14 @@ export function sequenceHeaderMessage(track: Track, timestampMs: number): FlvMes
   return { kind: track.kind, timestampMs: timestampMs >>> 0, payload };
 }
 
-/** Where a unit lies in whole milliseconds: DTS and PTS each rounded down, so each keeps its own grid. */
+/**
+ * Where a unit lies in whole milliseconds. DTS and PTS are each rounded to the nearest, so that each
+ * keeps its own grid, and times that came in as milliseconds go out as they were.
+ */
 function legacyTimes(unit: AccessUnit, track: Track, offsetMs: number) {
   const rateHz = timescaleHz(track);
-  const dtsMs = nanoFromTicks(unit.dtsTicks, rateHz).ms;
-  const compositionTimeMs =
-    unit.ptsTicks === unit.dtsTicks ? 0 : nanoFromTicks(unit.ptsTicks, rateHz).ms - dtsMs;
+  const dtsMs = rescaleTicks(unit.dtsTicks, rateHz, 1000);
+  const compositionTimeMs = rescaleTicks(unit.ptsTicks, rateHz, 1000) - dtsMs;
   // >>> 0 takes a number of any size modulo 2^32.
   return { timestampMs: (dtsMs - offsetMs) >>> 0, compositionTimeMs };
 }

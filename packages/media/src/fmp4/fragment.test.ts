@@ -218,6 +218,37 @@ describe('a fragment', () => {
     }
   });
 
+  test('with millions of samples that take no byte at all is refused before it costs memory', () => {
+    const bytes = hex(`
+      00000058  size
+      6d6f6f66  'moof'
+        00000050  size
+        74726166  'traf'
+          0000001c  size
+          74666864  'tfhd'
+          00020038  default-base-is-moof, default duration, size and flags
+          00000001  track_ID
+          00000e10  default_sample_duration
+          00000000  default_sample_size
+          01010000  default_sample_flags
+          00000014  size
+          74666474  'tfdt'
+          01000000  version 1
+          0000000000000000  baseMediaDecodeTime
+          00000010  size
+          7472756e  'trun'
+          01000000  no field for each sample
+          00400000  sample_count 4194304
+          00000008  size
+          66726565  'free'
+      00000008  size
+      6d646174  'mdat'
+    `);
+    expect(errorCodeOf(() => parseFragment(bytes, [video]))).toBe('MP4_BAD_BOX');
+    bytes.set(hex('00000003'), bytes.indexOf(0x40, 60) - 1); // sample_count 3
+    expect(parseFragment(bytes, [video])).toHaveLength(3);
+  });
+
   test.each([
     ['two thousand million samples without fields', 'trun', '00000000 7fffffff'],
     ['more rows than there are', 'trun', '01000a05 00000009'],

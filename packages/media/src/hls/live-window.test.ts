@@ -7,7 +7,7 @@ import type { InitSegment, Part, Segment, SegmenterEvent } from './segmenter.ts'
 const init: InitSegment = { id: '0123456789abcdef', bytes: Uint8Array.of(1), tracks: [] };
 const SEGMENT_TICKS = 180_000;
 
-function partEvent(mediaSequenceNumber: number, index: number, changes: Partial<Cue> = {}): SegmenterEvent {
+function partEvent(mediaSequenceNumber: number, index: number, ofInit = init): SegmenterEvent {
   const part: Part = {
     mediaSequenceNumber,
     index,
@@ -18,8 +18,8 @@ function partEvent(mediaSequenceNumber: number, index: number, changes: Partial<
   return {
     type: 'part',
     part,
-    init,
-    cue: { ...cueAt(mediaSequenceNumber, mediaSequenceNumber * SEGMENT_TICKS), ...changes },
+    init: ofInit,
+    cue: cueAt(mediaSequenceNumber, mediaSequenceNumber * SEGMENT_TICKS),
   };
 }
 
@@ -57,6 +57,12 @@ describe('the live window', () => {
     expect(listed(windowOf(5, 6))).toEqual([5, 6]);
     expect(listed(windowOf(5, 20))).toEqual([18, 19, 20]);
     expect(windowOf(5, 20).firstMediaSequenceNumber).toBe(18);
+  });
+
+  test('may be exactly as long as its duration', () => {
+    const window = new LiveWindow({ windowDurationMs: 6000, minSegments: 1 });
+    for (const number of [0, 1, 2, 3]) window.add(segmentEvent(number));
+    expect(listed(window)).toEqual([1, 2, 3]);
   });
 
   test('lists the fewest allowed even where they last longer', () => {
@@ -159,7 +165,7 @@ describe('the live window', () => {
     const newInit: InitSegment = { ...init, id: 'fedcba9876543210' };
     const window = new LiveWindow({ windowDurationMs: 2000, minSegments: 1 });
     window.add(segmentEvent(0));
-    window.add({ ...partEvent(1, 0), init: newInit } as SegmenterEvent);
+    window.add(partEvent(1, 0, newInit));
     expect(window.init(newInit.id)).toBe(newInit);
     for (let number = 1; number <= 2; number++) window.add(segmentEvent(number, {}, { init: newInit }));
     expect(window.init(init.id)).toBe(init); // of a segment that was removed

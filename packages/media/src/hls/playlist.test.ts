@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import * as hlsParser from 'hls-parser';
@@ -13,7 +13,7 @@ import {
 import { cueAt, EPOCH_UNIX_MS, streamEvents } from '../../test/stream.ts';
 import { type AccessUnit, type Cue, type Track, timescaleHz, type VideoTrack } from '../access-unit.ts';
 import { fragment, parseFragment } from '../fmp4/fragment.ts';
-import { initSegment, parseInitSegment } from '../fmp4/init-segment.ts';
+import { parseInitSegment } from '../fmp4/init-segment.ts';
 import { LiveWindow } from './live-window.ts';
 import {
   mediaPlaylist,
@@ -308,8 +308,9 @@ describe('judged by FFmpeg', () => {
   test('a window plays without a warning and decodes to the frames of its source', () => {
     const window = new LiveWindow({ windowDurationMs: 60_000, minSegments: 3 });
     const segmenter = new Segmenter({ partTargetMs: 500 });
-    for (const event of streamEvents(tracks, units, starts))
-      segmenter.push(event).forEach((made) => window.add(made));
+    for (const event of streamEvents(tracks, units, starts)) {
+      for (const made of segmenter.push(event)) window.add(made);
+    }
     expect(window.segments).toHaveLength(4);
 
     withTemporaryFolder((folder) => {

@@ -120,6 +120,13 @@ describe('parts', () => {
     expect(read).toEqual(units.filter((unit) => unit.dtsTicks < 4 * 44_100));
   });
 
+  test('are never empty of time, even where two units of audio share a tick', () => {
+    const fast: AudioTrack = { ...audio, sampleRateHz: 96_000 };
+    const units = [0, 1, 96_000].map(audioUnit);
+    const { segments } = run(streamEvents([fast], units, [0, 95_000]));
+    expect(segments[0]?.parts.map((part) => part.durationTicks)).toEqual([45_000, 45_000, 5000]);
+  });
+
   test('go on at the target where a frame lasts longer', () => {
     const units = [
       videoUnit(0, true),
@@ -219,11 +226,14 @@ describe('segments', () => {
     expect(segments.map((segment) => parseFragment(bytesOf(segment), tracks).length)).toEqual([1]);
   });
 
-  test('may start with a later frame than the cue says', () => {
-    const { segments } = run(streamEvents([video], [videoUnit(1000, true), videoUnit(4600)], [0, 8200]));
-    expect(segments[0]?.durationTicks).toBe(8200);
-    expect(segments[0]?.parts.map((part) => part.durationTicks)).toEqual([8200]);
-    expect(parseFragment(segments[0]?.parts[0]?.bytes ?? new Uint8Array(), [video])[0]?.dtsTicks).toBe(1000);
+  test('may start with a later frame than the cue says: it is in the first part', () => {
+    for (const frameTicks of [3600, 60_000]) {
+      const units = [videoUnit(1000, true), videoUnit(1000 + frameTicks), videoUnit(1000 + 2 * frameTicks)];
+      const [segment] = run(streamEvents([video], units, [0, 1000 + 3 * frameTicks])).segments;
+      expect(segment?.durationTicks).toBe(1000 + 3 * frameTicks);
+      expect(segment?.parts[0]?.isIndependent).toBe(true);
+      expect(parseFragment(segment?.parts[0]?.bytes ?? new Uint8Array(), [video])[0]).toEqual(units[0]);
+    }
   });
 
   test('are dropped when the numbers jump', () => {
@@ -242,6 +252,38 @@ describe('segments', () => {
     const { segments: after } = run(events, segmenter);
     expect(before.map((segment) => segment.cue.mediaSequenceNumber)).toEqual([0, 1]);
     expect(after).toEqual(run(events).segments);
+  });
+
+  test('with a hole where a new publisher took over are never made', () => {
+    const events = constantRateStream({ frameTicks: 3600, framesPerSegment: 50, segmentCount: 3 });
+    const cueIndex = (number: number) =>
+      events.findIndex((event) => event.type === 'cue' && event.cue.mediaSequenceNumber === number);
+    const header = events.slice(0, 3); // timeline and tracks
+    // The first publisher stops within segment 1, the second one starts with segment 2.
+    const { segments } = run([...events.slice(0, cueIndex(1) + 20), ...header, ...events.slice(cueIndex(2))]);
+    expect(segments.map((segment) => segment.cue.mediaSequenceNumber)).toEqual([0, 2]);
+    expect(segments[1]).toEqual(run(events).segments[2]);
+  });
+
+  test('take the audio that came before their cue but belongs behind it', () => {
+    const unitEvent = (unit: AccessUnit): StreamEvent => ({ type: 'unit', unit });
+    const { segments } = run([
+      { type: 'track', track: video },
+      { type: 'track', track: audio },
+      { type: 'cue', cue: cueAt(0, 0) },
+      unitEvent(videoUnit(0, true)),
+      unitEvent(audioUnit(0)),
+      unitEvent(audioUnit(1024)), // at tick 2089.8
+      { type: 'cue', cue: cueAt(1, 2000) },
+      unitEvent(videoUnit(2000, true)),
+      { type: 'cue', cue: cueAt(2, 9000) },
+    ]);
+    const timesOf = (segment: Segment) =>
+      parseFragment(bytesOf(segment), tracks).map((unit) => unit.dtsTicks);
+    expect(segments.map(timesOf)).toEqual([
+      [0, 0],
+      [2000, 1024],
+    ]);
   });
 
   test('that no cue closes are given up, with a code', () => {

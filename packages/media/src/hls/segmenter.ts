@@ -180,10 +180,9 @@ export class Segmenter {
 
     // Units that came before the cue but belong behind it.
     for (const track of open.init.tracks) {
-      const early = open.pending[track.kind].splice(
-        indexFrom(open.pending[track.kind], track, cue.startTicks),
-      );
-      next.pending[track.kind].push(...early);
+      const pending = open.pending[track.kind];
+      const early = pending.splice(indexFrom(pending, track, cue.startTicks));
+      next.pending[track.kind] = early;
       for (const unit of early) next.sizeBytes += countedSizeBytes(unit);
     }
     if (cue.startTicks - open.cue.startTicks > this.#maxSegmentTicks) return [];
@@ -259,19 +258,16 @@ export class Segmenter {
 
   /**
    * Where the open part ends: the last start of a unit of the leading track within the part
-   * target. A unit that lasts longer than the target cannot be cut; the parts after the one that
-   * holds it are as long as the target and have none.
+   * target. The first unit of the part is not it: a segment's key frame is in its first part even
+   * where it comes later than the cue says. A unit that lasts longer than the target cannot be
+   * cut; the parts that it spans are as long as the target.
    */
   #partEndTicks(open: OpenSegment, init: InitSegment): number {
-    const latestTicks = open.partStartTicks + this.#partTargetTicks;
     const leading = leadingTrack(init);
-    let endTicks = latestTicks;
-    for (const unit of open.pending[leading.kind]) {
-      const ticks = timelineTicks(unit, timescaleHz(leading));
-      if (ticks > latestTicks) break;
-      if (ticks > open.partStartTicks) endTicks = ticks;
-    }
-    return endTicks;
+    const latestTicks = open.partStartTicks + this.#partTargetTicks;
+    const starts = open.pending[leading.kind].map((unit) => timelineTicks(unit, timescaleHz(leading)));
+    const fits = (ticks: number) => ticks > open.partStartTicks && ticks <= latestTicks;
+    return starts.slice(1).findLast(fits) ?? latestTicks;
   }
 
   /** @param nextVideoTicks DTS of the video unit after the pending ones */

@@ -149,6 +149,7 @@ describe('timestamps', () => {
     expect(write(0x01000017)).toBe('44000017' + '000001' + '08' + 'aa');
     expect(write(0x01000010)).toBe('04ffffff000001080100000001000010aa'); // backwards
     expect(write(0x02000010)).toBe('04ffffff000001080100000002000010aa'); // a leap of 4.7 hours
+    expect(write(0x0300000f)).toBe('04ffffff00000108010000000300000faa'); // just too far for 24 bits
     expect(write(0xffffffff)).toBe('04ffffff0000010801000000ffffffffaa');
     expect(write(0x00000003)).toBe('4400000400000108aa'); // over the wrap
   });
@@ -326,6 +327,15 @@ describe('refusals', () => {
     expect(open(4)).toEqual([]);
     expect(open(5)).toEqual([]);
     expect(codeOf(() => open(6))).toBe('RTMP_MESSAGE_TOO_LONG');
+  });
+
+  test('finished messages do not count', () => {
+    const reader = newReader();
+    const front = concatBytes([hex('04 000000 000080 09 01000000'), filled(100)]);
+    for (let i = 0; i < 3000; i++) {
+      expect(reader.push(front)).toHaveLength(0);
+      expect(reader.push(filled(28))).toHaveLength(1);
+    }
   });
 
   test('announced lengths take no memory', () => {

@@ -103,7 +103,7 @@ export class ChunkReader {
       const availableBytes = bytes.length - offset;
       const left = this.#chunkBytesLeft;
       let payload: Uint8Array | undefined;
-      if (left === stream.lengthBytes && left <= availableBytes && stream.receivedBytes === 0) {
+      if (left === stream.lengthBytes && left <= availableBytes) {
         payload = bytes.subarray(offset, offset + left);
         offset += left;
       } else {

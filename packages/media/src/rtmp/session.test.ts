@@ -96,7 +96,7 @@ function publishing() {
   const { server, peer } = connected();
   server.receive(peer.command(1, 'publish', 5, null, 'cam', 'live').bytes());
   server.acceptPublish();
-  server.takeOutput();
+  peer.read(server.takeOutput());
   return { server, peer };
 }
 
@@ -597,11 +597,11 @@ const media: FlvMessage[] = [
   {
     kind: 'video',
     timestampMs: 0x01000010,
-    payload: Uint8Array.from({ length: 200_000 }, (_, i) => i & 0xff),
+    payload: Uint8Array.from({ length: 70_000 }, (_, i) => i & 0xff),
   },
   { kind: 'audio', timestampMs: 0xfffffff0, payload: new Uint8Array(0) },
   { kind: 'audio', timestampMs: 0x10, payload: Uint8Array.of(0xaf, 1) },
-  { kind: 'video', timestampMs: 0x20, payload: new Uint8Array(60_000).fill(7) },
+  { kind: 'video', timestampMs: 0x20, payload: new Uint8Array(6000).fill(7) },
 ];
 
 describe('client and server back to back', () => {
@@ -699,6 +699,21 @@ describe('client', () => {
     status('error', 'NetStream.Failed');
     expect(client.receive(peer.bytes())).toEqual([
       { type: 'rejected', code: 'NetStream.Failed', description: '' },
+    ]);
+  });
+
+  test('marks metadata, and only that, for the server to keep', () => {
+    const { client, peer } = greeted();
+    peer.command(0, '_result', 1, {}, {}).command(0, '_result', 4, null, 1);
+    client.receive(
+      peer.command(1, 'onStatus', 0, null, { level: 'status', code: 'NetStream.Publish.Start' }).bytes(),
+    );
+    peer.read(client.takeOutput());
+    client.sendMessage({ kind: 'data', timestampMs: 0, payload: encodeAmf0(['onMetaData', { width: 320 }]) });
+    client.sendMessage({ kind: 'data', timestampMs: 0, payload: encodeAmf0(['onCuePoint', 1]) });
+    expect(peer.read(client.takeOutput())).toEqual([
+      [1, '@setDataFrame', 'onMetaData', { width: 320 }],
+      [1, 'onCuePoint', 1],
     ]);
   });
 

@@ -1,0 +1,337 @@
+/** The command line from the outside: arguments in, text and exit code out, against a real coordinator. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { startCoordinator } from '@starling/coordinator/main';
+import { CoordinatorClient } from '@starling/model/client';
+import type { ImportReport } from '@starling/model/entities';
+import { pino } from 'pino';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { run } from '../src/run.ts';
+
+const dataDir = mkdtempSync(join(tmpdir(), 'starling-cli-'));
+const facts = {
+  contentHash: 'a'.repeat(64),
+  configHash: 'b'.repeat(64),
+  durationTicks: 3723 * 90_000,
+  segmentCount: 1862,
+  sizeBytes: 1_234_567_890,
+  widthPx: 1280,
+  heightPx: 720,
+  frameRate: 25,
+};
+const closers: (() => Promise<unknown>)[] = [];
+
+/** What the stand-in for a backend reports on an import, step by step. */
+function reportsOn(sourcePath: string): ImportReport[] {
+  const importing: ImportReport = { state: 'importing', progress: 0.5 };
+  if (sourcePath.endsWith('endless.mp4')) return [importing];
+  if (sourcePath.endsWith('broken.mp4'))
+    return [importing, { state: 'failed', error: 'The file holds no picture.' }];
+  return [importing, { state: 'ready', facts }];
+}
+
+beforeAll(async () => {
+  const logger = pino({ level: 'silent' });
+  const coordinator = await startCoordinator({
+    dataDir,
+    operatorToken: 'operator',
+    nodeToken: 'node',
+    webDir: undefined,
+    logger,
+  });
+  const { port } = await coordinator.listen('127.0.0.1', 0);
+  const apiUrl = `http://127.0.0.1:${port}`;
+  writeFileSync(join(dataDir, 'operator.token'), 'operator\n');
+  writeUpFile(process.pid, apiUrl);
+
+  const backend = new CoordinatorClient({ baseUrl: apiUrl, token: 'node' });
+  const stop = new AbortController();
+  const begun = new Set<string>();
+  const watching = backend.watchBackendState((state) => {
+    for (const { assetId, sourcePath } of state.imports) {
+      if (begun.has(assetId)) continue;
+      begun.add(assetId);
+      void (async () => {
+        for (const report of reportsOn(sourcePath)) await backend.reportImport(assetId, report);
+      })();
+    }
+  }, stop.signal);
+  closers.push(
+    async () => stop.abort(),
+    () => watching,
+    () => coordinator.close(),
+  );
+  for (const name of ['film.mp4', 'endless.mp4', 'broken.mp4', 'other.mp4'])
+    writeFileSync(join(dataDir, name), 'x');
+}, 60_000);
+
+afterAll(async () => {
+  for (const close of closers) await close();
+  rmSync(dataDir, { recursive: true, force: true });
+}, 30_000);
+
+function writeUpFile(pid: number, apiUrl: string, folder = dataDir): void {
+  const up = { pid, apiUrl, rtmpUrl: 'rtmp://localhost:1935/live', startedAt: new Date().toISOString() };
+  writeFileSync(join(folder, 'up.json'), JSON.stringify(up));
+}
+
+interface Outcome {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+async function starling(
+  args: readonly string[],
+  options: { env?: Record<string, string>; isTTY?: boolean; interruptAfterMs?: number } = {},
+): Promise<Outcome> {
+  let stdout = '';
+  let stderr = '';
+  const code = await run(args, {
+    stdout: { write: (text) => (stdout += text) },
+    stderr: { write: (text) => (stderr += text), isTTY: options.isTTY, columns: 100 },
+    env: { STARLING_DATA: dataDir, ...options.env },
+    cwd: dataDir,
+    onInterrupt(listener) {
+      const timer =
+        options.interruptAfterMs === undefined ? undefined : setTimeout(listener, options.interruptAfterMs);
+      return () => clearTimeout(timer);
+    },
+  });
+  return { code, stdout, stderr };
+}
+
+describe('help and misuse', () => {
+  const commands = [
+    ['up'],
+    ['media', 'import'],
+    ['media', 'ls'],
+    ['media', 'rm'],
+    ['channel', 'add'],
+    ['channel', 'ls'],
+    ['channel', 'rm'],
+    ['stream', 'add'],
+    ['stream', 'ls'],
+    ['stream', 'rm'],
+    ['stream', 'rotate-key'],
+    ['doctor'],
+  ];
+
+  it.each(commands.map((words) => [words.join(' '), words]))(
+    '%s has help with examples',
+    async (_name, words) => {
+      const { code, stdout } = await starling([...words, '--help']);
+      expect(code).toBe(0);
+      expect(stdout).toContain(`$ starling ${words.join(' ')}`);
+      expect(stdout).toContain('--json');
+      expect(stdout).toContain('--data <dir>');
+    },
+  );
+
+  it('shows all commands', async () => {
+    const { code, stdout } = await starling(['--help']);
+    expect(code).toBe(0);
+    for (const [name = ''] of commands) expect(stdout).toMatch(new RegExp(`^ +${name} `, 'm'));
+  });
+
+  it.each([
+    [[]],
+    [['nothing']],
+    [['media']],
+    [['media', 'import']],
+    [['channel', 'add', 'films']],
+    [['stream', 'add', 'cam', '--colour', 'red']],
+    [['up', '--http', 'eighty']],
+    [['up', '--rtmp', '65536']],
+  ])('exits 2 on %j', async (args) => {
+    const { code, stdout, stderr } = await starling(args);
+    expect(code).toBe(2);
+    expect(stdout).toBe('');
+    expect(stderr).not.toBe('');
+  });
+});
+
+describe('without a running Starling', () => {
+  const sentence = (folder: string) => `Starling is not running on ${folder}. Start it with: npm start\n`;
+
+  it('says so when there never was one', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'starling-cli-empty-'));
+    expect(await starling(['media', 'ls', '--data', folder])).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: sentence(folder),
+    });
+  });
+
+  it('says so when the process is gone, and when nothing answers', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'starling-cli-dead-'));
+    writeFileSync(join(folder, 'operator.token'), 'operator');
+    // Linux gives out no process id above 2^22.
+    writeUpFile(2 ** 30, 'http://127.0.0.1:9', folder);
+    expect(await starling(['--data', folder, 'stream', 'ls'])).toMatchObject({
+      code: 1,
+      stderr: sentence(folder),
+    });
+    writeUpFile(process.pid, 'http://127.0.0.1:9', folder);
+    expect(await starling(['--data', folder, 'stream', 'ls'])).toMatchObject({
+      code: 1,
+      stderr: sentence(folder),
+    });
+    writeFileSync(join(folder, 'up.json'), '{"pid":');
+    expect(await starling(['--data', folder, 'stream', 'ls'])).toMatchObject({
+      code: 1,
+      stderr: sentence(folder),
+    });
+  });
+});
+
+describe('media', () => {
+  it('imports files, one id a line, and lists them', async () => {
+    const { code, stdout, stderr } = await starling([
+      'media',
+      'import',
+      'film.mp4',
+      join(dataDir, 'other.mp4'),
+    ]);
+    expect(stderr).toBe('');
+    expect(code).toBe(0);
+    const ids = stdout.trimEnd().split('\n');
+    expect(ids).toHaveLength(2);
+    const list = await starling(['media', 'ls']);
+    expect(list.stdout.split('\n')[0]).toMatch(/^ID +NAME +STATE +LENGTH +PICTURE +SIZE$/);
+    expect(list.stdout).toMatch(
+      new RegExp(`^${ids[0]} +film +ready +1:02:03 +1280x720 25/s +1\\.23 GB$`, 'm'),
+    );
+    const json: { items: { id: string }[] } = JSON.parse((await starling(['media', 'ls', '--json'])).stdout);
+    expect(json.items.map(({ id }) => id)).toEqual(expect.arrayContaining(ids));
+  });
+
+  it('draws a bar on a terminal, and wipes it', async () => {
+    const { stderr } = await starling(['media', 'import', 'film.mp4', '--name', 'barred'], { isTTY: true });
+    expect(stderr).toMatch(/\[[#-]{30}\] +\d+ % {2}barred/);
+    expect(stderr.endsWith('\r\u001b[K')).toBe(true);
+  });
+
+  it('says why an import failed, and still prints the others', async () => {
+    const { code, stdout, stderr } = await starling(['media', 'import', 'broken.mp4', 'film.mp4']);
+    expect(code).toBe(1);
+    expect(stderr).toBe('broken: The file holds no picture.\n');
+    expect(stdout.trimEnd().split('\n')).toHaveLength(1);
+  });
+
+  it('leaves an import running when the user stops waiting', async () => {
+    const { code, stdout, stderr } = await starling(['media', 'import', 'endless.mp4'], {
+      interruptAfterMs: 500,
+    });
+    expect(code).toBe(1);
+    expect(stdout).toBe('');
+    expect(stderr).toBe('The import goes on in Starling. See how far it is with: starling media ls\n');
+    expect((await starling(['media', 'ls'])).stdout).toMatch(/endless +importing 50 %/);
+  });
+
+  it('looks at the files before it asks for anything', async () => {
+    const before = (await starling(['media', 'ls'])).stdout;
+    expect(await starling(['media', 'import', 'film.mp4', 'gone.mp4'])).toMatchObject({
+      code: 1,
+      stderr: 'There is no file gone.mp4.\n',
+    });
+    expect(await starling(['media', 'import', '.'])).toMatchObject({ code: 1, stderr: '. is not a file.\n' });
+    expect((await starling(['media', 'ls'])).stdout).toBe(before);
+  });
+});
+
+describe('channel', () => {
+  it('adds, lists and removes, and names what stands in the way', async () => {
+    const asset = (await starling(['media', 'import', 'film.mp4', '--name', 'feature'])).stdout.trim();
+    const added = await starling([
+      'channel',
+      'add',
+      'films',
+      '--loop',
+      `feature,${asset}`,
+      '--title',
+      'All Films',
+    ]);
+    expect(added).toMatchObject({ code: 0, stderr: '' });
+    expect(added.stdout).toMatch(/\/watch\/films\n$/);
+    expect((await starling(['channel', 'ls'])).stdout).toMatch(/^films +All Films +playout +no$/m);
+    const { items } = JSON.parse((await starling(['channel', 'ls', '--json'])).stdout);
+    expect(items).toMatchObject([{ name: 'films', isOnAir: false, runs: [{ loop: [asset, asset] }] }]);
+
+    const inUse = await starling(['media', 'rm', asset]);
+    expect(inUse.code).toBe(1);
+    expect(inUse.stderr).toMatch(/films/);
+    expect(await starling(['channel', 'rm', 'films'])).toEqual({ code: 0, stdout: '', stderr: '' });
+    expect(await starling(['media', 'rm', asset])).toEqual({ code: 0, stdout: '', stderr: '' });
+    expect(await starling(['channel', 'rm', 'films'])).toMatchObject({
+      code: 1,
+      stderr: 'There is no channel films.\n',
+    });
+  });
+});
+
+describe('stream', () => {
+  it('prints server, key and URL once, and a new key on rotation', async () => {
+    const { stdout, code } = await starling(['stream', 'add', 'cam', '--title', 'Camera']);
+    expect(code).toBe(0);
+    const key = /^Stream key +(sk_\S+)$/m.exec(stdout)?.[1];
+    expect(stdout).toContain('Server      rtmp://localhost:1935/live/cam\n');
+    expect(stdout).toContain(`URL         rtmp://localhost:1935/live/cam?key=${key}\n`);
+    expect(stdout).toContain('OBS');
+    expect((await starling(['stream', 'ls', '--json'])).stdout).not.toContain(key);
+    expect((await starling(['stream', 'ls'])).stdout).toMatch(/^cam +no +\d{4}-/m);
+
+    const rotated = JSON.parse((await starling(['stream', 'rotate-key', 'cam', '--json'])).stdout);
+    expect(rotated).toMatchObject({ name: 'cam', server: 'rtmp://localhost:1935/live/cam' });
+    expect(rotated.key).toMatch(/^sk_/);
+    expect(rotated.key).not.toBe(key);
+    expect(await starling(['stream', 'add', 'cam'])).toMatchObject({ code: 1, stdout: '' });
+    expect(await starling(['stream', 'rm', 'cam'])).toEqual({ code: 0, stdout: '', stderr: '' });
+    expect((await starling(['stream', 'ls'])).stdout).toMatch(/^There are no streams/);
+  });
+});
+
+describe('doctor', () => {
+  const findingsOf = ({ stdout }: Outcome): Record<string, { result: string; advice?: string }> => {
+    const { findings }: { findings: { check: string; result: string; advice?: string }[] } =
+      JSON.parse(stdout);
+    return Object.fromEntries(findings.map((finding) => [finding.check, finding]));
+  };
+
+  it('finds a running Starling, and what its machine has', async () => {
+    const outcome = await starling(['doctor', '--json', '--http', '0', '--rtmp', '1935']);
+    expect(outcome.code).toBe(0);
+    expect(findingsOf(outcome)).toMatchObject({
+      node: { result: 'ok' },
+      ffmpeg: { result: 'ok' },
+      ffprobe: { result: 'ok' },
+      'ffmpeg parts': { result: 'ok' },
+      'data folder': { result: 'ok' },
+      'port rtmp': { result: 'ok', message: '1935 is used by this Starling' },
+      starling: { result: 'ok', message: expect.stringMatching(/^running at /) },
+    });
+  });
+
+  it('fails on a port that another program uses, and says what to do', async () => {
+    const { port } = new URL(JSON.parse(readFileSync(join(dataDir, 'up.json'), 'utf8')).apiUrl);
+    const folder = mkdtempSync(join(tmpdir(), 'starling-cli-doctor-'));
+    const outcome = await starling(['doctor', '--data', folder, '--http', port, '--rtmp', '0']);
+    expect(outcome.code).toBe(1);
+    expect(outcome.stdout).toMatch(new RegExp(`^fail +port http +${port} is in use`, 'm'));
+    expect(outcome.stdout).toContain('--http PORT');
+    expect(outcome.stderr).toMatch(/^1 of \d+ checks failed\.\n$/);
+  });
+
+  it('fails when FFmpeg is missing, and says how to install it', async () => {
+    const path = process.env.PATH;
+    process.env.PATH = '/nowhere';
+    const outcome = await starling(['doctor', '--json', '--http', '0', '--rtmp', '0']).finally(() => {
+      process.env.PATH = path;
+    });
+    expect(outcome.code).toBe(1);
+    expect(findingsOf(outcome)).toMatchObject({
+      ffmpeg: { result: 'fail', advice: expect.stringMatching(/apt-get install ffmpeg/) },
+    });
+  });
+});

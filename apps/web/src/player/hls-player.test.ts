@@ -1,0 +1,42 @@
+import Hls from 'hls.js';
+import { expect, test } from 'vitest';
+import { createHlsConfig } from './hls-player.ts';
+
+const config = createHlsConfig(() => 0);
+
+test('the live edge is three segments away unless the playlist says otherwise', () => {
+  expect(Hls.DefaultConfig.liveSyncDurationCount).toBe(3);
+  // Setting either would overrule PART-HOLD-BACK, and with it low latency.
+  expect(config).not.toHaveProperty('liveSyncDurationCount');
+  expect(config).not.toHaveProperty('liveSyncDuration');
+  expect(config).toMatchObject({ lowLatencyMode: true, backBufferLength: 30 });
+});
+
+test('hls.js takes the settings', () => {
+  const hls = new Hls(config);
+  expect(hls.config).toMatchObject({ maxLiveSyncPlaybackRate: 1.1, liveSyncDurationCount: 3 });
+  hls.destroy();
+});
+
+test.each([
+  ['a refused connection', 0, true],
+  ['a server fault', 503, true],
+  ['a missing segment', 404, false],
+  ['a refusal', 403, false],
+])('after %s a segment is asked for again: %s %s', (_case, code, isRetried) => {
+  const retry = config.fragLoadPolicy?.default.errorRetry;
+  const shouldRetry = (count: number) =>
+    retry?.shouldRetry?.(retry, count, false, { url: '', code }, false) ?? false;
+  expect(shouldRetry(0)).toBe(isRetried);
+  expect(shouldRetry(12)).toBe(false);
+});
+
+test('the retries of a segment outlast a server restart of 30 s', () => {
+  const retry = config.fragLoadPolicy?.default.errorRetry;
+  if (!retry) throw new Error('no retry policy');
+  let totalMs = 0;
+  for (let count = 0; count < retry.maxNumRetry; count += 1) {
+    totalMs += Math.min(retry.maxRetryDelayMs, retry.retryDelayMs * 2 ** count);
+  }
+  expect(totalMs).toBeGreaterThan(30_000);
+});

@@ -1,0 +1,322 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import * as fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type AccessUnit, type StreamEvent, type Track, timescaleHz } from '../access-unit.ts';
+import { concatBytes } from '../bytes.ts';
+import { aacTrack } from '../codec/aac.ts';
+import { avcTrack } from '../codec/avc.ts';
+import { decodeAmf0 } from '../rtmp/amf0.ts';
+import { compareTicks, rescaleTicks } from '../time.ts';
+import { FlvDemuxer, FlvReader } from './demux.ts';
+import {
+  flvHeader,
+  flvTag,
+  LinkMuxer,
+  metadataMessage,
+  sequenceHeaderMessage,
+  unitMessage,
+  unitTag,
+} from './mux.ts';
+
+const hex = (text: string) => Uint8Array.from(Buffer.from(text, 'hex'));
+const AVC_CONFIG = hex('0142c01effe100196742c01ed900a02ff97011000003000100000300320f162e4801000568cb83cb20');
+const video = (frameDurationTicks?: number) => avcTrack(AVC_CONFIG, frameDurationTicks);
+const audio48 = aacTrack(hex('1190'));
+const audio44 = aacTrack(hex('1210'));
+
+function videoUnit(dtsTicks: number, ptsTicks: number, isRandomAccess = true): AccessUnit {
+  return { kind: 'video', dtsTicks, ptsTicks, isRandomAccess, data: hex('000000016588') };
+}
+function audioUnit(dtsTicks: number): AccessUnit {
+  return { kind: 'audio', dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data: hex('2110') };
+}
+
+describe('FLV', () => {
+  test('the header', () => {
+    expect(flvHeader({ video: true, audio: true })).toEqual(hex('464c5601050000000900000000'));
+    expect(flvHeader({ video: true, audio: false })).toEqual(hex('464c5601010000000900000000'));
+    expect(flvHeader({ video: false, audio: true })).toEqual(hex('464c5601040000000900000000'));
+  });
+
+  test('a tag: type, size, the extended timestamp after the lower 24 bits, stream 0, tag size', () => {
+    expect(flvTag({ kind: 'audio', timestampMs: 0xfe010203, payload: hex('af012110') })).toEqual(
+      hex('08 000004 010203 fe 000000 af012110 0000000f'.replaceAll(' ', '')),
+    );
+    expect(
+      flvTag({ kind: 'data', timestampMs: 0, payload: new Uint8Array(0x010203) }).subarray(0, 4),
+    ).toEqual(hex('12010203'));
+  });
+
+  test('units: times rounded to milliseconds, offset, modulo 2^32', () => {
+    // DTS 33.37 ms, PTS 100.1 ms: the milliseconds of both are kept, not those of their difference
+    expect(unitMessage(videoUnit(3003, 9009), video(), 0)).toEqual({
+      kind: 'video',
+      timestampMs: 33,
+      payload: hex('1701000043000000016588'), // 67 ms
+    });
+    expect(unitMessage(videoUnit(9000, 9000, false), video(), 40)).toEqual({
+      kind: 'video',
+      timestampMs: 60,
+      payload: hex('2701000000000000016588'),
+    });
+    expect(unitMessage(audioUnit(1024), audio44, 0)).toEqual({
+      kind: 'audio',
+      timestampMs: 23,
+      payload: hex('af012110'),
+    });
+    const beyond = 2 ** 32 + 5;
+    expect(unitMessage(videoUnit(beyond * 90, beyond * 90), video(), 0).timestampMs).toBe(5);
+    expect(unitMessage(audioUnit(beyond * 48), audio48, beyond - 3).timestampMs).toBe(3);
+    // Just below and at half a millisecond, in a year when the number of samples has 13 digits.
+    expect(unitMessage(audioUnit(48 * 1e11 - 25), audio48, 1e11 - 10).timestampMs).toBe(9);
+    expect(unitMessage(audioUnit(48 * 1e11 - 24), audio48, 1e11 - 10).timestampMs).toBe(10);
+  });
+
+  test('unitTag is flvTag of unitMessage', () => {
+    for (const [unit, track] of [
+      [videoUnit(3003, 9009), video()],
+      [videoUnit(2 ** 32 * 90 + 100, 2 ** 32 * 90 - 900, false), video()],
+      [audioUnit(2 ** 31 * 48 - 7), audio48],
+    ] as const) {
+      expect(unitTag(unit, track, 12_345)).toEqual(flvTag(unitMessage(unit, track, 12_345)));
+    }
+  });
+
+  test('metadata', () => {
+    const message = metadataMessage([video(3003), audio44], 2 ** 32 + 7);
+    expect(message).toMatchObject({ kind: 'data', timestampMs: 7 });
+    expect(decodeAmf0(message.payload)).toEqual([
+      'onMetaData',
+      {
+        videocodecid: 7,
+        width: 640,
+        height: 360,
+        framerate: 90_000 / 3003,
+        audiocodecid: 10,
+        audiosamplerate: 44_100,
+        audiosamplesize: 16,
+        stereo: true,
+      },
+    ]);
+  });
+});
+
+describe('FLV in the eyes of FFmpeg', () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'flv-mux-'));
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  const packets = (file: string) =>
+    execFileSync(
+      'ffprobe',
+      [
+        ...['-v', 'error', '-of', 'csv', '-show_data_hash', 'md5'],
+        ...['-show_entries', 'packet=codec_type,pts,dts,size,flags,data_hash', file],
+      ],
+      { encoding: 'utf8' },
+    );
+
+  test('a file remuxed by us has the same packets, decodes without a warning, and names its streams', () => {
+    const source = join(folder, 'source.flv');
+    execFileSync('ffmpeg', [
+      ...['-v', 'error', '-y', '-f', 'lavfi', '-i', 'testsrc=s=160x90:r=30000/1001'],
+      ...['-f', 'lavfi', '-i', 'sine=r=44100', '-t', '2', '-pix_fmt', 'yuv420p', '-preset', 'ultrafast'],
+      ...['-c:v', 'libx264', '-bf', '2', '-g', '15', '-c:a', 'aac', source],
+    ]);
+    const demuxer = new FlvDemuxer();
+    const events = new FlvReader().push(readFileSync(source)).flatMap((message) => demuxer.push(message));
+    const tracks = events.flatMap((event) => (event.type === 'track' ? [event.track] : []));
+    const trackOf = (unit: AccessUnit) => {
+      const track = tracks.find(({ kind }) => kind === unit.kind);
+      if (track === undefined) throw new Error(`no track for ${unit.kind}`);
+      return track;
+    };
+    const units = events.flatMap((event) => (event.type === 'unit' ? [event.unit] : []));
+    const ours = join(folder, 'ours.flv');
+    writeFileSync(
+      ours,
+      Buffer.concat([
+        flvHeader({ video: true, audio: true }),
+        flvTag(metadataMessage(tracks, 0)),
+        ...tracks.map((track) => flvTag(sequenceHeaderMessage(track, 0))),
+        ...units.map((unit) => unitTag(unit, trackOf(unit), 0)),
+      ]),
+    );
+    expect(packets(ours)).toBe(packets(source));
+    expect(packets(ours).split('\n').length).toBeGreaterThan(100);
+    const decoding = spawnSync('ffmpeg', ['-v', 'warning', '-i', ours, '-f', 'null', '-'], {
+      encoding: 'utf8',
+    });
+    expect(decoding).toMatchObject({ status: 0, stderr: '' });
+    const streams = execFileSync(
+      'ffprobe',
+      [
+        '-v',
+        'error',
+        '-of',
+        'csv=p=0',
+        '-show_entries',
+        'stream=codec_name,width,sample_rate,channels',
+        ours,
+      ],
+      { encoding: 'utf8' },
+    );
+    expect(streams.trim().split('\n')).toEqual(['h264,160', 'aac,44100,1']);
+  });
+});
+
+describe('the link between nodes', () => {
+  const FRAME_DURATIONS = [undefined, 3600, 3003, 1500, 3754];
+  const AUDIO_TRACKS = [audio48, audio44, aacTrack(hex('2b920800'))];
+
+  /** A stream in contract order: timeline, tracks, then segments of a cue and units sorted by DTS. */
+  const stream: fc.Arbitrary<StreamEvent[]> = fc
+    .record({
+      frameDurationTicks: fc.constantFrom(...FRAME_DURATIONS),
+      audio: fc.constantFrom(...AUDIO_TRACKS),
+      startMs: fc.oneof(
+        fc.constantFrom(0, 2 ** 31 - 1500, 2 ** 32 - 1500, 3 * 2 ** 32 - 700),
+        fc.integer({ min: 0, max: 400_000_000_000 }), // 12 years
+      ),
+      startTick: fc.integer({ min: 0, max: 89 }),
+      epochUnixMs: fc.integer({ min: 0, max: 4e12 }),
+      segments: fc.array(
+        fc.record({
+          frames: fc.array(
+            fc.record({
+              stepTicks: fc.integer({ min: 1, max: 9000 }),
+              offset: fc.integer({ min: -3, max: 16 }),
+              size: fc.integer({ min: 1, max: 3 }),
+            }),
+            { minLength: 1, maxLength: 8 },
+          ),
+          audioCount: fc.integer({ min: 0, max: 12 }),
+          isIndependent: fc.boolean(),
+          programmeId: fc.string(),
+        }),
+        { minLength: 1, maxLength: 4 },
+      ),
+    })
+    .map(({ frameDurationTicks, audio, startMs, startTick, epochUnixMs, segments }) => {
+      const track = video(frameDurationTicks);
+      const events: StreamEvent[] = [
+        { type: 'timeline', epochUnixMs },
+        { type: 'track', track },
+        { type: 'track', track: audio },
+      ];
+      let ticks = startMs * 90 + startTick;
+      let samples = rescaleTicks(ticks, 90_000, audio.sampleRateHz) + 1;
+      segments.forEach((segment, index) => {
+        events.push({
+          type: 'cue',
+          cue: {
+            mediaSequenceNumber: index,
+            discontinuitySequence: 3,
+            startTicks: ticks,
+            programDateTimeUnixMs: epochUnixMs + Math.floor(ticks / 90),
+            programmeId: segment.programmeId,
+            targetDurationMs: 2000,
+            isIndependent: segment.isIndependent,
+          },
+        });
+        const units: AccessUnit[] = segment.frames.map(({ stepTicks, offset, size }, i) => {
+          const dtsTicks = ticks;
+          ticks += frameDurationTicks ?? stepTicks;
+          const ptsTicks = dtsTicks + offset * (frameDurationTicks ?? 7 * 90);
+          const data = new Uint8Array(size).fill(size);
+          return { kind: 'video', dtsTicks, ptsTicks, isRandomAccess: i === 0, data };
+        });
+        for (let i = 0; i < segment.audioCount; i++) {
+          if (compareTicks(samples, audio.sampleRateHz, ticks, 90_000) < 0) units.push(audioUnit(samples));
+          samples += 1024;
+        }
+        const hz = (unit: AccessUnit) => timescaleHz(unit.kind === 'video' ? track : audio);
+        units.sort((a, b) => compareTicks(a.dtsTicks, hz(a), b.dtsTicks, hz(b)));
+        for (const unit of units) events.push({ type: 'unit', unit });
+      });
+      return events;
+    });
+
+  /** Over the wire: as messages and as the bytes of FLV tags, whose timestamps have 32 bits. */
+  function transfer(events: readonly StreamEvent[], muxer = new LinkMuxer()) {
+    return events.map((event) => muxer.encode(event));
+  }
+  function receive(messages: ReturnType<typeof transfer>): StreamEvent[] {
+    const demuxer = new FlvDemuxer();
+    const tags = messages.flat().map((message) => flvTag(message));
+    const bytes = concatBytes([flvHeader({ video: true, audio: true }), ...tags]);
+    return new FlvReader().push(bytes).flatMap((message) => demuxer.push(message));
+  }
+
+  test('gives back exactly what went in', () => {
+    fc.assert(
+      fc.property(stream, (events) => {
+        expect(receive(transfer(events))).toEqual(events);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test('gives a reader that joins at a cue exactly the rest', () => {
+    fc.assert(
+      fc.property(stream, fc.nat(), (events, nth) => {
+        const cues = events.flatMap((event, index) => (event.type === 'cue' ? [index] : []));
+        const from = cues[nth % cues.length] ?? 0;
+        const header = events.slice(0, 3);
+        const messages = transfer(events);
+        const joined = receive([...transfer(header), ...messages.slice(from)]);
+        expect(joined).toEqual([...header, ...events.slice(from)]);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test('carries a changed track, even one whose bytes are the same', () => {
+    const events: StreamEvent[] = [
+      { type: 'track', track: video(3600) },
+      { type: 'track', track: video(3600) },
+      { type: 'track', track: video() },
+    ];
+    expect(receive(transfer(events))).toEqual(events);
+  });
+
+  test('the timestamp of every message is on the clock of the units', () => {
+    const muxer = new LinkMuxer();
+    const cue = {
+      mediaSequenceNumber: 1,
+      discontinuitySequence: 0,
+      startTicks: (2 ** 32 + 40) * 90 + 50,
+      programDateTimeUnixMs: 0,
+      programmeId: '',
+      targetDurationMs: 0,
+      isIndependent: true,
+    };
+    muxer.encode({ type: 'track', track: video() });
+    expect(muxer.encode({ type: 'cue', cue })).toMatchObject([{ kind: 'data', timestampMs: 40 }]);
+    expect(muxer.encode({ type: 'track', track: audio48 })).toMatchObject([
+      { kind: 'data', timestampMs: 40 },
+      { kind: 'audio', timestampMs: 40 },
+    ]);
+    // 40 ms + 50 ticks of 1/90000 s = 40 ms + 555555 ns
+    expect(muxer.encode({ type: 'unit', unit: videoUnit(cue.startTicks, cue.startTicks) })).toEqual([
+      { kind: 'video', timestampMs: 40, payload: hex('9702087a230161766331000000000000016588') },
+    ]);
+  });
+
+  test('an offset that cannot be carried is a fault of ours, not silently rounded', () => {
+    const encode = (track: Track, unit: AccessUnit) => {
+      const muxer = new LinkMuxer();
+      muxer.encode({ type: 'track', track });
+      return muxer.encode({ type: 'unit', unit });
+    };
+    expect(() => encode(video(), videoUnit(0, 91))).toThrow(/91 ticks/);
+    expect(() => encode(video(3003), videoUnit(0, 3000))).toThrow(/3000 ticks/);
+    expect(() => encode(audio48, { ...audioUnit(0), ptsTicks: 48 })).toThrow(/48 ticks/);
+    expect(() => new LinkMuxer().encode({ type: 'unit', unit: audioUnit(0) })).toThrow(/before its track/);
+  });
+});

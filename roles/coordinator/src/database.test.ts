@@ -1,0 +1,105 @@
+import { mkdtempSync, renameSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { sql } from 'kysely';
+import { pino } from 'pino';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Database, DatabaseUnavailable, openDatabase, SqlError } from './database.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'starling-database-'));
+const logger = pino({ level: 'silent' });
+let database: Database;
+beforeAll(async () => {
+  database = await openDatabase(join(folder, 'db'), logger);
+}, 60_000);
+afterAll(async () => {
+  await database.close();
+  rmSync(folder, { recursive: true, force: true });
+}, 30_000);
+
+const setting = (name: string) => database.kysely.selectFrom('settings').selectAll().where('name', '=', name);
+
+describe('queries', () => {
+  it('gives 64-bit integers as text, times as dates and JSON as values', async () => {
+    const { rows } = await sql`select 9007199254740993::int8 as big, '2026-11-22T00:00:00.5Z'::timestamptz as at,
+      '[{"a":1}]'::jsonb as json, array['x','y']::text[] as list, 0.25::float8 as float`.execute(database.kysely);
+    expect(rows).toEqual([
+      {
+        big: '9007199254740993',
+        at: new Date('2026-11-22T00:00:00.500Z'),
+        json: [{ a: 1 }],
+        list: ['x', 'y'],
+        float: 0.25,
+      },
+    ]);
+  });
+
+  it('raises what PostgreSQL says, with its SQLSTATE and constraint', async () => {
+    const insert = database.kysely.insertInto('settings').values({ name: 'revision', value: '1' }).execute();
+    await expect(insert).rejects.toBeInstanceOf(SqlError);
+    await expect(insert).rejects.toMatchObject({ sqlState: '23505', constraint: 'settings_pkey' });
+  });
+});
+
+describe('transactions', () => {
+  it('run one after another', async () => {
+    await database.kysely.insertInto('settings').values({ name: 'counter', value: '0' }).execute();
+    const increment = () =>
+      database.kysely.transaction().execute(async (transaction) => {
+        const { value } = await transaction
+          .selectFrom('settings')
+          .select('value')
+          .where('name', '=', 'counter')
+          .executeTakeFirstOrThrow();
+        await new Promise((wake) => setTimeout(wake, 1));
+        await transaction
+          .updateTable('settings')
+          .set({ value: String(Number(value) + 1) })
+          .where('name', '=', 'counter')
+          .execute();
+      });
+    await Promise.all(Array.from({ length: 20 }, increment));
+    expect(await setting('counter').executeTakeFirst()).toMatchObject({ value: 20 });
+  });
+
+  it('leave nothing behind when they fail', async () => {
+    const failing = database.kysely.transaction().execute(async (transaction) => {
+      await transaction.insertInto('settings').values({ name: 'half', value: '1' }).execute();
+      throw new Error('changed my mind');
+    });
+    await expect(failing).rejects.toThrow('changed my mind');
+    expect(await setting('half').execute()).toEqual([]);
+  });
+
+  it('refuse more that wait than the bound', async () => {
+    const waiting = Array.from({ length: 600 }, () => setting('revision').execute());
+    const outcomes = await Promise.allSettled(waiting);
+    const refused = outcomes.filter((outcome) => outcome.status === 'rejected');
+    expect(refused.length).toBe(600 - 501);
+    for (const { reason } of refused) expect(reason).toBeInstanceOf(DatabaseUnavailable);
+  });
+});
+
+it('starts the engine again when it died, with everything that was committed', async () => {
+  await database.kysely.insertInto('settings').values({ name: 'kept', value: '7' }).execute();
+  // Without its log, PostgreSQL panics at the next segment of it.
+  const log = join(folder, 'db', 'pg_wal');
+  renameSync(log, `${log}.away`);
+  const dying = (async () => {
+    await sql`select pg_switch_wal()`.execute(database.kysely);
+    await database.kysely.insertInto('settings').values({ name: 'lost', value: '8' }).execute();
+  })();
+  await expect(dying).rejects.toThrow();
+  await expect.poll(() => database.isUp(), { timeout: 1000 }).toBe(false);
+  renameSync(`${log}.away`, log);
+  await expect.poll(() => database.isUp(), { timeout: 10_000 }).toBe(true);
+  expect(await setting('kept').executeTakeFirst()).toMatchObject({ value: 7 });
+}, 20_000);
+
+it('refuses a database that a newer Starling has used', async () => {
+  const newer = join(folder, 'newer');
+  const first = await openDatabase(newer, logger);
+  await sql`insert into kysely_migration (name, timestamp) values ('999-from-the-future', '')`.execute(first.kysely);
+  await first.close();
+  await expect(openDatabase(newer, logger)).rejects.toThrow(/newer Starling/);
+}, 30_000);
