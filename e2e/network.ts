@@ -124,6 +124,26 @@ export function run(
   });
 }
 
+/**
+ * What FFmpeg and mpv say at warning level when they play a URL for so many seconds, without one
+ * line: at each reload of a live playlist FFmpeg reads the init segment again, also of playlists
+ * that it wrote itself, and then says that it found a second moov (libavformat/hls.c,
+ * update_init_section; libavformat/mov.c, mov_read_moov). No server of live fMP4 can prevent it.
+ */
+export async function ffmpegComplaints(url: string, seconds: number): Promise<string> {
+  const played = await run('ffmpeg', ['-v', 'warning', '-i', url, '-t', String(seconds), '-f', 'null', '-'], {
+    timeoutMs: (seconds + 30) * 1000,
+  });
+  return (played.exitCode === 0 ? '' : `exit ${played.exitCode}\n`) + withoutSecondMoov(played.stderr);
+}
+
+export function withoutSecondMoov(text: string): string {
+  return text.replace(
+    /^.*Found duplicated MOOV Atom\. Skipped it\n(?: *Last message repeated \d+ times\n)?/gm,
+    '',
+  );
+}
+
 /** Runs the `starling` command line against a network's data folder. */
 export function starling(dataDir: string, args: readonly string[]): Promise<Finished> {
   return run(process.execPath, [program, ...args, '--data', dataDir]);

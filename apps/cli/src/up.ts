@@ -43,7 +43,6 @@ export async function runUp(options: UpOptions): Promise<void> {
   const dataDir = resolve(options.dataDir);
   const logger = openLog();
   prepareDataDir(dataDir);
-  await refuseSecondRun(dataDir);
   requireFfmpeg();
 
   const network = await startNetwork({ ...options, dataDir }, logger);
@@ -248,25 +247,6 @@ function prepareDataDir(dataDir: string): void {
     throw new StartError(
       `The data folder ${dataDir} cannot be written (${why}). Choose another one with --data DIR.`,
     );
-  }
-}
-
-/** Two networks on one data folder would spoil it. */
-async function refuseSecondRun(dataDir: string): Promise<void> {
-  const path = join(dataDir, 'up.json');
-  if (!existsSync(path)) return;
-  try {
-    const running: unknown = JSON.parse(readFileSync(path, 'utf8'));
-    if (typeof running !== 'object' || running === null || !('pid' in running) || !('apiUrl' in running))
-      return;
-    if (running.pid === process.pid) return; // a container starts every run with the same number
-    process.kill(Number(running.pid), 0);
-    const alive = await fetch(`${String(running.apiUrl)}/healthz`, { signal: AbortSignal.timeout(1000) });
-    if (alive.ok)
-      throw new StartError(`Starling is running on ${dataDir} already (process ${String(running.pid)}).`);
-  } catch (error) {
-    if (error instanceof StartError) throw error;
-    // no such process, or it does not answer: what the file says is over
   }
 }
 

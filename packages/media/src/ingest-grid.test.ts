@@ -357,9 +357,11 @@ describe('starting', () => {
     const segments = segmentsOf([...feed(grid, arrivals), ...grid.endOfPublisher()]);
     expect(segments[0]?.cue.startTicks).toBe((3_600_250 + 1200) * 90);
     expect(segments[0]?.units[0]).toMatchObject({ kind: 'video', isRandomAccess: true });
-    // The first sound starts within one unit after the first picture.
+    // The first sound starts within one unit after the first picture, and belongs to it.
     const firstAudio = unitsOf(segments, 'audio')[0]?.dtsTicks ?? 0;
     expect(firstAudio / 48 - (3_600_250 + 1200)).toBeLessThan(1024 / 48);
+    const unitMs = 1024 / 48;
+    expect(Math.abs(firstAudio / 48 - 3_600_250 - Math.ceil(1200 / unitMs) * unitMs)).toBeLessThan(1);
   });
 
   test('holds the first second back for the header of the second track', () => {
@@ -403,6 +405,15 @@ describe('starting', () => {
     for (const ms of durationsMs(segments)) expect(Math.abs(ms - 2000)).toBeLessThan(110);
   });
 
+  test('units that wait are forgotten when their track changes', () => {
+    const grid = newGrid();
+    expect(feed(grid, encode({ video: VIDEO, seconds: 0.5 }))).toEqual([]);
+    const second = encode({ video: OTHER_VIDEO, audio: AUDIO_48, seconds: 3, clockMs: 500 });
+    const segments = segmentsOf([...feed(grid, second, NOW_MS + 500), ...grid.endOfPublisher()]);
+    expect(unitsOf(segments, 'video')).toHaveLength(75);
+    expect(segments[0]?.cue.startTicks).toBe((3_600_250 + 500) * 90);
+  });
+
   test('what the encoder says about timeline and cues is ignored', () => {
     const grid = newGrid();
     const [segment] = segmentsOf(feed(newGrid(), encode({ video: VIDEO, audio: AUDIO_48, seconds: 1 })));
@@ -443,6 +454,14 @@ describe('segments', () => {
     expect(target(segments)).toBe(2000);
     expect(segments.every(({ cue }) => cue.isIndependent)).toBe(true);
     expect(durationsMs(segments)).toEqual([2000, 2000, 2400, 2000, 1200, 2000, 2000, 2000]);
+  });
+
+  test('a key frame is not waited for that would come later than the target allows', () => {
+    // 0.64 s GOPs in the first segment, then 1.24 s: two of them are 2.48 s
+    const segments = run((frame) => (frame <= 48 ? frame % 16 === 0 : (frame - 48) % 31 === 0), 12);
+    expect(target(segments)).toBe(2000);
+    expect(segments.every(({ cue }) => cue.isIndependent)).toBe(true);
+    expect(durationsMs(segments).slice(1)).toEqual(Array(8).fill(1240));
   });
 
   test('GOPs longer than the target: cut without a key frame, and said so', () => {
@@ -522,6 +541,7 @@ describe('discontinuities', () => {
     const events = feed(grid, av(4));
     events.push(...grid.endOfPublisher());
     const second = feed(grid, encode({ video: OTHER_VIDEO, audio: AUDIO_44, seconds: 4 }), NOW_MS + 4000);
+    expect(second.filter(({ type }) => type === 'track')).toHaveLength(2);
     expect(second.slice(0, 3)).toMatchObject([
       { type: 'cue' },
       { type: 'track', track: OTHER_VIDEO },

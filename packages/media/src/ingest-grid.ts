@@ -50,8 +50,8 @@ const MAX_AUDIO_EXCESS_MS = 499;
 const MAX_WAIT_EXCESS_MS = 400;
 
 interface Tracks {
-  video: VideoTrack | undefined;
-  audio: AudioTrack | undefined;
+  readonly video: VideoTrack | undefined;
+  readonly audio: AudioTrack | undefined;
 }
 
 interface Arrival {
@@ -85,16 +85,18 @@ interface Run {
  * The grid of one channel. It outlives its encoders: each continues the timeline of the one before.
  *
  * - The first key frame of an encoder lies at the time of its arrival, or at the end of what was emitted
- *   if that is later. From there on video keeps the encoder's distances, and audio runs on a sample counter, which
- *   rids it of the rounding to milliseconds.
+ *   if that is later. From there on video keeps the encoder's distances, and audio runs on a sample
+ *   counter, which rids it of the rounding to milliseconds.
  * - An encoder whose clock is set back or more than 10 s forth is placed anew, with a discontinuity.
+ * - Where the tracks change, all of them are announced again right after the cue, and replace those before.
  * - Timeline and cue events from the encoder are ignored: it has no say in the segmentation.
  *
- * | state   | event                                          | then                             |
- * | ------- | ---------------------------------------------- | -------------------------------- |
- * | waiting | key frame (audio unit, without video); both tracks known or 1 s passed | running  |
- * | running | track with another configuration, clock set    | waiting, for the next key frame  |
- * | any     | end of publisher                               | waiting, tracks forgotten        |
+ * | state   | event                                                             | then    |
+ * | ------- | ----------------------------------------------------------------- | ------- |
+ * | waiting | a key frame (without video: any unit), and the second track is     | running |
+ * |         | known or has not come for 1 s                                     |         |
+ * | running | a track with another configuration, or the clock set              | waiting |
+ * | any     | end of publisher: its tracks are forgotten                        | waiting |
  */
 export class IngestGrid {
   readonly #epochUnixMs: number;

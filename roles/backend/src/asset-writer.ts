@@ -9,11 +9,18 @@ import {
   type StreamEvent,
   type VideoTrack,
 } from '@starling/media/access-unit';
+import { avcTrack } from '@starling/media/codec/avc';
 import { fragment } from '@starling/media/fmp4/fragment';
 import { initSegment } from '@starling/media/fmp4/init-segment';
 import { rescaleTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import { ASSET_INDEX_NAME, ASSET_MEDIA_NAME, type AssetIndex } from './asset-file.ts';
-import { HOUSE_HEIGHT_PX, HOUSE_SAMPLE_RATE_HZ, HOUSE_WIDTH_PX, type HousePlan } from './house-format.ts';
+import {
+  HOUSE_HEIGHT_PX,
+  HOUSE_SAMPLE_RATE_HZ,
+  HOUSE_WIDTH_PX,
+  type HousePlan,
+  withoutVuiTiming,
+} from './house-format.ts';
 
 const TICKS_PER_AUDIO_UNIT = rescaleTicks(AAC_SAMPLES_PER_UNIT, HOUSE_SAMPLE_RATE_HZ, VIDEO_TIMESCALE_HZ);
 
@@ -80,7 +87,7 @@ export class AssetWriter {
       if (track.widthPx !== HOUSE_WIDTH_PX || track.heightPx !== HOUSE_HEIGHT_PX) {
         throw new Error(`the picture is ${track.widthPx}x${track.heightPx}`);
       }
-      this.#videoTrack = { ...track, frameDurationTicks: this.#plan.frameDurationTicks };
+      this.#videoTrack = avcTrack(withoutVuiTiming(track.config), this.#plan.frameDurationTicks);
     } else {
       if (track.sampleRateHz !== HOUSE_SAMPLE_RATE_HZ)
         throw new Error(`the sound has ${track.sampleRateHz} Hz`);

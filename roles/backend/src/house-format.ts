@@ -3,6 +3,8 @@
  * copy (docs/formats/house-format.md). Settings, frame grids and FFmpeg arguments; no I/O.
  */
 import { AAC_SAMPLES_PER_UNIT } from '@starling/media/access-unit';
+import { concatBytes } from '@starling/media/bytes';
+import { parseAvcConfig } from '@starling/media/codec/avc';
 import { VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 
 export const HOUSE_WIDTH_PX = 1280;
@@ -13,6 +15,9 @@ export const HOUSE_SEGMENT_MS = 2000;
 const HOUSE_FRAME_RATES = [24, 25, 30, 50, 60] as const;
 export type HouseFrameRate = (typeof HOUSE_FRAME_RATES)[number];
 const DEFAULT_FRAME_RATE: HouseFrameRate = 25;
+
+/** What the encoder is made to write into the VUI for timing, so that it can be found and removed. */
+const VUI_TIMING = { unitsInTick: 1, timescaleHz: 120 } as const;
 
 /**
  * The encoders' arguments. They are hashed into an asset's name, so a changed setting makes new assets
@@ -30,11 +35,12 @@ const houseSettings = {
     ['-bf', '0', '-sc_threshold', '0', '-keyint_min', '1', '-forced-idr', '1'],
     // With a rate bound, x264's result depends on the timing of its threads; one thread gives the same bytes each time.
     ['-threads:v', '1', '-flags:v', '+bitexact'],
-    // SEI would name the encoder. The VUI is pinned: by itself it follows the frame rate and the
-    // source's colours, and a channel that mixes assets would need a discontinuity for it.
+    // SEI would name the encoder. The VUI is pinned: by itself it follows the source's frame rate and
+    // colours, and a channel that mixes assets would need a discontinuity for it.
     [
       '-bsf:v',
-      'filter_units=remove_types=6,h264_metadata=tick_rate=120:fixed_frame_rate_flag=0:sample_aspect_ratio=1/1' +
+      `filter_units=remove_types=6,h264_metadata=tick_rate=${VUI_TIMING.timescaleHz}/${VUI_TIMING.unitsInTick}` +
+        ':fixed_frame_rate_flag=0:sample_aspect_ratio=1/1' +
         ':video_full_range_flag=0:colour_primaries=1:transfer_characteristics=1:matrix_coefficients=1' +
         ':chroma_sample_loc_type=0',
     ],
@@ -252,4 +258,45 @@ function audioFilters({ sound, startSeconds }: Source, plan: HousePlan): string 
   }
   filters.push('apad', `atrim=end_pts=${sampleCount}`);
   return filters.join(',');
+}
+
+/**
+ * Takes the timing out of the VUI. Pinned to one value it would contradict most frame rates, and FFmpeg
+ * believes it more than the container; an absent one says nothing.
+ * @param config AVCDecoderConfigurationRecord that the arguments above led to
+ * @throws Error when it does not hold the timing that was asked for
+ */
+export function withoutVuiTiming(config: Uint8Array): Uint8Array {
+  const [sps] = parseAvcConfig(config).sequenceParameterSets;
+  if (!sps) throw new Error('the encoder gave no sequence parameter set');
+  const toBits = (value: number, width: number) => value.toString(2).padStart(width, '0');
+  // timing_info_present_flag, num_units_in_tick, time_scale, fixed_frame_rate_flag (ISO/IEC 14496-10, E.1.1)
+  const timing = `1${toBits(VUI_TIMING.unitsInTick, 32)}${toBits(VUI_TIMING.timescaleHz, 32)}0`;
+  const bits = Array.from(unescapeNal(sps), (byte) => toBits(byte, 8)).join('');
+  if (!bits.includes(timing)) throw new Error('the encoder did not write the timing that was asked for');
+  const shortened = bits.replace(timing, '0').replace(/0*$/, ''); // ends with the stop bit
+  const padded = shortened.padEnd(Math.ceil(shortened.length / 8) * 8, '0');
+  const bytes = padded.match(/.{8}/g) ?? [];
+  const rewritten = escapeNal(Uint8Array.from(bytes, (byte) => Number.parseInt(byte, 2)));
+  const at = sps.byteOffset - config.byteOffset;
+  return concatBytes([
+    config.subarray(0, at - 2),
+    Uint8Array.of(rewritten.length >> 8, rewritten.length & 0xff),
+    rewritten,
+    config.subarray(at + sps.length),
+  ]);
+}
+
+/** Drops the emulation prevention: the third byte of each 00 00 03 (ISO/IEC 14496-10, 7.3.1). */
+function unescapeNal(nalUnit: Uint8Array): Uint8Array {
+  return nalUnit.filter((byte, i) => !(byte === 3 && i >= 2 && nalUnit[i - 1] === 0 && nalUnit[i - 2] === 0));
+}
+
+function escapeNal(bytes: Uint8Array): Uint8Array {
+  const escaped: number[] = [];
+  for (const byte of bytes) {
+    if (byte <= 3 && escaped.at(-1) === 0 && escaped.at(-2) === 0) escaped.push(3);
+    escaped.push(byte);
+  }
+  return Uint8Array.from(escaped);
 }

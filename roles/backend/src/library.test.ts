@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -43,7 +44,7 @@ afterAll(async () => {
   await rm(dir, { recursive: true });
 });
 
-describe('import', () => {
+describe('import', { timeout: 60_000 }, () => {
   it('makes the house format: frame grid, closed GOPs, sound on its grid, in time with the picture', async () => {
     const progress: number[] = [];
     const facts = await library.import(join(dir, 'clip.mp4'), {
@@ -72,19 +73,13 @@ describe('import', () => {
     expect(await ffprobe(path, '-show_entries', audioEntries, '-select_streams', 'a')).toEqual([
       'aac,LC,48000,2,0.000000',
     ]);
-    const video = await ffprobe(
-      path,
-      '-select_streams',
-      'v',
-      '-show_entries',
-      'packet=pts,dts,duration,flags',
-    );
+    const video = await ffprobe(path, '-select_streams', 'v', '-show_entries', 'packet=pts,dts,flags');
     // The rest of 28 frames is longer than half a GOP: a segment of its own.
     expect(video).toEqual(
-      Array.from({ length: 128 }, (_, n) => `${n * 3600},${n * 3600},3600,${n % 50 === 0 ? 'K_' : '__'}`),
+      Array.from({ length: 128 }, (_, n) => `${n * 3600},${n * 3600},${n % 50 === 0 ? 'K_' : '__'}`),
     );
-    const audio = await ffprobe(path, '-select_streams', 'a', '-show_entries', 'packet=pts,duration');
-    expect(audio).toEqual(Array.from({ length: 240 }, (_, k) => `${k * 1024},1024`));
+    const audio = await ffprobe(path, '-select_streams', 'a', '-show_entries', 'packet=pts');
+    expect(audio).toEqual(Array.from({ length: 240 }, (_, k) => `${k * 1024}`));
 
     const source = await findFlashesAndBeeps(join(dir, 'clip.mp4'));
     const house = await findFlashesAndBeeps(path);
@@ -157,10 +152,10 @@ describe('import', () => {
       const facts = await library.import(join(dir, name), options());
       frameRates.push(facts.frameRate);
       configurations.add(facts.configHash);
-      const played = await ffmpeg(
-        ['-i', mediaPath(facts.contentHash)],
-        '-map 0:v -vf scale=1:1,format=gray -f rawvideo -',
-      );
+      const path = mediaPath(facts.contentHash);
+      const [rate] = await ffprobe(path, '-select_streams', 'v', '-show_entries', 'stream=r_frame_rate');
+      expect(rate).toBe(`${facts.frameRate}/1`);
+      const played = await ffmpeg(['-i', path], '-map 0:v -vf scale=1:1,format=gray -f rawvideo -');
       expect(played.length / facts.frameRate).toBeCloseTo(facts.durationTicks / 90_000);
     }
     expect(frameRates).toEqual([24, 30, 60, 25, 25]);
@@ -198,7 +193,7 @@ describe('import', () => {
   });
 });
 
-describe('an import that cannot be done says why in one sentence', () => {
+describe('an import that cannot be done says why in one sentence', { timeout: 30_000 }, () => {
   const write = async (name: string, bytes: Uint8Array | string) => {
     await writeFile(join(dir, name), bytes);
     return join(dir, name);
@@ -303,7 +298,7 @@ describe('an import that cannot be done says why in one sentence', () => {
   it('FFmpeg stalls', async () => {
     const { made, mediaDir } = await libraryWith(
       'stall',
-      `echo $$ > '${join(dir, 'stall.pid')}'; sleep 1000`,
+      `sleep 1000 & echo $! > '${join(dir, 'stall.pid')}'; wait`,
     );
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
     try {
@@ -317,8 +312,9 @@ describe('an import that cannot be done says why in one sentence', () => {
     } finally {
       vi.useRealTimers();
     }
-    const pid = Number(await readFile(join(dir, 'stall.pid'), 'utf8'));
-    expect(() => process.kill(-pid, 0)).toThrow('ESRCH');
+    // FFmpeg's own children are gone too (a zombie waits only for whoever adopted it).
+    const pid = (await readFile(join(dir, 'stall.pid'), 'utf8')).trim();
+    expect(spawnSync('ps', ['-o', 'stat=', '-p', pid], { encoding: 'utf8' }).stdout).toMatch(/^Z|^$/);
     expect(await readdir(mediaDir)).toEqual([]);
   });
 
@@ -340,7 +336,7 @@ describe('an import that cannot be done says why in one sentence', () => {
   });
 });
 
-describe('the store', () => {
+describe('the store', { timeout: 30_000 }, () => {
   it('cancels an import, leaving neither FFmpeg nor files behind', async () => {
     const mediaDir = join(dir, 'cancelled');
     const made = new Library({ mediaDir, logger });
@@ -386,7 +382,8 @@ describe('the store', () => {
     const mediaDir = join(dir, 'retained');
     const made = new Library({ mediaDir, logger });
     await made.open();
-    const { contentHash } = await made.import(join(dir, 'sound.mp3'), options());
+    await ffmpeg('-f lavfi -i sine=d=0.1', [join(dir, 'short.mp3')]);
+    const { contentHash } = await made.import(join(dir, 'short.mp3'), options());
     await made.retain([]);
     expect(await readdir(mediaDir)).toEqual([contentHash]);
     await made.retain([contentHash]);

@@ -39,8 +39,8 @@ export interface Backend {
   close(): Promise<void>;
 }
 
-/** How often playout looks what is due: half a frame at 25 Hz. */
-const PLAYOUT_TICK_MS = 20;
+/** How often playout looks what is due: one frame at 25 Hz. */
+const PLAYOUT_TICK_MS = 40;
 /** A playout starts so far in the past, to fill the frontends' windows at once. */
 const PLAYOUT_HISTORY_MS = 12_000;
 /** A live channel stays open on the frontends so long after its encoder left. */

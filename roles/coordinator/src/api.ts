@@ -29,6 +29,7 @@ const REQUEST_TIMEOUT_MS = 30_000;
 const KEEP_ALIVE_TIMEOUT_MS = 72_000;
 /** PostgreSQL documentation, appendix A. */
 const SQLSTATE_DISK_FULL = '53100';
+const SQLSTATE_CLASS_DATA_EXCEPTION = '22';
 
 export interface ApiConfig extends Tokens {
   /** The built site; undefined to serve none. */
@@ -159,6 +160,12 @@ function problemOf(error: FastifyError | Error): ApiProblem {
   if (error instanceof DatabaseUnavailable) return new ApiProblem('DATABASE_UNAVAILABLE', error.message);
   if (error instanceof SqlError && error.sqlState === SQLSTATE_DISK_FULL) {
     return new ApiProblem('DISK_FULL', 'The disk of the data folder is full. Make room, then try again.');
+  }
+  if (error instanceof SqlError && error.sqlState?.startsWith(SQLSTATE_CLASS_DATA_EXCEPTION)) {
+    return new ApiProblem(
+      'REQUEST_INVALID',
+      'A value cannot be stored, such as a text with a zero character.',
+    );
   }
   const status = 'statusCode' in error ? error.statusCode : undefined;
   if (status === 413) return new ApiProblem('BODY_TOO_LARGE', `At most ${BODY_LIMIT_BYTES} bytes are taken.`);

@@ -40,14 +40,14 @@ parentPort.on('message', async (message) => {
     const { command, rowCount, rows } = await database.query(sql, parameters);
     parentPort.postMessage({ kind: 'rows', id, command, rowCount, rows });
   } catch (error) {
-    // An error of SQL has an SQLSTATE; without one the engine itself may have stopped for good.
-    const isEngineDead = error instanceof WebAssembly.RuntimeError || error.name === 'ExitStatus';
+    // After a panic PGlite answers no more, and without an SQLSTATE it was not SQL that failed. The
+    // thread ends with the error, and the coordinator starts another one.
+    if (['PANIC', 'FATAL'].includes(error.severity) || error.code === undefined) throw error;
     parentPort.postMessage({
       kind: 'error',
       id,
       error: { message: error.message, sqlState: error.code, constraint: error.constraint },
     });
-    if (isEngineDead) process.exit(1);
   }
 });
 

@@ -21,8 +21,11 @@ const setting = (name: string) => database.kysely.selectFrom('settings').selectA
 
 describe('queries', () => {
   it('gives 64-bit integers as text, times as dates and JSON as values', async () => {
-    const { rows } = await sql`select 9007199254740993::int8 as big, '2026-11-22T00:00:00.5Z'::timestamptz as at,
-      '[{"a":1}]'::jsonb as json, array['x','y']::text[] as list, 0.25::float8 as float`.execute(database.kysely);
+    const { rows } =
+      await sql`select 9007199254740993::int8 as big, '2026-11-22T00:00:00.5Z'::timestamptz as at,
+      '[{"a":1}]'::jsonb as json, array['x','y']::text[] as list, 0.25::float8 as float`.execute(
+        database.kysely,
+      );
     expect(rows).toEqual([
       {
         big: '9007199254740993',
@@ -99,7 +102,9 @@ it('starts the engine again when it died, with everything that was committed', a
 it('refuses a database that a newer Starling has used', async () => {
   const newer = join(folder, 'newer');
   const first = await openDatabase(newer, logger);
-  await sql`insert into kysely_migration (name, timestamp) values ('999-from-the-future', '')`.execute(first.kysely);
+  await sql`insert into kysely_migration (name, timestamp) values ('999-from-the-future', '')`.execute(
+    first.kysely,
+  );
   await first.close();
   await expect(openDatabase(newer, logger)).rejects.toThrow(/newer Starling/);
 }, 30_000);

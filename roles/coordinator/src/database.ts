@@ -162,22 +162,26 @@ class Engine {
   #nextId = 0;
   #isUp = false;
 
-  private constructor(folder: string, onExit: () => void) {
+  private constructor(folder: string, onExit: (failure: unknown) => void) {
     this.#worker = startWorker(folder, false);
     this.#worker.on('message', (reply: WorkerReply) => this.#settle(reply));
+    let failure: unknown;
+    this.#worker.on('error', (error) => {
+      failure = error;
+    });
     this.#exited = new Promise((resolve) => {
       this.#worker.once('exit', () => {
         this.#isUp = false;
         for (const query of this.#pending.values())
-          query.reject(new DatabaseUnavailable('The database stopped.'));
+          query.reject(new DatabaseUnavailable('The database stopped.', { cause: failure }));
         this.#pending.clear();
-        onExit();
+        onExit(failure);
         resolve();
       });
     });
   }
 
-  static async start(folder: string, onExit: () => void): Promise<Engine> {
+  static async start(folder: string, onExit: (failure: unknown) => void): Promise<Engine> {
     const engine = new Engine(folder, onExit);
     await new Promise<void>((resolve, reject) => {
       engine.#worker.once('message', () => resolve());
@@ -203,10 +207,12 @@ class Engine {
   query(sql: string, parameters: ReadonlyArray<unknown>): Promise<PostgresQueryResult<unknown>> {
     if (!this.#isUp) return Promise.reject(new DatabaseUnavailable('The database stopped.'));
     const id = this.#nextId++;
-    return new Promise((resolve, reject) => {
+    const deadline = setTimeout(() => void this.#worker.terminate(), QUERY_DEADLINE_MS);
+    const result = new Promise<PostgresQueryResult<unknown>>((resolve, reject) => {
       this.#pending.set(id, { resolve, reject });
       this.#worker.postMessage({ id, sql, parameters });
     });
+    return result.finally(() => clearTimeout(deadline));
   }
 
   async stop(): Promise<void> {
@@ -225,6 +231,8 @@ class Engine {
   }
 }
 
+/** An engine that takes longer for one query has stopped for good. */
+const QUERY_DEADLINE_MS = 60_000;
 /** How many may wait for the one connection, and how long. */
 const MAX_WAITING = 500;
 const MAX_WAIT_MS = 10_000;
@@ -273,11 +281,11 @@ class EmbeddedPostgres implements PostgresPool {
   }
 
   async #startEngine(): Promise<Engine> {
-    return Engine.start(this.#folder, () => {
+    return Engine.start(this.#folder, (failure) => {
       const wasUp = this.#engine !== undefined;
       this.#engine = undefined;
       if (this.#isEnding || !wasUp) return;
-      this.#logger.error('the database stopped; it is started again');
+      this.#logger.error({ err: failure }, 'the database stopped; it is started again');
       void this.#revive();
     });
   }

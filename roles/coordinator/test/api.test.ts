@@ -213,6 +213,15 @@ describe('errors', () => {
     ['a misspelt field', 'POST', '/api/v1/streams', { name: 'x', titel: 'X' }, 400, 'REQUEST_INVALID'],
     ['a number for a text', 'POST', '/api/v1/streams', { name: 5 }, 400, 'REQUEST_INVALID'],
     ['an address that is none', 'GET', '/api/v1/assets/%zz', undefined, 400, 'REQUEST_INVALID'],
+    [
+      'a zero character',
+      'POST',
+      '/api/v1/streams',
+      { name: 'zero', title: 'a\u0000b' },
+      400,
+      'REQUEST_INVALID',
+    ],
+    ['a zero character in the address', 'GET', '/api/v1/assets/%00', undefined, 400, 'REQUEST_INVALID'],
     ['a body beyond bounds', 'POST', '/api/v1/streams', { name: 'x'.repeat(2 ** 20) }, 413, 'BODY_TOO_LARGE'],
   ])('answers %s with problem details', async (_what, method, path, body, status, code) => {
     const response = await lab.request(method, path, { token: operatorToken, body });

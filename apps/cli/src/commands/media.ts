@@ -39,7 +39,8 @@ export function addMediaCommands(program: Command, { io, dataDir, wantsJson }: C
       });
       if (wantsJson()) printJson(io.stdout, { items: ended });
       const failed = ended.filter((asset) => asset.state === 'failed');
-      if (failed.length > 0) throw new CommandError(failed.map(({ name, error }) => `${name}: ${error}`).join('\n'));
+      if (failed.length > 0)
+        throw new CommandError(failed.map(({ name, error }) => `${name}: ${error}`).join('\n'));
     });
   media
     .command('ls')

@@ -115,6 +115,23 @@ describe('FlvDemuxer with third-party messages', () => {
     ]);
   });
 
+  test('keeps a copy of the configuration, not the buffer that it came in', () => {
+    const payload = Buffer.from(avcHeader.payload); // whose slice() would be a view
+    const [event] = new FlvDemuxer().push({ ...avcHeader, payload });
+    payload.fill(0);
+    expect(event).toMatchObject({ track: { config: hex(AVC_CONFIG) } });
+  });
+
+  test('a track message from one of our nodes counts for one sequence header', () => {
+    const demuxer = new FlvDemuxer();
+    const values = { version: 1, kind: 'video', frameDurationTicks: 3600 };
+    const announcement = encodeAmf0(['onStarlingTrack', values]);
+    expect(demuxer.push({ kind: 'data', timestampMs: 0, payload: announcement })).toEqual([]);
+    expect(demuxer.push(aacHeader)).toMatchObject([{ track: { kind: 'audio' } }]);
+    expect(demuxer.push(avcHeader)).toMatchObject([{ track: { frameDurationTicks: 3600 } }]);
+    expect(demuxer.push(avcHeader)).toEqual([]);
+  });
+
   test('ignores metadata, even when it is broken', () => {
     const demuxer = new FlvDemuxer();
     const metadata = encodeAmf0(['@setDataFrame', 'onMetaData', { width: 640 }]);

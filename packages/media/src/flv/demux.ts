@@ -170,11 +170,10 @@ export class FlvDemuxer {
     const body = parseVideoBody(message.payload);
     if (body.type === 'none') return [];
     if (body.type === 'sequenceStart') {
-      const announced = this.#announced?.kind === 'video' ? this.#announced : undefined;
+      const announced = this.#takeAnnouncement('video');
       if (announced === undefined && isSameConfig(this.#video, body.config)) return [];
       // A copy: the view would keep the buffer of the message alive as long as the track.
       this.#video = avcTrack(new Uint8Array(body.config), announced?.frameDurationTicks);
-      this.#announced = undefined;
       return [{ type: 'track', track: this.#video }];
     }
     if (this.#video === undefined) return [];
@@ -196,10 +195,9 @@ export class FlvDemuxer {
     const body = parseAudioBody(message.payload);
     if (body.type === 'none') return [];
     if (body.type === 'sequenceStart') {
-      const announced = this.#announced?.kind === 'audio' ? this.#announced : undefined;
+      const announced = this.#takeAnnouncement('audio');
       if (announced === undefined && isSameConfig(this.#audio, body.config)) return [];
       this.#audio = aacTrack(new Uint8Array(body.config));
-      this.#announced = undefined;
       return [{ type: 'track', track: this.#audio }];
     }
     if (this.#audio === undefined) return [];
@@ -209,6 +207,13 @@ export class FlvDemuxer {
     return [
       { type: 'unit', unit: { kind: 'audio', dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data } },
     ];
+  }
+
+  #takeAnnouncement(kind: Track['kind']) {
+    const announced = this.#announced;
+    if (announced?.kind !== kind) return undefined;
+    this.#announced = undefined;
+    return announced;
   }
 
   #pushData(payload: Uint8Array): StreamEvent[] {

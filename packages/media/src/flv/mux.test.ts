@@ -308,6 +308,15 @@ describe('the link between nodes', () => {
     ]);
   });
 
+  test('an access unit as docs/formats/cue.md shows it', () => {
+    const muxer = new LinkMuxer();
+    muxer.encode({ type: 'track', track: video() });
+    const unit = videoUnit(386_547_060_770, 386_547_060_770, false);
+    expect(muxer.encode({ type: 'unit', unit })).toEqual([
+      { kind: 'video', timestampMs: 0x2d, payload: hex('a7020d90380161766331000000000000016588') },
+    ]);
+  });
+
   test('an offset that cannot be carried is a fault of ours, not silently rounded', () => {
     const encode = (track: Track, unit: AccessUnit) => {
       const muxer = new LinkMuxer();

@@ -1,0 +1,473 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  AAC_SAMPLES_PER_UNIT,
+  type AccessUnit,
+  type StreamEvent,
+  type Track,
+} from '@starling/media/access-unit';
+import { concatBytes } from '@starling/media/bytes';
+import { fragment } from '@starling/media/fmp4/fragment';
+import { initSegment } from '@starling/media/fmp4/init-segment';
+import { compareTicks } from '@starling/media/time';
+import type { AssetFacts, Run } from '@starling/model/schedule';
+import { withLoopAfter } from '@starling/model/schedule';
+import fc from 'fast-check';
+import { pino } from 'pino';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { findFlashesAndBeeps, makeFlashAndBeep } from '../test/flash-and-beep.ts';
+import { AssetFile } from './asset-file.ts';
+import { AssetWriter } from './asset-writer.ts';
+import { BackendError } from './error.ts';
+import { type HouseFrameRate, planAsset } from './house-format.ts';
+import { Library } from './library.ts';
+import { Playout, type PlayoutProgramme } from './playout.ts';
+
+const SECOND = 90_000;
+const EPOCH_UNIX_MS = 1_700_000_000_000;
+const logger = pino({ level: 'silent' });
+let dir: string;
+const files = new Map<string, AssetFile>();
+const assets = new Map<string, AssetFacts>();
+
+/** The avcC of x264 at 1280x720, high profile, level 3.2, with the timing that is removed at import. */
+const AVC_CONFIG = Uint8Array.from(
+  Buffer.from(
+    '01640020ffe1001d67640020acb402802dd80b50101014000003000400000301e03c60ca80010005' + '68ef05f2c0fdf8f800',
+    'hex',
+  ),
+);
+const STEREO = Uint8Array.of(0x11, 0x90); // AAC-LC, 48 kHz, 2 channels
+const MONO = Uint8Array.of(0x11, 0x88);
+
+/** An asset whose units are a few bytes that say which they are. */
+async function makeAsset(
+  id: string,
+  seconds: number,
+  frameRate: HouseFrameRate,
+  audioConfig = STEREO,
+): Promise<void> {
+  const folder = join(dir, id);
+  await mkdir(folder);
+  const plan = planAsset(seconds, frameRate);
+  const writer = await AssetWriter.create(folder, plan);
+  const video = {
+    kind: 'video',
+    codec: 'avc',
+    config: AVC_CONFIG,
+    codecString: '',
+    widthPx: 1280,
+    heightPx: 720,
+  };
+  const audio = { kind: 'audio', codec: 'aac', codecString: '', sampleRateHz: 48_000, channelCount: 2 };
+  await writer.push([
+    { type: 'track', track: { ...video, frameDurationTicks: undefined } as Track },
+    { type: 'track', track: { ...audio, config: audioConfig } as Track },
+  ]);
+  const unit = (kind: 'video' | 'audio', index: number, hz: number, perSecond: number): StreamEvent => {
+    const ticks = Math.round((index * hz) / perSecond);
+    const isRandomAccess = kind === 'audio' || plan.gopStartFrames.includes(index);
+    const data = new TextEncoder().encode(`${id} ${kind} ${index}`);
+    return { type: 'unit', unit: { kind, dtsTicks: ticks, ptsTicks: ticks, isRandomAccess, data } };
+  };
+  let nextAudio = -1; // the encoder's priming
+  for (let frame = 0; frame < plan.frameCount; frame++) {
+    await writer.push([unit('video', frame, 90_000, frameRate)]);
+    while (nextAudio < plan.audioUnitCount && nextAudio * 1024 * frameRate < (frame + 1) * 48_000) {
+      await writer.push([unit('audio', nextAudio++, 48_000, 46.875)]);
+    }
+  }
+  const { facts } = await writer.finish(Buffer.from(id.padEnd(32, '.')).toString('hex'));
+  await writer.close();
+  files.set(facts.contentHash, await AssetFile.open(folder));
+  assets.set(id, facts);
+}
+
+const openAsset = async (contentHash: string) => {
+  const file = files.get(contentHash);
+  if (!file) throw new BackendError('ASSET_MISSING', 'The asset is not there.');
+  return file;
+};
+
+function programme(...runs: Run[]): PlayoutProgramme {
+  return { runs, assets, epochUnixMs: EPOCH_UNIX_MS };
+}
+
+function run(startTicks: number, ...loop: string[]): Run {
+  return { startTicks, firstMediaSequenceNumber: 0, firstDiscontinuitySequence: 0, loop };
+}
+
+function playoutOf(shown: PlayoutProgramme, startTicks: number): Playout {
+  return new Playout({ programme: shown, openAsset, startTicks, logger });
+}
+
+/** Plays up to a time in steps, as fast as it goes. */
+async function play(
+  playout: Playout,
+  fromTicks: number,
+  untilTicks: number,
+  stepTicks = SECOND,
+): Promise<StreamEvent[]> {
+  const events: StreamEvent[] = [];
+  for (let ticks = fromTicks; ticks < untilTicks; ticks += stepTicks) {
+    await playout.readAhead();
+    events.push(...playout.eventsUntil(Math.min(ticks + stepTicks, untilTicks)));
+  }
+  return events;
+}
+
+const unitsOf = (events: readonly StreamEvent[]) =>
+  events.flatMap((event) => (event.type === 'unit' ? [event.unit] : []));
+const cuesOf = (events: readonly StreamEvent[]) =>
+  events.flatMap((event) => (event.type === 'cue' ? [event.cue] : []));
+const hzOf = (unit: AccessUnit) => (unit.kind === 'video' ? 90_000 : 48_000);
+const textOf = (unit: AccessUnit | undefined) => new TextDecoder().decode(unit?.data);
+
+/** Checks all that the contract in access-unit.ts promises of a playout without missing assets. */
+function expectUnbroken(events: readonly StreamEvent[]): void {
+  expect(events.slice(0, 4).map((event) => event.type)).toEqual(['timeline', 'track', 'track', 'cue']);
+  let last: AccessUnit | undefined;
+  const next = new Map<string, number>();
+  let cue: ReturnType<typeof cuesOf>[number] | undefined;
+  let isAfterCue = false;
+  for (const [i, event] of events.entries()) {
+    if (event.type === 'cue') {
+      if (cue) {
+        expect(event.cue.mediaSequenceNumber).toBe(cue.mediaSequenceNumber + 1);
+        expect(event.cue.discontinuitySequence).toBeGreaterThanOrEqual(cue.discontinuitySequence);
+        expect(event.cue.startTicks - cue.startTicks).toBeLessThanOrEqual(2 * SECOND);
+      }
+      cue = event.cue;
+      isAfterCue = true;
+    }
+    if (event.type === 'track' && i > 2) expect(isAfterCue).toBe(true);
+    if (event.type !== 'unit') continue;
+    const { unit } = event;
+    if (isAfterCue) {
+      expect(unit).toMatchObject({ kind: 'video', isRandomAccess: true, dtsTicks: cue?.startTicks });
+    }
+    isAfterCue = false;
+    expect(unit.ptsTicks).toBe(unit.dtsTicks);
+    if (last) {
+      const order = compareTicks(last.dtsTicks, hzOf(last), unit.dtsTicks, hzOf(unit));
+      expect(order < 0 || (order === 0 && last.kind === 'video' && unit.kind === 'audio')).toBe(true);
+    }
+    last = unit;
+    if (unit.kind === 'audio') {
+      const expected = next.get('audio');
+      if (expected !== undefined) expect(unit.dtsTicks).toBe(expected);
+      next.set('audio', unit.dtsTicks + AAC_SAMPLES_PER_UNIT);
+    }
+  }
+}
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'starling-playout-'));
+  await makeAsset('short', 0.3, 25); // 0.32 s, one segment
+  await makeAsset('film', 5, 24); // 5.33 s
+  await makeAsset('news', 5, 25); // 5.12 s
+  await makeAsset('sport', 3, 60); // 3.2 s
+  await makeAsset('foreign', 3, 25, MONO); // 3.2 s
+});
+
+afterAll(async () => {
+  await rm(dir, { recursive: true });
+});
+
+describe('playout', () => {
+  it('puts an asset on the timeline, segment by segment', async () => {
+    const events = await play(
+      playoutOf(programme(run(10 * SECOND, 'news')), 10 * SECOND),
+      10 * SECOND,
+      20.24 * SECOND,
+    );
+    expectUnbroken(events);
+    expect(events[0]).toEqual({ type: 'timeline', epochUnixMs: EPOCH_UNIX_MS });
+    expect(cuesOf(events)).toEqual(
+      [
+        [0, 10, 'r900000-l0-i0'],
+        [1, 12, 'r900000-l0-i0'],
+        [2, 14, 'r900000-l0-i0'], // 1.12 s remain, more than half a segment
+        [3, 15.12, 'r900000-l1-i0'],
+        [4, 17.12, 'r900000-l1-i0'],
+        [5, 19.12, 'r900000-l1-i0'],
+      ].map(([mediaSequenceNumber, startSeconds, programmeId]) => ({
+        mediaSequenceNumber,
+        discontinuitySequence: 0,
+        startTicks: Number(startSeconds) * SECOND,
+        programDateTimeUnixMs: EPOCH_UNIX_MS + Number(startSeconds) * 1000,
+        programmeId,
+        targetDurationMs: 2000,
+        isIndependent: true,
+      })),
+    );
+    const units = unitsOf(events);
+    expect(units.filter((unit) => unit.kind === 'video')).toHaveLength(256);
+    expect(units.filter((unit) => unit.kind === 'audio')).toHaveLength(480);
+    const second = units.filter((unit) => unit.kind === 'audio')[240];
+    expect(textOf(second)).toBe('news audio 0');
+    expect(second?.dtsTicks).toBe(15.12 * 48_000);
+  });
+
+  it('mixes frame rates without a discontinuity, and announces none', async () => {
+    const shown = programme(run(0, 'film', 'news', 'sport', 'short'));
+    const events = await play(playoutOf(shown, 0), 0, 120 * SECOND);
+    expectUnbroken(events);
+    expect(events.filter((event) => event.type === 'track')).toHaveLength(2);
+    expect(new Set(cuesOf(events).map((cue) => cue.discontinuitySequence))).toEqual(new Set([0]));
+    expect(events[1]).toMatchObject({
+      type: 'track',
+      track: { kind: 'video', frameDurationTicks: undefined },
+    });
+  });
+
+  it('announces the tracks again after the cue of a discontinuity', async () => {
+    const events = await play(playoutOf(programme(run(0, 'foreign', 'news')), 0), 0, 10 * SECOND);
+    expectUnbroken(events);
+    const changes = events.flatMap((event, i) => (event.type === 'track' && i > 2 ? [i] : []));
+    expect(changes).toHaveLength(4);
+    for (const i of [changes[0] ?? 0, changes[2] ?? 0]) {
+      expect(events.slice(i - 1, i + 3).map((event) => event.type)).toEqual([
+        'cue',
+        'track',
+        'track',
+        'unit',
+      ]);
+    }
+    expect(cuesOf(events).map((cue) => cue.discontinuitySequence)).toEqual([0, 0, 1, 1, 1, 2]);
+  });
+
+  it('gives the same events wherever it starts, in steps of any size', async () => {
+    const shown = programme(run(5 * SECOND, 'film', 'foreign', 'short', 'sport', 'news'));
+    const all = await play(playoutOf(shown, 0), 0, 60 * SECOND);
+    expectUnbroken(all);
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 5 * SECOND, max: 40 * SECOND }),
+        fc.integer({ min: 1000, max: 4 * SECOND }),
+        async (startTicks, stepTicks) => {
+          const late = await play(playoutOf(shown, startTicks), startTicks, 60 * SECOND, stepTicks);
+          const [firstCue] = cuesOf(late);
+          // It begins with the segment that contains the time.
+          expect(firstCue?.startTicks).toBeLessThanOrEqual(startTicks);
+          const from = all.findIndex(
+            (event) =>
+              event.type === 'cue' && event.cue.mediaSequenceNumber === firstCue?.mediaSequenceNumber,
+          );
+          const nextCue = cuesOf(all.slice(from + 1))[0];
+          expect(nextCue?.startTicks).toBeGreaterThan(startTicks);
+          const tracksOf = (events: StreamEvent[]) => events.filter((event) => event.type !== 'track');
+          expect(tracksOf(late).slice(1)).toEqual(tracksOf(all.slice(from)));
+        },
+      ),
+      { numRuns: 25 },
+    );
+  });
+
+  it('hands out nothing before it is due, and says when the next event is', async () => {
+    const playout = playoutOf(programme(run(SECOND, 'news')), 0);
+    await playout.readAhead();
+    expect(playout.eventsUntil(SECOND)).toEqual([]);
+    expect(playout.nextDueTicks).toBe(SECOND);
+    const first = playout.eventsUntil(SECOND + 1);
+    expect(first.map((event) => event.type)).toEqual(['timeline', 'track', 'track', 'cue', 'unit', 'unit']);
+    expect(playout.nextDueTicks).toBe(SECOND + 1920); // the second audio unit
+    expect(playout.eventsUntil(SECOND + 1920)).toEqual([]);
+    expect(unitsOf(playout.eventsUntil(SECOND + 1921))).toHaveLength(1);
+  });
+
+  it('keeps the next item in memory before it is due, and a bounded number of segments', async () => {
+    const opened = vi.fn(openAsset);
+    const shown = programme(run(0, 'short', 'news'));
+    const playout = new Playout({ programme: shown, openAsset: opened, startTicks: 0, logger });
+    await playout.readAhead();
+    await playout.readAhead();
+    expect(opened).toHaveBeenCalledTimes(3);
+    // All of `short` and the beginning of `news`, without reading more.
+    const events = playout.eventsUntil(60 * SECOND);
+    expect(cuesOf(events).map((cue) => cue.startTicks / SECOND)).toEqual([]);
+  });
+
+  it('goes on with the present when it was asleep for more than 30 s', async () => {
+    const playout = playoutOf(programme(run(0, 'news', 'sport')), 0);
+    const before = await play(playout, 0, 3 * SECOND);
+    const atWakeUp = playout.eventsUntil(1000 * SECOND);
+    // The segment that was being played is finished.
+    expect(cuesOf(atWakeUp)).toEqual([]);
+    expect(unitsOf(atWakeUp).at(-1)?.dtsTicks).toBeLessThan(4 * SECOND);
+    await playout.readAhead();
+    const after = playout.eventsUntil(1000 * SECOND + 1);
+    const [cue] = cuesOf(after);
+    expect(cue?.startTicks).toBeGreaterThan(998 * SECOND);
+    expect(cue?.startTicks).toBeLessThanOrEqual(1000 * SECOND);
+    expect(cuesOf(before)[0]?.mediaSequenceNumber).toBe(0);
+    const fresh = await play(
+      playoutOf(programme(run(0, 'news', 'sport')), 1000 * SECOND),
+      1000 * SECOND,
+      1000 * SECOND + 1,
+    );
+    expect(cuesOf(fresh)).toEqual(cuesOf(after));
+  });
+
+  it('leaves the time of a missing asset empty and keeps the place of all others', async () => {
+    const errors = vi.fn();
+    const gone = { ...(assets.get('sport') as AssetFacts), contentHash: 'f'.repeat(64) };
+    const shown = {
+      ...programme(run(0, 'news', 'gone', 'film')),
+      assets: new Map([...assets, ['gone', gone]]),
+    };
+    const whole = { ...shown, runs: [run(0, 'news', 'sport', 'film')] };
+    const playout = new Playout({
+      programme: shown,
+      openAsset,
+      startTicks: 0,
+      logger: Object.assign(pino({ level: 'silent' }), { error: errors }),
+    });
+    const events = await play(playout, 0, 30 * SECOND);
+    const complete = await play(playoutOf(whole, 0), 0, 30 * SECOND);
+    const isThere = (unit: AccessUnit) => !textOf(unit).startsWith('sport');
+    expect(unitsOf(events)).toEqual(unitsOf(complete).filter(isThere));
+    expect(cuesOf(events).map((cue) => cue.mediaSequenceNumber)).toEqual(
+      cuesOf(complete).flatMap((cue) => (cue.programmeId.endsWith('i1') ? [] : [cue.mediaSequenceNumber])),
+    );
+    expect(errors).toHaveBeenCalledTimes(1);
+    expect(errors.mock.calls[0]?.[0]).toMatchObject({
+      code: 'ASSET_MISSING',
+      asset: 'gone',
+      programme: 'r0-l0-i1',
+    });
+  });
+
+  it('does not run away when nothing can be read', async () => {
+    const opening = vi.fn(() => Promise.reject(new BackendError('ASSET_MISSING', 'The asset is not there.')));
+    const playout = new Playout({
+      programme: programme(run(0, 'short')),
+      openAsset: opening,
+      startTicks: 0,
+      logger,
+    });
+    await playout.readAhead();
+    expect(opening.mock.calls.length).toBeLessThan(40); // 10 s of items of 0.32 s
+    expect(playout.eventsUntil(5 * SECOND)).toEqual([]);
+  });
+
+  it('is damaged where the stored file is shorter than its index says', async () => {
+    await makeAsset('cut', 5, 25);
+    const facts = assets.get('cut') as AssetFacts;
+    await writeFile(
+      join(dir, 'cut', 'video.mp4'),
+      (await import('node:fs')).readFileSync(join(dir, 'cut', 'video.mp4')).subarray(0, 4000),
+    );
+    const file = await openAsset(facts.contentHash);
+    await expect(file.readSegment(2)).rejects.toMatchObject({ code: 'ASSET_DAMAGED' });
+    const events = await play(playoutOf(programme(run(0, 'cut', 'short')), 0), 0, 6 * SECOND);
+    expect(unitsOf(events).some((unit) => textOf(unit).startsWith('short'))).toBe(true);
+  });
+});
+
+describe('an edit on the air', () => {
+  it('takes effect at the end of the item, numbered on, as if it had always been there', async () => {
+    const before = programme(run(0, 'news', 'film'));
+    const playout = playoutOf(before, 0);
+    const events = await play(playout, 0, 4 * SECOND); // the film's first segments are in memory by now
+    const after = programme(...withLoopAfter(before.runs, assets, 4 * SECOND, ['foreign']));
+    playout.update(after);
+    events.push(...(await play(playout, 4 * SECOND, 20 * SECOND)));
+    expectUnbroken(events);
+    expect(events).toEqual(await play(playoutOf(after, 0), 0, 20 * SECOND));
+    expect(cuesOf(events).find((cue) => cue.startTicks === 5.12 * SECOND)).toMatchObject({
+      mediaSequenceNumber: 3,
+      discontinuitySequence: 1,
+      programmeId: `r${5.12 * SECOND}-l0-i0`,
+    });
+  });
+
+  it('keeps what was read ahead when an edit concerns something else', async () => {
+    const opened = vi.fn(openAsset);
+    const before = programme(run(0, 'news'));
+    const playout = new Playout({ programme: before, openAsset: opened, startTicks: 0, logger });
+    await playout.readAhead();
+    const reads = opened.mock.calls.length;
+    playout.update(programme(run(0, 'news'), run(100 * SECOND, 'film')));
+    await playout.readAhead();
+    expect(opened).toHaveBeenCalledTimes(reads);
+  });
+
+  it('ends the segment that is being played where a run starts in the middle of it', async () => {
+    const playout = playoutOf(programme(run(0, 'news')), 0);
+    const events = await play(playout, 0, 0.5 * SECOND, SECOND / 10);
+    playout.update(programme(run(0, 'news'), { ...run(SECOND, 'sport'), firstMediaSequenceNumber: 1 }));
+    events.push(...(await play(playout, 0.5 * SECOND, 3 * SECOND)));
+    const lastNews = unitsOf(events).filter((unit) => textOf(unit).startsWith('news'));
+    expect(lastNews.filter((unit) => unit.kind === 'video')).toHaveLength(25);
+    expect(lastNews.filter((unit) => unit.kind === 'audio')).toHaveLength(46); // the 47th would last too long
+    expect(cuesOf(events).map((cue) => [cue.mediaSequenceNumber, cue.startTicks / SECOND])).toEqual([
+      [0, 0],
+      [1, 1],
+    ]);
+  });
+});
+
+describe('two hundred loops of a clip with flash and beep', { timeout: 120_000 }, () => {
+  it('keeps picture and sound together to the end, by timestamp and by count', async () => {
+    const library = new Library({ mediaDir: join(dir, 'media'), logger });
+    await library.open();
+    const clip = join(dir, 'clip.mp4');
+    await makeFlashAndBeep(clip, 10, 44_100);
+    const facts = await library.import(clip, { signal: new AbortController().signal, onProgress: () => {} });
+    expect(facts.durationTicks).toBe(10.24 * SECOND);
+    const loops = 200;
+    const endTicks = loops * facts.durationTicks;
+    const playout = new Playout({
+      programme: { runs: [run(0, 'clip')], assets: new Map([['clip', facts]]), epochUnixMs: EPOCH_UNIX_MS },
+      openAsset: (contentHash) => library.openAsset(contentHash),
+      startTicks: 0,
+      logger,
+    });
+
+    let frameCount = 0;
+    let audioUnitCount = 0;
+    let tracks: Track[] = [];
+    const kept: { atLoop: number; units: AccessUnit[] }[] = [0, loops - 2].map((atLoop) => ({
+      atLoop,
+      units: [],
+    }));
+    for (let ticks = 0; ticks < endTicks; ticks += SECOND) {
+      await playout.readAhead();
+      for (const event of playout.eventsUntil(Math.min(ticks + SECOND, endTicks))) {
+        if (event.type === 'track') tracks = [...tracks, event.track];
+        if (event.type !== 'unit') continue;
+        const { unit } = event;
+        // Every DTS exactly where the count says: nothing irregular, no drift.
+        if (unit.kind === 'video') expect(unit.dtsTicks).toBe(3600 * frameCount++);
+        else expect(unit.dtsTicks).toBe(1024 * audioUnitCount++);
+        const loop = Math.floor(unit.dtsTicks / hzOf(unit) / 10.24);
+        for (const part of kept) if (loop === part.atLoop || loop === part.atLoop + 1) part.units.push(unit);
+      }
+    }
+    expect(frameCount).toBe(loops * 256);
+    expect(audioUnitCount).toBe(loops * 480);
+
+    const init = initSegment(tracks);
+    for (const { atLoop, units } of kept) {
+      const path = join(dir, `loops-${atLoop}.mp4`);
+      const partEndTicks = (atLoop + 2) * 10.24;
+      const parts = tracks.map((track) => ({
+        track,
+        units: units.filter((unit) => unit.kind === track.kind),
+        endTicks: Math.round(partEndTicks * (track.kind === 'video' ? 90_000 : 48_000)),
+      }));
+      await writeFile(path, concatBytes([init, fragment({ sequenceNumber: 1, tracks: parts })]));
+      const { flashSeconds, beepSeconds } = await findFlashesAndBeeps(path);
+      expect(flashSeconds).toHaveLength(20);
+      expect(beepSeconds).toHaveLength(20);
+      for (const [i, flash] of flashSeconds.entries()) {
+        const expected = (atLoop + Math.floor(i / 10)) * 10.24 + (i % 10) + 0.48;
+        expect(Math.abs(flash - expected)).toBeLessThan(0.001);
+        expect(Math.abs((beepSeconds[i] ?? 0) - flash)).toBeLessThan(0.003);
+      }
+    }
+    await library.close();
+  });
+});
