@@ -39,9 +39,10 @@ const MAX_FRAME_DURATION_TICKS = 1_000 * TICKS_PER_MS;
 const MAX_HOLE_TICKS = 500 * TICKS_PER_MS;
 const MIN_SEGMENT_MS = 1_000;
 const MIN_TARGET_DURATION_MS = 2_000;
+/** Where no second key frame came in the first segment: fewer cuts between key frames, at twice the delay. */
+const SPARSE_KEY_FRAMES_TARGET_MS = 4_000;
 /** The first segment is cut at the first key frame after this, which then sets the target. */
 const MIN_FIRST_SEGMENT_MS = 1_900;
-const MAX_FIRST_SEGMENT_MS = 10_000;
 /** A segment may exceed the target by less than half a second (RFC 8216 4.3.3.1: it rounds to the target). */
 const MAX_EXCESS_MS = 490;
 /** Audio may go on a little longer, so that wherever there is video it is video that opens the segment. */
@@ -458,8 +459,8 @@ interface OpenSegment {
 /**
  * Decides where segments start, from units in their final order.
  *
- * The first segment of the process shows how far apart the encoder's key frames are. Its length sets the
- * target duration, which then stays: players do not survive a change.
+ * The first segment of the process shows how far apart the encoder's key frames are, if a second one comes
+ * in time. That sets the target duration, which then stays: players do not survive a change.
  */
 class SegmentCutter {
   readonly #epochUnixMs: number;
@@ -539,9 +540,9 @@ class SegmentCutter {
     return Math.min(unit.dtsTicks - lastTicks, MAX_FRAME_DURATION_TICKS);
   }
 
-  /** What the open segment may last, but for the excess. */
+  /** What the open segment may last, but for the excess: the first one is not kept from viewers for long. */
   get #limitMs(): number {
-    return this.#targetDurationMs === 0 ? MAX_FIRST_SEGMENT_MS : this.#targetDurationMs;
+    return this.#targetDurationMs === 0 ? MIN_TARGET_DURATION_MS : this.#targetDurationMs;
   }
 
   #isDue(
@@ -575,7 +576,10 @@ class SegmentCutter {
       before !== undefined && (hasHole || isTooLong || (this.#opensRun && this.#isDiscontinuity));
     if (before !== undefined && this.#targetDurationMs === 0) {
       const endTicks = isDiscontinuity ? this.#endTicks : startTicks;
-      this.#targetDurationMs = targetDurationMs((endTicks - before.startTicks) / TICKS_PER_MS);
+      const isGopKnown = !this.#hasVideo || this.#longestGopTicks.open > 0;
+      this.#targetDurationMs = isGopKnown
+        ? targetDurationMs((endTicks - before.startTicks) / TICKS_PER_MS)
+        : SPARSE_KEY_FRAMES_TARGET_MS;
     }
     // The second of the timeline, so that the numbers exceed all that an earlier process used: it cannot
     // have used more than one per second.

@@ -2,7 +2,7 @@
  * A channel on the air: events go in from its source, and out to every frontend's leg. The newest
  * segments are kept, so that a frontend that joins or comes back has a full window at once.
  */
-import type { StreamEvent } from '@starling/media/access-unit';
+import type { StreamEvent, Track } from '@starling/media/access-unit';
 import { LinkMuxer } from '@starling/media/flv/mux';
 import type { FlvMessage } from '@starling/media/flv/tag';
 
@@ -12,6 +12,8 @@ const MAX_BACKLOG_BYTES = 48 * 1024 * 1024;
 
 /** One segment's messages, as every frontend gets them. */
 interface BacklogSegment {
+  /** The tracks of its units. */
+  tracks: readonly Track[];
   readonly messages: FlvMessage[];
   sizeBytes: number;
 }
@@ -21,10 +23,14 @@ export type MessageListener = (messages: readonly FlvMessage[]) => void;
 
 export class Channel {
   readonly name: string;
-  #muxer = new LinkMuxer();
-  /** Timeline and tracks as they are now: what a joiner has to hear first. */
-  readonly #head = new Map<string, StreamEvent>();
+  readonly #muxer = new LinkMuxer();
+  #timeline: StreamEvent | undefined;
+  #tracks: readonly Track[] = [];
+  /** After a discontinuity: the first track that is announced clears those from before it. */
+  #replacesTracks = false;
+  #discontinuitySequence: number | undefined;
   readonly #backlog: BacklogSegment[] = [];
+  #backlogBytes = 0;
   readonly #listeners = new Set<MessageListener>();
 
   constructor(name: string) {
@@ -47,25 +53,48 @@ export class Channel {
   join(listener: MessageListener): () => void {
     this.#listeners.add(listener);
     const muxer = new LinkMuxer();
-    listener([...this.#head.values()].flatMap((event) => muxer.encode(event)));
+    const tracks = this.#backlog[0]?.tracks ?? this.#tracks;
+    const head = tracks.map((track): StreamEvent => ({ type: 'track', track }));
+    if (this.#timeline !== undefined) head.unshift(this.#timeline);
+    listener(head.flatMap((event) => muxer.encode(event)));
     for (const segment of this.#backlog) listener(segment.messages);
     return () => this.#listeners.delete(listener);
   }
 
   #keep(event: StreamEvent, messages: readonly FlvMessage[]): void {
-    if (event.type === 'timeline') this.#head.set('timeline', event);
-    if (event.type === 'track') this.#head.set(event.track.kind, event);
-    if (event.type === 'cue') {
-      this.#backlog.push({ messages: [], sizeBytes: 0 });
-      while (this.#backlog.length > BACKLOG_SEGMENTS) this.#backlog.shift();
+    switch (event.type) {
+      case 'timeline':
+        this.#timeline = event;
+        return; // a joiner hears it first of all
+      case 'cue':
+        this.#replacesTracks = event.cue.discontinuitySequence !== this.#discontinuitySequence;
+        this.#discontinuitySequence = event.cue.discontinuitySequence;
+        this.#backlog.push({ tracks: this.#tracks, messages: [], sizeBytes: 0 });
+        break;
+      case 'track': {
+        const others = this.#replacesTracks
+          ? []
+          : this.#tracks.filter(({ kind }) => kind !== event.track.kind);
+        this.#replacesTracks = false;
+        this.#tracks = [...others, event.track];
+        break;
+      }
+      case 'unit':
+        break;
     }
     const open = this.#backlog.at(-1);
     if (open === undefined) return;
+    open.tracks = this.#tracks;
     open.messages.push(...messages);
-    for (const message of messages) open.sizeBytes += message.payload.length;
-    let backlogBytes = this.#backlog.reduce((sum, segment) => sum + segment.sizeBytes, 0);
-    while (backlogBytes > MAX_BACKLOG_BYTES && this.#backlog.length > 1) {
-      backlogBytes -= this.#backlog.shift()?.sizeBytes ?? 0;
+    for (const message of messages) {
+      open.sizeBytes += message.payload.length;
+      this.#backlogBytes += message.payload.length;
+    }
+    while (
+      this.#backlog.length > BACKLOG_SEGMENTS ||
+      (this.#backlogBytes > MAX_BACKLOG_BYTES && this.#backlog.length > 1)
+    ) {
+      this.#backlogBytes -= this.#backlog.shift()?.sizeBytes ?? 0;
     }
   }
 }

@@ -41,8 +41,8 @@ export function testCard(options: { hasText: boolean }): GeneratedSource {
 
 const INK = '0xeef2ff';
 const DIM_INK = '0x9fb0d8';
-/** Repeats the first picture: what stands still is drawn once. */
-const FREEZE = `loop=loop=-1:size=1:start=0,setpts=N/${FRAME_RATE}/TB`;
+/** Repeats the first picture: what stands still is drawn once. The time base is one frame. */
+const FREEZE = 'loop=loop=-1:size=1:start=0,setpts=N';
 
 function picture(hasText: boolean): string {
   const still = [

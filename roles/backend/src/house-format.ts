@@ -205,7 +205,7 @@ function videoFilters({ picture, startSeconds }: Source, plan: HousePlan): strin
   if (picture) {
     // A size that changes in mid-file is brought back to the first one, so that the filters after see one size.
     filters.push(`scale=${picture.widthPx}:${picture.heightPx}`);
-    if (startSeconds !== 0) filters.push(`setpts=PTS-${startSeconds.toFixed(6)}/TB`);
+    if (startSeconds !== 0) filters.push(`setpts=round(PTS-${startSeconds.toFixed(6)}/TB)`);
     if (picture.isInterlaced) filters.push('yadif=deint=interlaced');
     filters.push(`fps=${plan.frameRate}:start_time=0`);
     const { widthPx, heightPx } = fitPicture(picture);
@@ -247,7 +247,7 @@ function audioFilters({ sound, startSeconds }: Source, plan: HousePlan): string 
   const sampleCount = plan.audioUnitCount * AAC_SAMPLES_PER_UNIT;
   const filters: string[] = [];
   if (sound) {
-    if (startSeconds !== 0) filters.push(`asetpts=PTS-${startSeconds.toFixed(6)}/TB`);
+    if (startSeconds !== 0) filters.push(`asetpts=round(PTS-${startSeconds.toFixed(6)}/TB)`);
     // async=1 fills holes in the source with silence and stretches nothing.
     const startsLate = sound.offsetSeconds > 0.001;
     filters.push(`aresample=${HOUSE_SAMPLE_RATE_HZ}:async=1${startsLate ? ':first_pts=0' : ''}`);

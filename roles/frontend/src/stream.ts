@@ -26,7 +26,10 @@ export interface StreamListener {
 interface PublisherState {
   /** Number of the first segment that it announced: what it carries in full. */
   firstMediaSequenceNumber: number | undefined;
+  discontinuitySequence: number | undefined;
   readonly tracks: Map<Track['kind'], Track>;
+  /** After a discontinuity: the first track that is announced clears those from before it. */
+  replacesTracks: boolean;
 }
 
 /** Segments listed at the least, whatever their length: players want three to start (RFC 8216, 6.3.3). */
@@ -80,7 +83,12 @@ export class Stream {
    * @returns takes its events, in the order of the contract in access-unit.ts; and its end
    */
   addPublisher(): { event(event: StreamEvent, nowMs: number): void; end(): void } {
-    const publisher: PublisherState = { firstMediaSequenceNumber: undefined, tracks: new Map() };
+    const publisher: PublisherState = {
+      firstMediaSequenceNumber: undefined,
+      discontinuitySequence: undefined,
+      tracks: new Map(),
+      replacesTracks: false,
+    };
     this.#publishers.add(publisher);
     return {
       event: (event, nowMs) => this.#receive(publisher, event, nowMs),
@@ -95,10 +103,15 @@ export class Stream {
         this.#epochUnixMs = event.epochUnixMs;
         return;
       case 'track':
+        if (publisher.replacesTracks) publisher.tracks.clear();
+        publisher.replacesTracks = false;
         publisher.tracks.set(event.track.kind, event.track);
         return;
       case 'cue':
         publisher.firstMediaSequenceNumber ??= event.cue.mediaSequenceNumber;
+        publisher.discontinuitySequence ??= event.cue.discontinuitySequence;
+        publisher.replacesTracks = event.cue.discontinuitySequence > publisher.discontinuitySequence;
+        publisher.discontinuitySequence = event.cue.discontinuitySequence;
         if (
           this.#lastCue === undefined ||
           event.cue.mediaSequenceNumber > this.#lastCue.mediaSequenceNumber
@@ -136,15 +149,16 @@ export class Stream {
     this.#emit({ type: 'cue', cue });
   }
 
-  /** Takes over the track configurations of the publisher whose unit comes next, where they are new. */
+  /** Takes over the tracks of the publisher whose unit comes next, where they are new. */
   #adoptTracks(publisher: PublisherState): void {
-    for (const track of publisher.tracks.values()) {
+    const isKnown = (track: Track) => {
       const known = this.#tracks.get(track.kind);
-      if (known === track) continue;
-      this.#tracks.set(track.kind, track);
-      if (known === undefined || !equalBytes(known.config, track.config))
-        this.#emit({ type: 'track', track });
-    }
+      return known !== undefined && (known === track || equalBytes(known.config, track.config));
+    };
+    const tracks = [...publisher.tracks.values()];
+    if (tracks.length === this.#tracks.size && tracks.every(isKnown)) return;
+    this.#tracks = new Map(publisher.tracks);
+    for (const track of tracks) this.#emit({ type: 'track', track });
   }
 
   #emit(event: StreamEvent): void {

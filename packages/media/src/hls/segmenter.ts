@@ -62,6 +62,9 @@ const MAX_SEGMENT_SIZE_BYTES = 64 * 2 ** 20;
 /** What a unit is counted as beside its payload, so that empty ones are bounded too. */
 const UNIT_OVERHEAD_BYTES = 64;
 
+/** What a segment's only unit is taken to last when a discontinuity follows: one frame at 25 Hz. */
+const LONE_UNIT_TICKS = 3600;
+
 /** The segment being made. */
 interface OpenSegment {
   readonly cue: Cue;
@@ -70,6 +73,8 @@ interface OpenSegment {
   readonly parts: Part[];
   /** Where the open part starts, in ticks of 1/90000 s. */
   partStartTicks: number;
+  /** Where the last unit of the leading track ends, if it lasts as long as the one before it. */
+  leading: { readonly dtsTicks: number; readonly endTicks: number } | undefined;
   /** Units that are in no part yet, in decode order. */
   readonly pending: { video: AccessUnit[]; audio: AccessUnit[] };
   /** Of all units so far, those in parts included. */
@@ -82,8 +87,10 @@ interface OpenSegment {
  * | event      | effect                                                                                |
  * | ---------- | ------------------------------------------------------------------------------------- |
  * | `timeline` | the stream starts anew: what is open is dropped, units count from the next cue on     |
- * | `track`    | takes effect at the next cue, or at the last one if no unit has followed it           |
- * | `cue`      | closes the open segment and opens the next; after a jump the open segment is dropped  |
+ * | `track`    | takes effect at the next cue, or at the last one if no unit has followed it; the first |
+ * |            | after a discontinuity replaces all tracks from before it                               |
+ * | `cue`      | closes the open segment and opens the next; after a jump the open segment is dropped;  |
+ * |            | before a discontinuity the open segment ends with its last unit                        |
  * | `unit`     | joins the open segment, then closes the parts that it ends; dropped where none is open |
  *
  * Bound: one segment of 128 part targets and 64 MiB.
@@ -96,6 +103,8 @@ export class Segmenter {
   #init: InitSegment | undefined;
   #lastCue: Cue | undefined;
   #open: OpenSegment | undefined;
+  /** After a discontinuity: the first track that is announced clears those from before it. */
+  #replacesTracks = false;
 
   /** @param options.partTargetMs no part lasts longer; to be advertised as PART-TARGET */
   constructor(options: { partTargetMs: number }) {
@@ -133,6 +142,8 @@ export class Segmenter {
   }
 
   #setTrack(track: Track): void {
+    if (this.#replacesTracks) this.#tracks.clear();
+    this.#replacesTracks = false;
     this.#tracks.set(track.kind, track);
     const tracks = [this.#tracks.get('video'), this.#tracks.get('audio')].filter(
       (known) => known !== undefined,
@@ -171,6 +182,7 @@ export class Segmenter {
       init: this.#init,
       parts: [],
       partStartTicks: cue.startTicks,
+      leading: undefined,
       pending: { video: [], audio: [] },
       sizeBytes: 0,
     };
@@ -185,8 +197,14 @@ export class Segmenter {
       next.pending[track.kind] = early;
       for (const unit of early) next.sizeBytes += countedSizeBytes(unit);
     }
-    if (cue.startTicks - open.cue.startTicks > this.#maxSegmentTicks) return [];
-    return this.#finishSegment(open, open.init, cue.startTicks);
+    const isDiscontinuity = cue.discontinuitySequence > open.cue.discontinuitySequence;
+    if (isDiscontinuity) this.#replacesTracks = true;
+    // A gap before a discontinuity belongs to no segment.
+    const endTicks = isDiscontinuity
+      ? Math.min(cue.startTicks, Math.max(open.leading?.endTicks ?? cue.startTicks, open.partStartTicks))
+      : cue.startTicks;
+    if (endTicks - open.cue.startTicks > this.#maxSegmentTicks) return [];
+    return this.#finishSegment(open, open.init, endTicks);
   }
 
   #finishSegment(open: OpenSegment, init: InitSegment, endTicks: number): SegmenterEvent[] {
@@ -239,9 +257,11 @@ export class Segmenter {
     this.#lastDts.set(unit.kind, { ticks: unit.dtsTicks, hz });
     open.sizeBytes = sizeBytes;
     open.pending[unit.kind].push(unit);
-    return unit.kind === leadingTrack(init).kind
-      ? this.#finishParts(open, init, timelineTicks(unit, hz))
-      : [];
+    if (unit.kind !== leadingTrack(init).kind) return [];
+    const dtsTicks = timelineTicks(unit, hz);
+    const durationTicks = dtsTicks - (open.leading?.dtsTicks ?? dtsTicks - LONE_UNIT_TICKS);
+    open.leading = { dtsTicks, endTicks: dtsTicks + durationTicks };
+    return this.#finishParts(open, init, dtsTicks);
   }
 
   /**
