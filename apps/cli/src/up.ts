@@ -11,6 +11,8 @@ import type { AddressInfo } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startBackend } from '@starling/backend/main';
+import { DataFolderError } from '@starling/coordinator/data-folder-lock';
+import { DatabaseUnavailable } from '@starling/coordinator/database';
 import { startCoordinator } from '@starling/coordinator/main';
 import { startFrontend } from '@starling/frontend/main';
 import { CoordinatorClient } from '@starling/model/client';
@@ -121,6 +123,9 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       nodeToken,
       logger: logger.child({ role: 'coordinator' }),
       webDir: findSite(),
+    }).catch((error: unknown) => {
+      const isKnown = error instanceof DataFolderError || error instanceof DatabaseUnavailable;
+      throw isKnown ? new StartError(error.message, { cause: error }) : error;
     });
     closers.push(() => coordinator.close());
     const { port: coordinatorPort } = await coordinator.listen('127.0.0.1', 0);

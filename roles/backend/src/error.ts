@@ -6,7 +6,7 @@ export const backendErrorCatalogue = {
   IMPORT_NOT_MEDIA: 'The file to import is not a media file that FFmpeg reads, or it is damaged.',
   IMPORT_NO_STREAMS: 'The file to import has neither picture nor sound that FFmpeg can decode.',
   IMPORT_ENCRYPTED: 'The file to import is encrypted (DRM).',
-  IMPORT_FFMPEG_MISSING: 'FFmpeg is not installed, or not where it was looked for.',
+  IMPORT_FFMPEG_MISSING: 'FFmpeg is not installed, or cannot be started.',
   IMPORT_FFMPEG_FAILED: 'FFmpeg ended before the import was done.',
   IMPORT_STALLED: 'FFmpeg made no progress for a minute.',
   IMPORT_DISK_FULL: 'The disk of the media folder is full.',

@@ -79,8 +79,12 @@ export async function runFfmpeg(run: FfmpegRun): Promise<FfmpegExit> {
     const end = signalName === null ? `it ended with code ${exitCode}` : `it was ended by ${signalName}`;
     return { isSuccess: exitCode === 0, reason: lastReason(stderr) ?? end, stderr };
   } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') {
-      const sentence = `${program} was not found: install FFmpeg, for instance with 'apt-get install ffmpeg'.`;
+    if (child.pid === undefined) {
+      const code = systemErrorCode(error);
+      const sentence =
+        code === 'ENOENT'
+          ? `${program} was not found: install FFmpeg, for instance with 'apt-get install ffmpeg'.`
+          : `${program} cannot be started (${code}): check the installation of FFmpeg.`;
       throw new BackendError('IMPORT_FFMPEG_MISSING', sentence, { cause: error });
     }
     throw error;

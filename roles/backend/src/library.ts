@@ -209,10 +209,11 @@ export class Library {
     try {
       return (await this.openAsset(contentHash)).index.facts;
     } catch (error) {
-      const isMissing = error instanceof BackendError && error.code === 'ASSET_MISSING';
-      if (!isMissing) this.#logger.warn({ err: error }, 'a stored asset is unusable and is made again');
-      if (!isMissing) await this.remove(contentHash);
-      this.#fresh.add(contentHash);
+      if (!(error instanceof BackendError && error.code === 'ASSET_MISSING')) {
+        this.#logger.warn({ err: error }, 'a stored asset is unusable and is made again');
+        await this.remove(contentHash);
+        this.#fresh.add(contentHash);
+      }
       return undefined;
     }
   }
@@ -299,11 +300,11 @@ export class Library {
 /** @returns the size in bytes of a regular file that can be read and is not empty */
 async function readableSize(path: string): Promise<number> {
   try {
-    const { size, isFile } = await stat(path).then((found) => ({ size: found.size, isFile: found.isFile() }));
-    if (!isFile) throw new BackendError('IMPORT_FILE_UNREADABLE', `${path} is not a regular file.`);
+    const found = await stat(path);
+    if (!found.isFile()) throw new BackendError('IMPORT_FILE_UNREADABLE', `${path} is not a regular file.`);
     await access(path, constants.R_OK);
-    if (size === 0) throw new BackendError('IMPORT_FILE_EMPTY', `${path} is empty (0 bytes).`);
-    return size;
+    if (found.size === 0) throw new BackendError('IMPORT_FILE_EMPTY', `${path} is empty (0 bytes).`);
+    return found.size;
   } catch (error) {
     if (error instanceof BackendError) throw error;
     const code = systemErrorCode(error);

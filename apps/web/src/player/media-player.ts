@@ -44,15 +44,6 @@ export type OpenMediaPlayer = (
 /** How a channel can be delivered. */
 export type Protocol = 'hls' | 'flv';
 
-/** Loads the code for a protocol, which is large and therefore not part of the page. */
-export async function loadMediaPlayer(protocol: Protocol): Promise<OpenMediaPlayer> {
-  if (protocol === 'flv') return (await import('./flv-player.ts')).openFlvPlayer;
-  if ('MediaSource' in globalThis || 'ManagedMediaSource' in globalThis) {
-    return (await import('./hls-player.ts')).openHlsPlayer;
-  }
-  return (await import('./native-hls-player.ts')).openNativeHlsPlayer;
-}
-
 /** A clock that is off by more than this says nothing about the delay. */
 const MAX_PLAUSIBLE_DELAY_S = 3_600;
 
