@@ -136,7 +136,7 @@ describe('starling up', () => {
   it('refuses a second run on the same data folder', async () => {
     const failed = await upFails(['--data', mediaFrom]);
     expect(failed.exitCode).toBe(1);
-    expect(lastLine(failed.stderr)).toContain('is running on');
+    expect(lastLine(failed.stderr)).toContain('Another Starling uses the data folder');
   });
 });
 
@@ -186,11 +186,11 @@ describe('starling media import', () => {
   });
 });
 
-/** A disk of 24 MiB, as root. */
+/** A disk of 8 MiB, as root. */
 function spawnMount(path: string): boolean {
   if (process.getuid?.() !== 0 || !existsSync('/bin/mount')) return false;
   try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', path], { stdio: 'ignore' });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', path], { stdio: 'ignore' });
     return true;
   } catch {
     return false;

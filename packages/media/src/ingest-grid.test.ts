@@ -483,7 +483,7 @@ describe('segments', () => {
     const seconds = 40;
     const segments = run((frame) => frame % gop === 0, seconds, rate);
     expect(target(segments)).toBe(4000);
-    expect(durationsMs(segments)[0]).toBeLessThanOrEqual(2490);
+    expect(durationsMs(segments)[0]).toBeLessThanOrEqual(2050);
     for (const ms of durationsMs(segments)) expect(ms).toBeLessThanOrEqual(4490);
     // Each key frame opens a segment, but for one that comes less than a second after a forced cut.
     const keyFrames = Math.ceil((seconds * rate) / gop);

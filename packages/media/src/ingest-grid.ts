@@ -43,10 +43,12 @@ const MIN_TARGET_DURATION_MS = 2_000;
 const SPARSE_KEY_FRAMES_TARGET_MS = 4_000;
 /** The first segment is cut at the first key frame after this, which then sets the target. */
 const MIN_FIRST_SEGMENT_MS = 1_900;
+/** Without one it is cut here: viewers have a playlist within 3 s of the encoder's start. */
+const MAX_FIRST_SEGMENT_MS = 2_050;
 /** A segment may exceed the target by less than half a second (RFC 8216 4.3.3.1: it rounds to the target). */
 const MAX_EXCESS_MS = 490;
 /** Audio may go on a little longer, so that wherever there is video it is video that opens the segment. */
-const MAX_AUDIO_EXCESS_MS = 499;
+const MAX_AUDIO_LAG_MS = 9;
 /** A key frame is not waited for when it would come later than the target and this. */
 const MAX_WAIT_EXCESS_MS = 400;
 
@@ -540,9 +542,11 @@ class SegmentCutter {
     return Math.min(unit.dtsTicks - lastTicks, MAX_FRAME_DURATION_TICKS);
   }
 
-  /** What the open segment may last, but for the excess: the first one is not kept from viewers for long. */
-  get #limitMs(): number {
-    return this.#targetDurationMs === 0 ? MIN_TARGET_DURATION_MS : this.#targetDurationMs;
+  /** What the open segment may last; audio a little longer, so that it is video that opens the next. */
+  #maxSegmentMs(kind: AccessUnit['kind']): number {
+    const isFollower = kind === 'audio' && this.#hasVideo;
+    if (this.#targetDurationMs === 0) return MAX_FIRST_SEGMENT_MS + (isFollower ? MAX_AUDIO_LAG_MS : 0);
+    return this.#targetDurationMs + MAX_EXCESS_MS + (isFollower ? MAX_AUDIO_LAG_MS : 0);
   }
 
   #isDue(
@@ -552,8 +556,7 @@ class SegmentCutter {
     durationTicks: number,
   ): boolean {
     const elapsedMs = elapsedTicks / TICKS_PER_MS;
-    const excessMs = kind === 'audio' && this.#hasVideo ? MAX_AUDIO_EXCESS_MS : MAX_EXCESS_MS;
-    if (elapsedMs + durationTicks / TICKS_PER_MS > this.#limitMs + excessMs) return true;
+    if (elapsedMs + durationTicks / TICKS_PER_MS > this.#maxSegmentMs(kind)) return true;
     if (!isRandomAccess) return false;
     if (this.#targetDurationMs === 0) return elapsedMs >= MIN_FIRST_SEGMENT_MS;
     // Cut here if the next key frame would come too late, or further from the target than this one.
@@ -570,8 +573,7 @@ class SegmentCutter {
     const hasHole = startTicks - this.#endTicks > MAX_HOLE_TICKS;
     // A gap that would stretch the segment before over the target: then that ends with its media instead.
     const isTooLong =
-      before !== undefined &&
-      startTicks - before.startTicks > (this.#limitMs + MAX_AUDIO_EXCESS_MS) * TICKS_PER_MS;
+      before !== undefined && startTicks - before.startTicks > this.#maxSegmentMs('audio') * TICKS_PER_MS;
     const isDiscontinuity =
       before !== undefined && (hasHole || isTooLong || (this.#opensRun && this.#isDiscontinuity));
     if (before !== undefined && this.#targetDurationMs === 0) {

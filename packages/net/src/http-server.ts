@@ -13,11 +13,16 @@ export function hardenHttpServer(server: Server, logger: Logger): void {
   server.keepAliveTimeout = 15_000;
   server.setTimeout(30_000, (socket) => socket.destroy());
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    if (!socket.writable) return void socket.destroy(); // it has had its answer and its line in the log
     if (error.code !== 'ECONNRESET') {
       const address = 'remoteAddress' in socket ? socket.remoteAddress : undefined;
-      logger.warn({ address, code: error.code }, 'HTTP connection closed: not a request');
+      const isLate = error.code === 'ERR_HTTP_REQUEST_TIMEOUT';
+      logger.warn(
+        { address, code: error.code },
+        isLate ? 'HTTP connection closed: no request in time' : 'HTTP connection closed: not a request',
+      );
     }
-    if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
-    else socket.destroy();
+    const status = error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? '408 Request Timeout' : '400 Bad Request';
+    socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\n\r\n`);
   });
 }

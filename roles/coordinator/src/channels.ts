@@ -1,3 +1,6 @@
+/** A timeline begins so long before its channel was made, so that the first viewer finds a full window. */
+const HISTORY_MS = 30_000;
+
 /** The channels and their programme. */
 import type { Channel, NewChannel } from '@starling/model/entities';
 import type { Run } from '@starling/model/schedule';
@@ -92,7 +95,7 @@ export async function insertChannel(
       title,
       kind,
       // A whole second, so that segments and guide entries start on whole seconds too.
-      epoch: new Date(Math.floor(nowMs / 1000) * 1000),
+      epoch: new Date(Math.floor(nowMs / 1000) * 1000 - HISTORY_MS),
       created_at: new Date(nowMs),
     })
     .onConflict((conflict) => conflict.column('name').doNothing())
