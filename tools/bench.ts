@@ -103,38 +103,25 @@ function makeClip(): string {
 }
 
 async function startStarling(): Promise<Contender> {
-  const dataDir = join(scratch, 'data');
-  const server = spawn(
-    process.execPath,
-    [program, 'up', '--data', dataDir, '--http', '0', '--rtmp', '0', '--host', '127.0.0.1'],
-    { stdio: ['ignore', 'pipe', 'ignore'] },
-  );
-  children.push(server);
-  let welcome = '';
-  server.stdout.on('data', (text) => {
-    welcome += String(text);
+  const token = randomBytes(16).toString('hex');
+  writeFileSync(join(scratch, 'token'), token);
+  const section = { http: { host: '127.0.0.1', port: 0 }, rtmp: { host: '127.0.0.1', port: 0 } };
+  const config = join(scratch, 'starling.yaml');
+  writeFileSync(config, JSON.stringify({ frontend: { ...section, publishTokenFile: 'token' } }));
+  const server = spawn(process.execPath, [program, 'frontend', '--config', config], {
+    stdio: ['ignore', 'pipe', 'ignore'],
   });
-  while (!welcome.includes('on the air')) {
-    if (server.exitCode !== null) throw new Error('starling up did not start');
-    await sleep(100);
-  }
-  const added: unknown = JSON.parse(
-    execFileSync(process.execPath, [program, 'stream', 'add', 'bench', '--data', dataDir, '--json'], {
-      encoding: 'utf8',
-    }),
-  );
-  const { apiUrl, rtmpUrl }: { apiUrl: string; rtmpUrl: string } = JSON.parse(
-    readFileSync(join(dataDir, 'up.json'), 'utf8'),
-  );
-  const key = typeof added === 'object' && added !== null && 'key' in added ? String(added.key) : '';
-  const port = Number(new URL(apiUrl).port);
+  children.push(server);
+  const [says] = await once(server.stdout, 'data');
+  const ports = /HTTP on port (\d+), RTMP on port (\d+)/.exec(String(says));
+  const httpPort = Number(ports?.[1]);
   return {
     name: 'starling http-flv',
-    version: process.version,
+    version: `node ${process.version}`,
     server,
-    publishUrl: `${rtmpUrl.replace('localhost', '127.0.0.1')}/bench?key=${key}`,
+    publishUrl: `rtmp://127.0.0.1:${ports?.[2]}/live/bench?token=${token}`,
     view(count) {
-      const socket = connect(port, '127.0.0.1');
+      const socket = connect(httpPort, '127.0.0.1');
       socket.write('GET /live/bench.flv HTTP/1.1\r\nHost: localhost\r\n\r\n');
       socket.on('data', (bytes) => count(bytes.length));
       return socket;
@@ -155,9 +142,8 @@ async function startNginx(): Promise<Contender> {
   });
   children.push(server);
   await sleep(500);
-  const version = execFileSync('dpkg-query', ['-W', '-f', '${Version}', 'libnginx-mod-rtmp'], {
-    encoding: 'utf8',
-  });
+  const status = execFileSync('dpkg', ['-s', 'libnginx-mod-rtmp'], { encoding: 'utf8' });
+  const version = /^Version: (.+)$/m.exec(status)?.[1] ?? 'unknown';
   return {
     name: 'nginx-rtmp rtmp play',
     version,
@@ -263,7 +249,7 @@ try {
   } else {
     for (const result of results) {
       process.stdout.write(
-        `${result.name.padEnd(22)} ${result.version.padEnd(12)} ${result.viewers} viewers  ${result.gigabytes.toFixed(2)} GB  ` +
+        `${result.name.padEnd(22)} ${result.version.padEnd(15)} ${result.viewers} viewers  ${result.gigabytes.toFixed(2)} GB  ` +
           `${result.cpuSecondsPerGigabyte.toFixed(3)} CPU s/GB  RSS ${result.rssMegabytes.toFixed(0)} MB\n`,
       );
     }

@@ -136,15 +136,18 @@ function ensureNode() {
 }
 
 function ensureNpmPackages() {
-  const lock = createHash('sha256')
-    .update(readFileSync(join(root, 'package-lock.json')))
-    .digest('hex');
+  const lockHash = () =>
+    createHash('sha256')
+      .update(readFileSync(join(root, 'package-lock.json')))
+      .digest('hex');
   const stampPath = join(root, 'node_modules', '.starling-lock');
-  if (existsSync(stampPath) && readFileSync(stampPath, 'utf8') === lock) return;
+  if (existsSync(stampPath) && readFileSync(stampPath, 'utf8') === lockHash()) return;
   say('installing the npm packages (the lock file is new or has changed)');
-  runOrFail('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], 'npm ci');
+  // Not `npm ci`: it refuses a lock file that lacks the optional binaries of other platforms, and a
+  // registry need not hold those of all.
+  runOrFail('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error'], 'npm install');
   mkdirSync(dirname(stampPath), { recursive: true });
-  writeFileSync(stampPath, lock);
+  writeFileSync(stampPath, lockHash());
 }
 
 function ensurePrograms(purpose) {

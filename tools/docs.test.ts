@@ -2,6 +2,8 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { backendErrorCatalogue } from '@starling/backend/error';
+import { problemCatalogue } from '@starling/coordinator/problem';
 import { mediaErrorCatalogue } from '@starling/media/error';
 import { describe, expect, it } from 'vitest';
 
@@ -32,10 +34,19 @@ describe('the documents', () => {
     expect(named.filter((path) => !existsSync(join(root, path)))).toEqual([]);
   });
 
-  it('docs/errors.md lists every coded error of the media package, and no other', () => {
+  it.each([
+    ['Media', Object.entries(mediaErrorCatalogue).map(([code, text]) => `\`${code}\` | ${text}`)],
+    ['Backend', Object.entries(backendErrorCatalogue).map(([code, text]) => `\`${code}\` | ${text}`)],
+    [
+      'API',
+      Object.entries(problemCatalogue).map(([code, [status, title]]) => `\`${code}\` | ${status} | ${title}`),
+    ],
+  ])('docs/errors.md, %s: lists every coded error, and no other', (section, expected) => {
     const text = readFileSync(join(root, 'docs/errors.md'), 'utf8');
-    const media = text.slice(text.indexOf('## Media'), text.indexOf('\n## ', text.indexOf('## Media') + 1));
-    const listed = [...media.matchAll(/^\| `([A-Z0-9_]+)` \| (.+) \|$/gm)].map((match) => [match[1], match[2]]);
-    expect(Object.fromEntries(listed)).toEqual(mediaErrorCatalogue);
+    const [, body = ''] = text.split(`\n## ${section}\n`);
+    const rows = [...(body.split('\n## ')[0] ?? '').matchAll(/^\| (`[A-Z0-9_]+` .+) \|$/gm)].map(
+      (match) => match[1],
+    );
+    expect(rows).toEqual(expected);
   });
 });

@@ -9,6 +9,8 @@ import { addMediaCommands } from './commands/media.ts';
 import { addStreamCommands } from './commands/stream.ts';
 import { type CommandContext, CommandError, type Io } from './io.ts';
 import { examples } from './output.ts';
+import { StartError } from './process.ts';
+import type { Role } from './role.ts';
 import { notRunning } from './running.ts';
 
 const DEFAULT_HTTP_PORT = 8080;
@@ -40,6 +42,13 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
       writeErr: (text) => io.stderr.write(text),
     });
   addUpCommand(program, context);
+  addRoleCommand(program, 'frontend', 'Serve channels to viewers; backends push them here.');
+  addRoleCommand(
+    program,
+    'backend',
+    'Make channels from files and encoders, and push them to the frontends.',
+  );
+  addRoleCommand(program, 'coordinator', 'Keep the API, the database and the site.');
   addMediaCommands(program, context);
   addChannelCommands(program, context);
   addStreamCommands(program, context);
@@ -58,7 +67,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
       io.stderr.write(`${notRunning(context.dataDir()).message}\n`);
       return 1;
     }
-    if (error instanceof CommandError || error instanceof ApiError) {
+    if (error instanceof CommandError || error instanceof StartError || error instanceof ApiError) {
       io.stderr.write(`${error.message}\n`);
       return 1;
     }
@@ -76,17 +85,25 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
     .addHelpText('after', examples('starling up', 'starling up --data /srv/starling --http 80'))
     .action(async (options: { http: number; rtmp: number; host?: string }) => {
       // Loaded here, because the other commands do not need the servers.
-      const { runUp, StartError } = await import('./up.ts');
-      try {
-        await runUp({
-          dataDir: dataDir(),
-          httpPort: options.http,
-          rtmpPort: options.rtmp,
-          host: options.host,
-        });
-      } catch (error) {
-        throw error instanceof StartError ? new CommandError(error.message, { cause: error }) : error;
-      }
+      const { runUp } = await import('./up.ts');
+      await runUp({
+        dataDir: dataDir(),
+        httpPort: options.http,
+        rtmpPort: options.rtmp,
+        host: options.host,
+      });
+    });
+}
+
+function addRoleCommand(program: Command, role: Role, description: string): void {
+  program
+    .command(role)
+    .description(description)
+    .requiredOption('--config <file>', `configuration file with a section "${role}"`)
+    .addHelpText('after', examples(`starling ${role} --config starling.yaml`))
+    .action(async ({ config }: { config: string }) => {
+      const { runRole } = await import('./role.ts');
+      await runRole(role, config);
     });
 }
 

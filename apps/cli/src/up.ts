@@ -4,12 +4,9 @@
  */
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { join, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { DataFolderError } from '@starling/coordinator/data-folder-lock';
 import { DatabaseUnavailable } from '@starling/coordinator/database';
@@ -17,10 +14,17 @@ import { startCoordinator } from '@starling/coordinator/main';
 import { startFrontend } from '@starling/frontend/main';
 import { CoordinatorClient } from '@starling/model/client';
 import { TEST_CARD_SOURCE } from '@starling/model/entities';
-import { hardenHttpServer } from '@starling/net/http-server';
-import { type Logger, pino } from 'pino';
-import pinoPretty from 'pino-pretty';
-import { collectDefaultMetrics, Registry } from 'prom-client';
+import { listenHttp } from '@starling/net/http-server';
+import type { Logger } from 'pino';
+import {
+  answerHealth,
+  asStartError,
+  findSite,
+  openLog,
+  openRegistry,
+  runUntilStopped,
+  StartError,
+} from './process.ts';
 
 export interface UpOptions {
   readonly dataDir: string;
@@ -30,11 +34,6 @@ export interface UpOptions {
   readonly host: string | undefined;
 }
 
-/** A reason not to start, in one sentence that says what to do. */
-export class StartError extends Error {}
-
-/** From the signal to the end; a supervisor waits about ten seconds before it kills. */
-const STOP_DEADLINE_MS = 4500;
 const DEMO_CHANNEL = 'demo';
 
 /**
@@ -48,26 +47,11 @@ export async function runUp(options: UpOptions): Promise<void> {
   requireFfmpeg();
 
   const network = await startNetwork({ ...options, dataDir }, logger);
-  const stopped = new Promise<void>((resolveStop) => {
-    const stop = (signal: NodeJS.Signals) => {
-      process.off('SIGINT', stop).off('SIGTERM', stop);
-      logger.info({ signal }, 'stopping');
-      setTimeout(() => {
-        logger.error('a part did not stop in time; ending anyway');
-        process.exit(1);
-      }, STOP_DEADLINE_MS).unref();
-      network.close().then(resolveStop, (error: unknown) => {
-        logger.error({ err: error }, 'stopping failed');
-        process.exit(1);
-      });
-    };
-    process.on('SIGINT', stop).on('SIGTERM', stop);
-  });
   network.prepareDemo().then(
     () => process.stdout.write(network.welcome()),
     (error: unknown) => logger.error({ err: error }, 'the demo channel could not be made'),
   );
-  await stopped;
+  await runUntilStopped(() => network.close(), logger);
 }
 
 interface Network {
@@ -79,9 +63,7 @@ interface Network {
 
 async function startNetwork(options: UpOptions, logger: Logger): Promise<Network> {
   const { dataDir, host } = options;
-  const registry = new Registry();
-  // The default looks at the event loop a hundred times a second, which costs more than an idle channel.
-  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 200 });
+  const registry = openRegistry();
   const operatorToken = keepOperatorToken(dataDir);
   const nodeToken = randomBytes(32).toString('base64url');
   const publishToken = randomBytes(32).toString('base64url');
@@ -96,27 +78,13 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     let handleRest: (request: IncomingMessage, response: ServerResponse) => void = (_request, response) => {
       response.writeHead(503, { 'Content-Type': 'text/plain', 'Retry-After': '1' }).end('Starting.\n');
     };
-    const http = await listenHttp(options, logger, (request, response) => {
-      switch ((request.url ?? '').split('?', 1)[0]) {
-        case '/healthz':
-          return answer(response, 200, 'alive\n');
-        case '/readyz':
-          return isReady() ? answer(response, 200, 'ready\n') : answer(response, 503, 'starting\n');
-        case '/metrics':
-          registry.metrics().then(
-            (text) => answer(response, 200, text, registry.contentType),
-            () => answer(response, 500, 'the metrics could not be collected\n'),
-          );
-          return;
-        default:
-          if (!handleLive(request, response)) handleRest(request, response);
-      }
+    const http = await listenHttp({ host, port: options.httpPort }, logger, (request, response) => {
+      if (answerHealth(request, response, { isReady: () => isReady(), registry })) return;
+      if (!handleLive(request, response)) handleRest(request, response);
+    }).catch((error: unknown) => {
+      throw asStartError(error, options.httpPort, '--http PORT');
     });
-    closers.push(async () => {
-      http.close();
-      http.closeAllConnections();
-    });
-    const httpPort = (http.address() as AddressInfo).port;
+    closers.push(() => http.close());
 
     const coordinator = await startCoordinator({
       dataDir,
@@ -150,7 +118,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       logger: logger.child({ role: 'backend' }),
       registry,
     }).catch((error: unknown) => {
-      throw asStartError(error, '--rtmp', options.rtmpPort);
+      throw asStartError(error, options.rtmpPort, '--rtmp PORT');
     });
     closers.push(() => backend.close());
 
@@ -163,7 +131,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     const upPath = join(dataDir, 'up.json');
     const addresses = {
       pid: process.pid,
-      apiUrl: `http://127.0.0.1:${httpPort}`,
+      apiUrl: `http://127.0.0.1:${http.port}`,
       rtmpUrl: `rtmp://localhost:${backend.rtmpPort}/live`,
       startedAt: new Date().toISOString(),
     };
@@ -176,7 +144,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
         isDemoDone = true;
         while (!isReady()) await new Promise((wake) => setTimeout(wake, 50));
       },
-      welcome: () => welcomeText(httpPort, backend.rtmpPort, dataDir),
+      welcome: () => welcomeText(http.port, backend.rtmpPort, dataDir),
       close,
     };
   } catch (error) {
@@ -201,43 +169,6 @@ async function makeDemo(client: CoordinatorClient, dataDir: string, logger: Logg
     await client.channels.create({ name: DEMO_CHANNEL, title: 'Demo', loop: [asset.id] });
   }
   writeFileSync(donePath, '');
-}
-
-function listenHttp(
-  options: UpOptions,
-  logger: Logger,
-  handle: (request: IncomingMessage, response: ServerResponse) => void,
-): Promise<Server> {
-  const server = createServer({ connectionsCheckingInterval: 5000 }, handle);
-  hardenHttpServer(server, logger);
-  server.listen(options.httpPort, options.host);
-  return once(server, 'listening').then(
-    () => server,
-    (error: unknown) => {
-      throw asStartError(error, '--http', options.httpPort);
-    },
-  );
-}
-
-function answer(
-  response: ServerResponse,
-  status: number,
-  text: string,
-  type = 'text/plain; charset=utf-8',
-): void {
-  response.writeHead(status, { 'Content-Type': type, 'Cache-Control': 'no-store' });
-  response.end(text);
-}
-
-function asStartError(error: unknown, flag: string, port: number): unknown {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined;
-  if (code === 'EADDRINUSE') {
-    return new StartError(`Port ${port} is in use by another program. Choose another one with ${flag} PORT.`);
-  }
-  if (code === 'EACCES') {
-    return new StartError(`This account may not open port ${port}. Choose one above 1023 with ${flag} PORT.`);
-  }
-  return error;
 }
 
 function prepareDataDir(dataDir: string): void {
@@ -275,24 +206,6 @@ function keepOperatorToken(dataDir: string): string {
   const token = randomBytes(32).toString('base64url');
   writeFileSync(path, `${token}\n`, { mode: 0o600 });
   return token;
-}
-
-/** The built site, beside the program in a checkout. */
-function findSite(): string | undefined {
-  const here = dirname(fileURLToPath(import.meta.url));
-  const site = join(here, '..', 'apps', 'web', 'dist');
-  return existsSync(site) ? site : undefined;
-}
-
-/** Lines for people on a terminal, JSON for machines; on standard error, as standard output carries the results. */
-function openLog(): Logger {
-  const level = process.env.STARLING_LOG_LEVEL ?? 'info';
-  const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
-  if (!process.stderr.isTTY) return pino(options, pino.destination({ fd: 2, sync: true }));
-  return pino(
-    options,
-    pinoPretty({ destination: 2, sync: true, translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' }),
-  );
 }
 
 function welcomeText(httpPort: number, rtmpPort: number, dataDir: string): string {

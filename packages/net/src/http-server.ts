@@ -1,12 +1,45 @@
-/** Deadlines and bounds of an HTTP server that faces the world. */
-import type { Server } from 'node:http';
+/** An HTTP server that faces the world: deadlines, bounds, the log. */
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import type { Logger } from 'pino';
+
+export interface HttpListener {
+  readonly port: number;
+  readonly server: Server;
+  /** Stops listening and cuts off what is open. */
+  close(): Promise<void>;
+}
+
+/**
+ * Opens a port for HTTP.
+ * @param address all addresses when `host` is undefined; a free port when `port` is 0
+ * @throws the system's error, for instance EADDRINUSE
+ */
+export async function listenHttp(
+  address: { readonly host: string | undefined; readonly port: number },
+  logger: Logger,
+  handle: (request: IncomingMessage, response: ServerResponse) => void,
+): Promise<HttpListener> {
+  const server = createServer({ connectionsCheckingInterval: 5000 }, handle);
+  harden(server, logger);
+  server.listen(address.port, address.host);
+  await once(server, 'listening');
+  return {
+    port: (server.address() as AddressInfo).port,
+    server,
+    async close() {
+      server.close();
+      server.closeAllConnections();
+    },
+  };
+}
 
 /**
  * Bounds what a stranger can hold open: connections in all, the time to send a request, the time a
  * response may stand still. A response with a deadline of its own sets its socket's timeout to 0.
  */
-export function hardenHttpServer(server: Server, logger: Logger): void {
+function harden(server: Server, logger: Logger): void {
   server.maxConnections = 10_000;
   server.headersTimeout = 10_000;
   server.requestTimeout = 30_000;

@@ -78,7 +78,7 @@ describe('assets', () => {
 });
 
 describe('channels', () => {
-  it('starts the timeline at the whole second, and takes assets by id or name', async () => {
+  it('starts the timeline at a whole second half a minute ago, and takes assets by id or name', async () => {
     const one = await addReadyAsset(lab, 'loop-one', 10);
     const two = await addReadyAsset(lab, 'loop-two', 20);
     lab.nowMs = Date.UTC(2026, 10, 22, 12, 30, 15, 987);
@@ -91,7 +91,7 @@ describe('channels', () => {
       name: 'mix',
       title: 'The Mix',
       kind: 'playout',
-      epochUnixMs: Date.UTC(2026, 10, 22, 12, 30, 15),
+      epochUnixMs: Date.UTC(2026, 10, 22, 12, 29, 45),
       createdAt: '2026-11-22T12:30:15.987Z',
       runs: [
         { startTicks: 0, firstMediaSequenceNumber: 0, firstDiscontinuitySequence: 0, loop: [two, one, two] },

@@ -49,14 +49,14 @@ it('gives the programme of the next 24 hours as XMLTV', async () => {
   expect(lines).toContain(
     '  <channel id="films"><display-name>The &#34;Film&#34;, channel</display-name></channel>',
   );
-  // 25 minutes into the 30 minutes of the loop: the news are on.
+  // Twenty-five minutes and a half into the 30 minutes of the loop: the news are on.
   const films = lines.filter((line) => line.includes('<programme') && line.includes('channel="films"'));
   expect(films.slice(0, 2)).toEqual([
-    '  <programme start="20261122182000 +0000" stop="20261122183000 +0000" channel="films"><title>News</title></programme>',
-    '  <programme start="20261122183000 +0000" stop="20261122185000 +0000" channel="films"><title>Tom &#38; &#34;Jerry&#34; &#60;1&#62;</title></programme>',
+    '  <programme start="20261122181930 +0000" stop="20261122182930 +0000" channel="films"><title>News</title></programme>',
+    '  <programme start="20261122182930 +0000" stop="20261122184930 +0000" channel="films"><title>Tom &#38; &#34;Jerry&#34; &#60;1&#62;</title></programme>',
   ]);
-  // Until the loop's item that is on 24 hours later: 18:20 to 18:30 of the next day.
-  expect(films.at(-1)).toContain('start="20261123182000 +0000" stop="20261123183000 +0000"');
+  // Until the loop's item that is on 24 hours later: 18:19:30 to 18:29:30 of the next day.
+  expect(films.at(-1)).toContain('start="20261123181930 +0000" stop="20261123182930 +0000"');
   expect(films).toHaveLength(2 * 48 + 1);
 });
 

@@ -3,6 +3,8 @@
  * This file is the composition root; docs/tour/rtmp-to-hls.md walks the path of the data.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { IngestGrid } from '@starling/media/ingest-grid';
+import type { RtmpPeer } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { defaultFlvLimits, FlvFanOut, type FlvLimits } from './flv-fan-out.ts';
@@ -46,6 +48,8 @@ const MAX_CHANNELS = 1000;
 
 interface Channel {
   readonly stream: Stream;
+  readonly grid: IngestGrid;
+  encoder: RtmpPeer | undefined;
   readonly hls: HlsRoutes;
   readonly flv: FlvFanOut;
 }
@@ -77,8 +81,13 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
       const counter = metrics.bytesSent.labels(name, protocol);
       return (sizeBytes: number) => counter.inc(sizeBytes);
     };
-    const channel = {
+    const channel: Channel = {
       stream,
+      encoder: undefined,
+      grid: new IngestGrid({
+        epochUnixMs: Math.floor(Date.now() / 1000) * 1000,
+        programmeId: `live-${name}`,
+      }),
       hls: new HlsRoutes(stream, bytesSent('hls')),
       flv: new FlvFanOut(
         stream,
@@ -99,11 +108,8 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     port: config.rtmpPort,
     publishToken: config.publishToken,
     logger,
-    openStream: (name) => {
-      const known = channels.get(name);
-      if (known !== undefined) return known.stream;
-      return channels.size < MAX_CHANNELS ? openChannel(name).stream : undefined;
-    },
+    openChannel: (name) =>
+      channels.get(name) ?? (channels.size < MAX_CHANNELS ? openChannel(name) : undefined),
   });
 
   const sweep = setInterval(() => {

@@ -1,10 +1,13 @@
 /**
- * Takes pushes from backends: a publish to `/live/<channel>` with the frontend's token. Encoders
- * publish to a backend, never here.
+ * Takes pushes: a publish to `/live/<channel>` with the frontend's token. In a network they come
+ * from backends, with cues. A frontend that stands alone may be given an encoder's stream as well;
+ * it has none, so the frontend itself puts it on a timeline and writes them.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
+import type { StreamEvent } from '@starling/media/access-unit';
 import { FlvDemuxer } from '@starling/media/flv/demux';
-import { RtmpServer } from '@starling/net/rtmp-server';
+import type { IngestGrid } from '@starling/media/ingest-grid';
+import { type RtmpPeer, RtmpServer } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
 import type { Stream } from './stream.ts';
 
@@ -14,8 +17,15 @@ export interface RtmpListenerOptions {
   readonly port: number;
   readonly publishToken: string;
   readonly logger: Logger;
-  /** The stream of a channel; undefined when there are too many. */
-  openStream(channel: string): Stream | undefined;
+  /** The channel to push to; undefined when there are too many. */
+  openChannel(channel: string): PushTarget | undefined;
+}
+
+export interface PushTarget {
+  readonly stream: Stream;
+  /** For an encoder that sends no cues; there can be one at a time. */
+  readonly grid: IngestGrid;
+  encoder: RtmpPeer | undefined;
 }
 
 const digest = (text: string) => createHash('sha256').update(text).digest();
@@ -39,27 +49,41 @@ export function listenForPublishers(options: RtmpListenerOptions): Promise<RtmpS
             description: 'This port takes pushes from backends only. Encoders publish to a backend.',
           };
         }
-        const stream = options.openStream(streamName);
-        if (stream === undefined) {
+        const target = options.openChannel(streamName);
+        if (target === undefined) {
           return {
             code: 'NetStream.Publish.BadName',
             description: 'This frontend has all the channels it can take.',
           };
         }
-        logger.info({ channel: streamName, address: peer.address }, 'a backend pushes the channel');
+        logger.info({ channel: streamName, address: peer.address }, 'channel is being pushed');
         const demuxer = new FlvDemuxer();
-        const publisher = stream.addPublisher();
+        const publisher = target.stream.addPublisher();
+        let isBackend = false;
+        const pass = (events: readonly StreamEvent[]) => {
+          const nowMs = performance.now();
+          for (const event of events) publisher.event(event, nowMs);
+        };
         return {
           message(message) {
-            const nowMs = performance.now();
-            for (const event of demuxer.push(message)) publisher.event(event, nowMs);
+            for (const event of demuxer.push(message)) {
+              if (event.type === 'timeline') isBackend = true; // a backend says it first of all
+              if (isBackend) {
+                pass([event]);
+                continue;
+              }
+              target.encoder ??= peer;
+              if (target.encoder !== peer) return peer.disconnect('another encoder publishes this channel');
+              pass(target.grid.push(event, Date.now()));
+            }
           },
           end() {
+            if (target.encoder === peer) {
+              target.encoder = undefined;
+              pass(target.grid.endOfPublisher());
+            }
             publisher.end();
-            logger.info(
-              { channel: streamName, address: peer.address },
-              'a backend stopped pushing the channel',
-            );
+            logger.info({ channel: streamName, address: peer.address }, 'channel is no longer being pushed');
           },
         };
       },

@@ -1,0 +1,106 @@
+/** What every long-running command of ours does as a process: log, health, start errors, a clean end. */
+import { existsSync } from 'node:fs';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Logger, pino } from 'pino';
+import pinoPretty from 'pino-pretty';
+import { collectDefaultMetrics, Registry } from 'prom-client';
+
+/** A reason not to start, in one sentence that says what to do. */
+export class StartError extends Error {}
+
+/** From the signal to the end; a supervisor waits about ten seconds before it kills. */
+const STOP_DEADLINE_MS = 4500;
+
+/** Waits for SIGINT or SIGTERM, then closes; a part that does not stop in time does not hold up the end. */
+export function runUntilStopped(close: () => Promise<void>, logger: Logger): Promise<void> {
+  return new Promise((resolve) => {
+    const stop = (signal: NodeJS.Signals) => {
+      process.off('SIGINT', stop).off('SIGTERM', stop);
+      logger.info({ signal }, 'stopping');
+      setTimeout(() => {
+        logger.error('a part did not stop in time; ending anyway');
+        process.exit(1);
+      }, STOP_DEADLINE_MS).unref();
+      close().then(resolve, (error: unknown) => {
+        logger.error({ err: error }, 'stopping failed');
+        process.exit(1);
+      });
+    };
+    process.on('SIGINT', stop).on('SIGTERM', stop);
+  });
+}
+
+/**
+ * Answers `/healthz` (the process is alive), `/readyz` (it can serve) and `/metrics` (Prometheus).
+ * @returns false when the request is for something else
+ */
+export function answerHealth(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { isReady, registry }: { isReady: () => boolean; registry: Registry },
+): boolean {
+  const answer = (status: number, text: string, type = 'text/plain; charset=utf-8') => {
+    response.writeHead(status, { 'Content-Type': type, 'Cache-Control': 'no-store' });
+    response.end(text);
+  };
+  switch ((request.url ?? '').split('?', 1)[0]) {
+    case '/healthz':
+      answer(200, 'alive\n');
+      return true;
+    case '/readyz':
+      if (isReady()) answer(200, 'ready\n');
+      else answer(503, 'starting\n');
+      return true;
+    case '/metrics':
+      registry.metrics().then(
+        (text) => answer(200, text, registry.contentType),
+        () => answer(500, 'the metrics could not be collected\n'),
+      );
+      return true;
+    default:
+      return false;
+  }
+}
+
+export function openRegistry(): Registry {
+  const registry = new Registry();
+  // The default looks at the event loop a hundred times a second, which costs more than an idle channel.
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 200 });
+  return registry;
+}
+
+/**
+ * A port that cannot be opened, as a sentence.
+ * @param remedy what chooses another port, for instance `--http PORT`
+ * @returns a {@link StartError}, or the error itself where it is of another kind
+ */
+export function asStartError(error: unknown, port: number, remedy: string): unknown {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  if (code === 'EADDRINUSE') {
+    return new StartError(`Port ${port} is in use by another program. Choose another one with ${remedy}.`);
+  }
+  if (code === 'EACCES') {
+    return new StartError(`This account may not open port ${port}. Choose one above 1023 with ${remedy}.`);
+  }
+  return error;
+}
+
+/** The built site, beside the program in a checkout. */
+export function findSite(): string | undefined {
+  const here = dirname(fileURLToPath(import.meta.url));
+  const site = join(here, '..', 'apps', 'web', 'dist');
+  return existsSync(site) ? site : undefined;
+}
+
+/** Lines for people on a terminal, JSON for machines; on standard error, as standard output carries the results. */
+export function openLog(): Logger {
+  const level = process.env.STARLING_LOG_LEVEL ?? 'info';
+  const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
+  if (!process.stderr.isTTY) return pino(options, pino.destination({ fd: 2, sync: true }));
+  return pino(
+    options,
+    pinoPretty({ destination: 2, sync: true, translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' }),
+  );
+}
