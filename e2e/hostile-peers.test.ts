@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import { ffmpegComplaints, type Network, startNetwork, until } from './network.ts';
+import { ffmpegComplaints, type Network, startNetwork } from './network.ts';
 
 const HOSTILE_SECONDS = process.env.STARLING_SOAK === undefined ? 20 : 60;
 let network: Network;
@@ -89,11 +89,6 @@ describe('hostile peers', () => {
     expect(linesSaying('RTMP_MESSAGE_TOO_LONG')).toBe(garbage);
     expect(linesSaying('RTMP_CHUNK_SIZE')).toBe(garbage);
     expect(linesSaying('not a request')).toBe(garbage);
-    await until('the slow viewers to be cut off', 30_000, async () => {
-      const metrics = await (await fetch(`${network.site}/metrics`)).text();
-      const evicted = /starling_frontend_evicted_viewers_total\{channel="demo"\} (\d+)/.exec(metrics)?.[1];
-      return Number(evicted) >= 50 ? true : undefined;
-    });
   });
 });
 

@@ -89,13 +89,13 @@ describe('starling up', () => {
     mkdirSync(dataDir);
     const first = await startNetwork({ dataDir, mediaFrom });
     expect((await starling(dataDir, ['stream', 'add', 'kept'])).exitCode).toBe(0);
-    const before = (await starling(dataDir, ['channel', 'ls', '--json'])).stdout;
+    const before = await channelsKept(dataDir);
     const numberBefore = await newestSegment(first.site);
     first.process.kill('SIGKILL');
     await once(first.process, 'exit');
     const second = await startNetwork({ dataDir });
     try {
-      expect((await starling(dataDir, ['channel', 'ls', '--json'])).stdout).toBe(before);
+      expect(await channelsKept(dataDir)).toEqual(before);
       expect((await starling(dataDir, ['stream', 'ls'])).stdout).toContain('kept');
       expect(await newestSegment(second.site)).toBeGreaterThan(numberBefore);
       expect(await ffmpegComplaints(`${second.site}/live/demo/index.m3u8`, 4)).toBe('');
@@ -176,7 +176,7 @@ describe('starling media import', () => {
       ]);
       const failed = await starling(dataDir, ['media', 'import', source]);
       expect(failed.exitCode).toBe(1);
-      expect(failed.stderr).toMatch(/disk is full|cannot be written/);
+      expect(failed.stderr).toMatch(/disk of .* is full|cannot be written/);
       expect(readdirSync(media).filter((entry) => entry.startsWith('tmp-'))).toEqual([]);
       expect((await fetch(`${network.site}/readyz`)).status).toBe(200);
     } finally {
@@ -195,6 +195,14 @@ function spawnMount(path: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** The channels without what changes by the minute: the programme now and next. */
+async function channelsKept(dataDir: string): Promise<unknown[]> {
+  const { items } = JSON.parse((await starling(dataDir, ['channel', 'ls', '--json'])).stdout) as {
+    items: Record<string, unknown>[];
+  };
+  return items.map((channel) => ({ ...channel, now: undefined, next: undefined, isOnAir: undefined }));
 }
 
 async function newestSegment(site: string): Promise<number> {

@@ -147,6 +147,7 @@ export class Stream {
     }
     this.#lastCue = cue;
     this.#emit({ type: 'cue', cue });
+    this.#window.hearCue(cue);
   }
 
   /** Takes over the tracks of the publisher whose unit comes next, where they are new. */

@@ -132,6 +132,8 @@ describe('the live window', () => {
     expect(window.isPlayable).toBe(false);
     window.add(segmentEvent(0, { targetDurationMs: 0 }));
     expect([window.isPlayable, window.targetDurationMs]).toEqual([false, 0]);
+    window.hearCue(segmentEvent(1, { targetDurationMs: 4000 }).segment.cue);
+    expect([window.isPlayable, window.targetDurationMs]).toEqual([true, 4000]);
     window.add(segmentEvent(1, { targetDurationMs: 4000 }));
     expect([window.isPlayable, window.targetDurationMs]).toEqual([true, 4000]);
     expect(listed(window)).toEqual([0, 1]);

@@ -51,6 +51,14 @@ export class LiveWindow {
     else this.#addSegment(event.segment);
   }
 
+  /**
+   * Hears the cue that follows the newest segment: the first that knows the target duration, where
+   * an encoder's first segment had to show it. The playlist need not wait for that segment's parts.
+   */
+  hearCue(cue: Cue): void {
+    this.#targetDurationMs ||= cue.targetDurationMs;
+  }
+
   /** The segments in the playlist, oldest first. */
   get segments(): readonly Segment[] {
     return this.#listed.map(({ segment }) => segment);
