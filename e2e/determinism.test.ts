@@ -67,8 +67,8 @@ beforeAll(async () => {
     (await client.assets.get(asset.id)).state === 'ready' ? true : undefined,
   );
   await client.channels.create({ name: 'twin', loop: [asset.id] });
-  for (const { frontend } of frontends) {
-    await until('a playable window', 20_000, () => (frontend.isPlayable('twin') ? true : undefined));
+  for (const { site } of frontends) {
+    await until('four segments', 20_000, async () => ((await entries(site)).size >= 4 ? true : undefined));
   }
 });
 
