@@ -83,7 +83,7 @@ describe('hostile peers', () => {
     );
     expect(complaints).toEqual(['', '']);
 
-    // 150 slow readers may hold 3 s of a 4 Mb/s stream each at most, and that shared; the rest is sockets.
+    // 100 slow readers may hold 3 s of a 4 Mb/s stream each at most, and that shared; the rest is sockets.
     expect(residentMegabytes() - before).toBeLessThan(150);
     expect(linesSaying('RTMP_BAD_VERSION')).toBe(garbage);
     expect(linesSaying('RTMP_MESSAGE_TOO_LONG')).toBe(garbage);
