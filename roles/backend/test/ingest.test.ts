@@ -1,0 +1,111 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { connect, type Socket } from 'node:net';
+import { RtmpClientSession } from '@starling/media/rtmp/session';
+import { pino } from 'pino';
+import { afterEach, describe, expect, it } from 'vitest';
+import { WallClock } from '../src/clock.ts';
+import { Ingest } from '../src/ingest.ts';
+
+const sockets: Socket[] = [];
+let ingest: Ingest | undefined;
+afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.destroy();
+  await ingest?.close();
+});
+
+const sha256 = (text: string) => createHash('sha256').update(text).digest('hex');
+const cam = { name: 'cam', keySha256: sha256('sk_cam'), epochUnixMs: 1_700_000_000_000 };
+const stage = { name: 'stage', keySha256: sha256('sk_stage'), epochUnixMs: 1_700_000_000_000 };
+
+async function openIngest() {
+  const changes: string[] = [];
+  ingest = await Ingest.listen({
+    host: '127.0.0.1',
+    port: 0,
+    clock: new WallClock(),
+    logger: pino({ level: 'silent' }),
+    onEvents: () => {},
+    onPublishChange: (stream, isPublishing) => changes.push(`${stream} ${isPublishing ? 'on' : 'off'}`),
+  });
+  ingest.setStreams([cam, stage]);
+  return { ingest, changes };
+}
+
+/** Publishes as an encoder does; resolves to `ready`, or to the status it was refused with. */
+function publish(port: number, app: string, streamName: string) {
+  const socket = connect(port, '127.0.0.1');
+  sockets.push(socket);
+  const session = new RtmpClientSession({
+    mode: 'publish',
+    tcUrl: `rtmp://127.0.0.1:${port}/${app}`,
+    app,
+    streamName,
+    handshakeRandomBytes: randomBytes(1528),
+    maxMessageBytes: 1 << 20,
+  });
+  const flush = () => {
+    const output = session.takeOutput();
+    if (output !== undefined && !socket.destroyed) socket.write(output);
+  };
+  const closed = new Promise<void>((resolve) => socket.on('close', () => resolve()));
+  const answer = new Promise<string>((resolve, reject) => {
+    socket.on('error', reject).on('connect', flush);
+    socket.on('data', (bytes) => {
+      for (const event of session.receive(bytes)) {
+        if (event.type === 'ready') resolve('ready');
+        if (event.type === 'rejected') resolve(event.code);
+      }
+      flush();
+    });
+  });
+  return { answer, closed };
+}
+
+describe('an encoder', () => {
+  it.each([
+    ['the key in the query', 'live', 'cam?key=sk_cam'],
+    ['the name in the server address, the key as stream key', 'live/cam', 'sk_cam'],
+    ['the key alone', 'live', 'sk_cam'],
+  ])('is taken with %s', async (_what, app, streamName) => {
+    const { ingest, changes } = await openIngest();
+    expect(await publish(ingest.port, app, streamName).answer).toBe('ready');
+    expect(ingest.publishingStreams).toEqual(['cam']);
+    expect(changes).toEqual(['cam on']);
+  });
+
+  it.each([
+    ['no key', 'live', 'cam'],
+    ['a wrong key', 'live', 'cam?key=sk_guess'],
+    ["another stream's key", 'live', 'cam?key=sk_stage'],
+    ['an unknown stream', 'live', 'nosuch?key=sk_cam'],
+    ['another application', 'other', 'cam?key=sk_cam'],
+    ['too deep an address', 'live/cam/extra', 'sk_cam'],
+  ])('is refused with %s, always with the same words', async (_what, app, streamName) => {
+    const { ingest, changes } = await openIngest();
+    expect(await publish(ingest.port, app, streamName).answer).toBe('NetStream.Publish.Unauthorized');
+    expect(changes).toEqual([]);
+  });
+
+  it('is refused while another publishes the stream', async () => {
+    const { ingest } = await openIngest();
+    expect(await publish(ingest.port, 'live', 'cam?key=sk_cam').answer).toBe('ready');
+    expect(await publish(ingest.port, 'live', 'cam?key=sk_cam').answer).toBe('NetStream.Publish.BadName');
+    expect(await publish(ingest.port, 'live', 'stage?key=sk_stage').answer).toBe('ready');
+  });
+
+  it('is cut off when its key is rotated or its stream removed; its key is worth nothing then', async () => {
+    const { ingest, changes } = await openIngest();
+    const [first, second] = [
+      publish(ingest.port, 'live', 'cam?key=sk_cam'),
+      publish(ingest.port, 'live', 'sk_stage'),
+    ];
+    expect([await first.answer, await second.answer]).toEqual(['ready', 'ready']);
+    ingest.setStreams([{ ...cam, keySha256: sha256('sk_new') }]);
+    await Promise.all([first.closed, second.closed]);
+    expect(changes.slice(2).sort()).toEqual(['cam off', 'stage off']);
+    expect(await publish(ingest.port, 'live', 'cam?key=sk_cam').answer).toBe(
+      'NetStream.Publish.Unauthorized',
+    );
+    expect(await publish(ingest.port, 'live', 'cam?key=sk_new').answer).toBe('ready');
+  });
+});

@@ -1,0 +1,169 @@
+import { once } from 'node:events';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import type { StreamEvent } from '@starling/media/access-unit';
+import { FlvDemuxer } from '@starling/media/flv/demux';
+import { RtmpServer } from '@starling/net/rtmp-server';
+import { pino } from 'pino';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { Channel } from '../src/channel.ts';
+import { FrontendLeg } from '../src/publisher.ts';
+
+const logger = pino({ level: 'silent' });
+const cleanUps: (() => void | Promise<void>)[] = [];
+afterEach(async () => {
+  for (const cleanUp of cleanUps.splice(0).reverse()) await cleanUp();
+});
+
+const audioTrack = {
+  kind: 'audio',
+  codec: 'aac',
+  config: Uint8Array.of(0x11, 0x90), // AAC-LC, 48 kHz, stereo
+  codecString: 'mp4a.40.2',
+  sampleRateHz: 48_000,
+  channelCount: 2,
+} as const;
+
+const opening: StreamEvent[] = [
+  { type: 'timeline', epochUnixMs: 1_700_000_000_000 },
+  { type: 'track', track: audioTrack },
+];
+
+/** A segment of 47 audio units: about a second. */
+function segment(mediaSequenceNumber: number, unitBytes = 300): StreamEvent[] {
+  const firstUnit = mediaSequenceNumber * 47;
+  const cue = {
+    mediaSequenceNumber,
+    discontinuitySequence: 0,
+    startTicks: firstUnit * 1920,
+    programDateTimeUnixMs: 1_700_000_000_000,
+    programmeId: 'p',
+    targetDurationMs: 2000,
+    isIndependent: true,
+  };
+  const units = Array.from({ length: 47 }, (_, index): StreamEvent => {
+    const dtsTicks = (firstUnit + index) * 1024;
+    const data = new Uint8Array(unitBytes).fill(index + 1);
+    return {
+      type: 'unit',
+      unit: { kind: 'audio', dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data },
+    };
+  });
+  return [{ type: 'cue', cue }, ...units];
+}
+
+const dts = (events: readonly StreamEvent[]) =>
+  events.flatMap((event) => (event.type === 'unit' ? [event.unit.dtsTicks] : []));
+
+/** A socket's bytes are Buffers, which `toEqual` does not take for the same as Uint8Arrays. */
+function withPlainBytes(event: StreamEvent): StreamEvent {
+  if (event.type !== 'unit') return event;
+  return { ...event, unit: { ...event.unit, data: new Uint8Array(event.unit.data) } };
+}
+
+/** A frontend that takes what is pushed; `received` grows. */
+async function openFrontend(port = 0) {
+  const received: StreamEvent[] = [];
+  const server = await RtmpServer.listen({
+    host: '127.0.0.1',
+    port,
+    logger,
+    handlers: {
+      onPublish: ({ query }) => {
+        if (query.get('token') !== 't') return { code: 'NetStream.Publish.Unauthorized', description: 'no' };
+        const demuxer = new FlvDemuxer();
+        return {
+          message: (message) => void received.push(...demuxer.push(message).map(withPlainBytes)),
+          end: () => {},
+        };
+      },
+    },
+  });
+  cleanUps.push(() => server.close());
+  return { port: server.port, received, close: () => server.close() };
+}
+
+function openLeg(channel: Channel, port: number): FrontendLeg {
+  const leg = new FrontendLeg(channel, { host: '127.0.0.1', port, publishToken: 't' }, logger);
+  cleanUps.push(() => leg.close());
+  return leg;
+}
+
+describe('the legs of a channel', () => {
+  it('bring a frontend that joins the backlog, then every event, exactly as they were pushed', async () => {
+    const channel = new Channel('test');
+    channel.push([...opening, ...segment(1), ...segment(2)]);
+    const frontend = await openFrontend();
+    openLeg(channel, frontend.port);
+    await vi.waitFor(() => expect(dts(frontend.received)).toHaveLength(94));
+    channel.push(segment(3));
+    await vi.waitFor(() => expect(dts(frontend.received)).toHaveLength(141));
+    expect(frontend.received).toEqual([...opening, ...segment(1), ...segment(2), ...segment(3)]);
+  });
+
+  it('keep a bounded backlog of whole segments', async () => {
+    const channel = new Channel('test');
+    channel.push([...opening, ...Array.from({ length: 30 }, (_, number) => segment(number)).flat()]);
+    const frontend = await openFrontend();
+    openLeg(channel, frontend.port);
+    await vi.waitFor(() => expect(dts(frontend.received)).toHaveLength(7 * 47));
+    expect(frontend.received).toEqual([
+      ...opening,
+      ...Array.from({ length: 7 }, (_, at) => segment(23 + at)).flat(),
+    ]);
+  });
+
+  it('do not delay one frontend by another that is dead, never answers, or stops reading', async () => {
+    const channel = new Channel('test');
+    const mute: Server = createServer((socket: Socket) => socket.pause().on('error', () => {})).listen(
+      0,
+      '127.0.0.1',
+    );
+    await once(mute, 'listening');
+    cleanUps.push(() => void mute.close());
+    const dead = createServer().listen(0, '127.0.0.1');
+    await once(dead, 'listening');
+    const deadPort = (dead.address() as AddressInfo).port;
+    dead.close();
+    const good = await openFrontend();
+    const legs = [(mute.address() as AddressInfo).port, deadPort, good.port].map((port) =>
+      openLeg(channel, port),
+    );
+    await vi.waitFor(() => expect(legs[2]?.isPushing).toBe(true));
+    channel.push(opening);
+    for (let number = 0; number < 20; number++) {
+      channel.push(segment(number, 20_000)); // a megabyte each
+      await vi.waitFor(() => expect(dts(good.received)).toHaveLength(47 * (number + 1)));
+    }
+    expect(legs.map((leg) => leg.isPushing)).toEqual([false, false, true]);
+  });
+
+  it('come back to a frontend that restarted, with whole segments', async () => {
+    const channel = new Channel('test');
+    const first = await openFrontend();
+    openLeg(channel, first.port);
+    channel.push([...opening, ...segment(1), ...segment(2).slice(0, 20)]);
+    await vi.waitFor(() => expect(dts(first.received)).toHaveLength(47 + 19));
+    await first.close();
+    channel.push(segment(2).slice(20));
+    const second = await openFrontend(first.port);
+    await vi.waitFor(() => expect(dts(second.received)).toHaveLength(94), { timeout: 5000 });
+    expect(second.received).toEqual([...opening, ...segment(1), ...segment(2)]);
+  });
+
+  it('announce to a joiner the tracks of the oldest segment that it gets, not the newest', async () => {
+    const channel = new Channel('test');
+    const mono = { ...audioTrack, config: Uint8Array.of(0x11, 0x88), channelCount: 1 };
+    const [cue, ...units] = segment(2);
+    if (cue?.type !== 'cue') throw new Error('a segment opens with its cue');
+    const changed: StreamEvent[] = [
+      { type: 'cue', cue: { ...cue.cue, discontinuitySequence: 1 } },
+      { type: 'track', track: mono },
+      ...units,
+    ];
+    channel.push([...opening, ...segment(1), ...changed]);
+    const frontend = await openFrontend();
+    openLeg(channel, frontend.port);
+    await vi.waitFor(() => expect(dts(frontend.received)).toHaveLength(94));
+    expect(frontend.received).toEqual([...opening, ...segment(1), ...changed]);
+  });
+});
