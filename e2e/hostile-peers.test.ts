@@ -91,7 +91,9 @@ describe('hostile peers', () => {
     expect(linesSaying('not a request')).toBe(garbage);
     await until('the slow viewers to be cut off', 30_000, async () => {
       const metrics = await (await fetch(`${network.site}/metrics`)).text();
-      const evicted = /starling_frontend_evicted_viewers_total\{channel="demo"\} (\d+)/.exec(metrics)?.[1];
+      const evicted = /starling_frontend_evicted_viewers_total\{channel="demo",protocol="flv"\} (\d+)/.exec(
+        metrics,
+      )?.[1];
       return Number(evicted) >= 50 ? true : undefined;
     });
   });

@@ -6,18 +6,19 @@ import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer, type IncomingMessage, type Server, ServerResponse } from 'node:http';
+import { type AddressInfo, Socket } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startBackend } from '@starling/backend/main';
 import { DataFolderError } from '@starling/coordinator/data-folder-lock';
 import { DatabaseUnavailable } from '@starling/coordinator/database';
 import { startCoordinator } from '@starling/coordinator/main';
-import { startFrontend } from '@starling/frontend/main';
+import { type Frontend, startFrontend } from '@starling/frontend/main';
 import { CoordinatorClient } from '@starling/model/client';
 import { TEST_CARD_SOURCE } from '@starling/model/entities';
 import { hardenHttpServer } from '@starling/net/http-server';
+import { isWebSocketRequest, refuseUpgrade } from '@starling/net/websocket';
 import { type Logger, pino } from 'pino';
 import pinoPretty from 'pino-pretty';
 import { collectDefaultMetrics, Registry } from 'prom-client';
@@ -92,11 +93,11 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
 
   try {
     let isReady = () => false;
-    let handleLive: (request: IncomingMessage, response: ServerResponse) => boolean = () => false;
+    let handleLive: Frontend['handleRequest'] = () => false;
     let handleRest: (request: IncomingMessage, response: ServerResponse) => void = (_request, response) => {
       response.writeHead(503, { 'Content-Type': 'text/plain', 'Retry-After': '1' }).end('Starting.\n');
     };
-    const http = await listenHttp(options, logger, (request, response) => {
+    const handle = (request: IncomingMessage, response: ServerResponse) => {
       switch ((request.url ?? '').split('?', 1)[0]) {
         case '/healthz':
           return answer(response, 200, 'alive\n');
@@ -111,6 +112,14 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
         default:
           if (!handleLive(request, response)) handleRest(request, response);
       }
+    };
+    let handleLiveUpgrade: Frontend['handleUpgrade'] = () => false;
+    const http = await listenHttp(options, logger, handle);
+    http.on('upgrade', (request, socket, head) => {
+      if (!(socket instanceof Socket)) return void socket.destroy();
+      socket.on('error', () => socket.destroy());
+      if (!isWebSocketRequest(request)) return answerWithoutUpgrade(request, socket, handle);
+      if (!handleLiveUpgrade(request, socket, head)) refuseUpgrade(socket, '404 Not Found');
     });
     closers.push(async () => {
       http.close();
@@ -146,6 +155,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       coordinator: { baseUrl: coordinatorUrl, token: nodeToken },
       rtmpHost: host,
       rtmpPort: options.rtmpPort,
+      onPlay: frontend.onPlay, // publish and play on one address
       frontends: [{ host: '127.0.0.1', port: frontend.rtmpPort, publishToken }],
       logger: logger.child({ role: 'backend' }),
       registry,
@@ -155,6 +165,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     closers.push(() => backend.close());
 
     handleLive = (request, response) => frontend.handleRequest(request, response);
+    handleLiveUpgrade = (request, socket, head) => frontend.handleUpgrade(request, socket, head);
     handleRest = (request, response) => coordinator.handleRequest(request, response);
     const client = new CoordinatorClient({ baseUrl: coordinatorUrl, token: operatorToken });
     let isDemoDone = false;
@@ -217,6 +228,19 @@ function listenHttp(
       throw asStartError(error, '--http', options.httpPort);
     },
   );
+}
+
+/** A client that offers another protocol (curl --http2 does) gets the ordinary answer: an offer binds nobody (RFC 9110, 7.8). */
+function answerWithoutUpgrade(
+  request: IncomingMessage,
+  socket: Socket,
+  handle: (request: IncomingMessage, response: ServerResponse) => void,
+): void {
+  const response = new ServerResponse(request);
+  response.shouldKeepAlive = false;
+  response.assignSocket(socket);
+  response.on('finish', () => socket.end());
+  handle(request, response);
 }
 
 function answer(
@@ -302,6 +326,8 @@ function welcomeText(httpPort: number, rtmpPort: number, dataDir: string): strin
     ['All channels', `${site}/`],
     ['HLS', `${site}/live/demo/index.m3u8`],
     ['HTTP-FLV', `${site}/live/demo.flv`],
+    ['MPEG-TS', `${site}/live/demo.ts`],
+    ['RTMP', `rtmp://localhost:${rtmpPort}/live/demo`],
     ['IPTV players', `${site}/playlist.m3u`],
     ['API', `${site}/api/docs`],
     ['Publish', `rtmp://localhost:${rtmpPort}/live/<stream>?key=<key>   (npx starling stream add NAME)`],

@@ -1,10 +1,10 @@
 /**
  * Takes pushes from backends: a publish to `/live/<channel>` with the frontend's token. Encoders
- * publish to a backend, never here.
+ * publish to a backend, never here. Players may come here.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { FlvDemuxer } from '@starling/media/flv/demux';
-import { RtmpServer } from '@starling/net/rtmp-server';
+import { type PlayHandler, RtmpServer } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
 import type { Stream } from './stream.ts';
 
@@ -14,6 +14,7 @@ export interface RtmpListenerOptions {
   readonly port: number;
   readonly publishToken: string;
   readonly logger: Logger;
+  readonly onPlay: PlayHandler;
   /** The stream of a channel; undefined when there are too many. */
   openStream(channel: string): Stream | undefined;
 }
@@ -29,6 +30,7 @@ export function listenForPublishers(options: RtmpListenerOptions): Promise<RtmpS
     port: options.port,
     logger,
     handlers: {
+      onPlay: options.onPlay,
       onPublish({ app, streamName, query }, peer) {
         if (app !== 'live' || !/^[a-z0-9-]{1,63}$/.test(streamName)) {
           return { code: 'NetStream.Publish.BadName', description: 'Publish to /live/<channel>.' };
