@@ -42,6 +42,8 @@ export class PictureDrawer {
       const units = [picture];
       const part = { sequenceNumber: 1, tracks: [{ track, units, endTicks: picture.dtsTicks + 1 }] };
       return await this.#run(concatBytes([initSegment([track]), fragment(part)]));
+    } catch (error) {
+      return { trouble: 'FFmpeg could not draw it.', detail: String(error) };
     } finally {
       const next = this.#waiting.shift();
       if (next === undefined) this.#freeRuns++;

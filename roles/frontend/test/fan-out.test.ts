@@ -5,7 +5,9 @@ import { FlvReader } from '@starling/media/flv/demux';
 import type { FlvMessage } from '@starling/media/flv/tag';
 import { pino } from 'pino';
 import { afterEach, describe, expect, it } from 'vitest';
-import { defaultFlvLimits, FlvFanOut } from '../src/flv-fan-out.ts';
+import { CatchUp } from '../src/catch-up.ts';
+import { type Container, FlvContainer, RtmpContainer, TsContainer } from '../src/containers.ts';
+import { type Delivery, defaultFanOutLimits, FanOut, type NewViewer } from '../src/fan-out.ts';
 import { Stream } from '../src/stream.ts';
 import { head, segment } from './synthetic-channel.ts';
 
@@ -14,7 +16,11 @@ afterEach(() => {
   for (const cleanUp of cleanUps.splice(0)) cleanUp();
 });
 
-function newFanOut(limits: Partial<typeof defaultFlvLimits> = {}) {
+function newFanOut(
+  limits: Partial<typeof defaultFanOutLimits> = {},
+  newContainer: () => Container = () => new FlvContainer(),
+  only?: 'audio',
+) {
   const stream = new Stream({
     channel: 'test',
     partTargetMs: 500,
@@ -22,23 +28,30 @@ function newFanOut(limits: Partial<typeof defaultFlvLimits> = {}) {
     logger: pino({ level: 'silent' }),
   });
   const counts = { bytes: 0, skipped: 0, evicted: 0 };
-  const fanOut = new FlvFanOut(
-    stream,
-    { ...defaultFlvLimits, batchMs: 5, ...limits },
-    {
-      bytesSent: (sizeBytes) => {
-        counts.bytes += sizeBytes;
-      },
-      skipped: () => counts.skipped++,
-      evicted: () => counts.evicted++,
+  const delivery: Delivery = {
+    protocol: 'test',
+    bytesSent: (sizeBytes) => {
+      counts.bytes += sizeBytes;
     },
-  );
+    skipped: () => counts.skipped++,
+    evicted: () => counts.evicted++,
+  };
+  const catchUp = new CatchUp(stream);
+  const fanOut = new FanOut({
+    stream,
+    catchUp,
+    newContainer,
+    only,
+    limits: { ...defaultFanOutLimits, batchMs: 5, ...limits },
+  });
   const publisher = stream.addPublisher();
   const push = (events: readonly StreamEvent[]) => {
     for (const event of events) publisher.event(event, 1);
   };
+  const add = (socket: Socket, more: Partial<NewViewer> = {}) =>
+    fanOut.add({ socket, delivery, ...more }, performance.now());
   cleanUps.push(() => fanOut.close());
-  return { fanOut, counts, push };
+  return { fanOut, counts, delivery, push, add };
 }
 
 /** A real pair of sockets: what the server writes and what the viewer reads. */
@@ -75,10 +88,10 @@ const isKeyFrame = (message: FlvMessage) => isPicture(message) && (message.paylo
 
 describe('the FLV fan-out', () => {
   it('gives a late joiner the headers and the newest random access point at once', async () => {
-    const { fanOut, push } = newFanOut();
+    const { add, push } = newFanOut();
     push([...head, ...segment(7), ...segment(8).slice(0, 60)]);
     const { server, viewer } = await socketPair();
-    fanOut.add(server, performance.now());
+    add(server);
     const pictures = segment(8)
       .slice(0, 60)
       .filter((event) => event.type === 'unit' && event.unit.kind === 'video').length;
@@ -91,10 +104,10 @@ describe('the FLV fan-out', () => {
   });
 
   it('goes on with every unit, once and in order', async () => {
-    const { fanOut, push } = newFanOut();
+    const { add, push } = newFanOut();
     push([...head, ...segment(7)]);
     const { server, viewer } = await socketPair();
-    fanOut.add(server, performance.now());
+    add(server);
     push([...segment(8), ...segment(9)]);
     const messages = await messagesUntil(viewer, (all) => all.filter(isPicture).length === 150);
     expect(messages.filter(isPicture).map((message) => message.timestampMs)).toEqual(
@@ -103,11 +116,11 @@ describe('the FLV fan-out', () => {
   });
 
   it('moves a viewer that fell behind on to a later random access point', async () => {
-    const { fanOut, counts, push } = newFanOut({ maxBehindMs: 30, evictAfterMs: 60_000 });
+    const { add, counts, push } = newFanOut({ maxBehindMs: 30, evictAfterMs: 60_000 });
     push([...head, ...segment(7)]);
     const { server, viewer } = await socketPair();
     viewer.pause();
-    fanOut.add(server, performance.now());
+    add(server);
     let number = 8;
     while (counts.skipped === 0) {
       push(segment(number++, 100_000)); // 5 MB each: soon more than the kernel holds
@@ -139,11 +152,11 @@ describe('the FLV fan-out', () => {
   });
 
   it('cuts off a viewer that stays behind', async () => {
-    const { fanOut, counts, push } = newFanOut({ maxBehindMs: 20, evictAfterMs: 60 });
+    const { fanOut, add, counts, push } = newFanOut({ maxBehindMs: 20, evictAfterMs: 60 });
     push([...head, ...segment(7)]);
     const { server, viewer } = await socketPair();
     viewer.pause();
-    fanOut.add(server, performance.now());
+    add(server);
     const closed = once(server, 'close');
     for (let number = 8; counts.evicted === 0 && number < 60; number++) {
       push(segment(number, 100_000));
@@ -151,20 +164,20 @@ describe('the FLV fan-out', () => {
     }
     await closed;
     expect(counts.evicted).toBe(1);
-    expect(fanOut.viewerCount).toBe(0);
+    expect(fanOut.viewerCounts.size).toBe(0);
   });
 
   it('ends the responses where the timestamps begin anew, before FLV players meet the 31-bit wrap', async () => {
-    const { fanOut, push } = newFanOut();
+    const { add, push } = newFanOut();
     const periodSegments = (20 * 24 * 3600) / 2;
     push([...head, ...segment(periodSegments - 1)]);
     const { server, viewer } = await socketPair();
-    fanOut.add(server, performance.now());
+    add(server);
     push(segment(periodSegments));
     const before = await messagesUntil(viewer, () => false);
     expect(before.at(-1)?.timestampMs).toBeLessThan(2 ** 31);
     const again = await socketPair();
-    fanOut.add(again.server, performance.now());
+    add(again.server);
     const after = await messagesUntil(again.viewer, (all) => all.some(isPicture));
     expect(after.find(isPicture)?.timestampMs).toBe(0);
   });
