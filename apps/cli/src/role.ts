@@ -57,7 +57,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       if (answerHealth(request, response, { isReady: () => frontend.isReady(), registry })) return;
       if (!frontend.handleRequest(request, response)) response.writeHead(404).end('Not here.\n');
     };
-    const http = await listenHttp({ host: section.http.host, port: section.http.port }, logger, handle);
+    const http = await listenHttp(section.http, logger, handle, frontend.handleUpgrade);
     return {
       says: `frontend: HTTP on port ${http.port}, RTMP on port ${frontend.rtmpPort}`,
       async close() {

@@ -11,7 +11,7 @@ import { startBackend } from '@starling/backend/main';
 import { DataFolderError } from '@starling/coordinator/data-folder-lock';
 import { DatabaseUnavailable } from '@starling/coordinator/database';
 import { startCoordinator } from '@starling/coordinator/main';
-import { startFrontend } from '@starling/frontend/main';
+import { type Frontend, startFrontend } from '@starling/frontend/main';
 import { CoordinatorClient } from '@starling/model/client';
 import { TEST_CARD_SOURCE } from '@starling/model/entities';
 import { listenHttp } from '@starling/net/http-server';
@@ -74,14 +74,20 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
 
   try {
     let isReady = () => false;
-    let handleLive: (request: IncomingMessage, response: ServerResponse) => boolean = () => false;
+    let handleLive: Frontend['handleRequest'] = () => false;
     let handleRest: (request: IncomingMessage, response: ServerResponse) => void = (_request, response) => {
       response.writeHead(503, { 'Content-Type': 'text/plain', 'Retry-After': '1' }).end('Starting.\n');
     };
-    const http = await listenHttp({ host, port: options.httpPort }, logger, (request, response) => {
-      if (answerHealth(request, response, { isReady: () => isReady(), registry })) return;
-      if (!handleLive(request, response)) handleRest(request, response);
-    }).catch((error: unknown) => {
+    let handleLiveUpgrade: Frontend['handleUpgrade'] = () => false;
+    const http = await listenHttp(
+      { host, port: options.httpPort },
+      logger,
+      (request, response) => {
+        if (answerHealth(request, response, { isReady: () => isReady(), registry })) return;
+        if (!handleLive(request, response)) handleRest(request, response);
+      },
+      (request, socket, head) => handleLiveUpgrade(request, socket, head),
+    ).catch((error: unknown) => {
       throw asStartError(error, options.httpPort, '--http PORT');
     });
     closers.push(() => http.close());
@@ -114,6 +120,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       coordinator: { baseUrl: coordinatorUrl, token: nodeToken },
       rtmpHost: host,
       rtmpPort: options.rtmpPort,
+      onPlay: frontend.onPlay, // publish and play on one address
       frontends: [{ host: '127.0.0.1', port: frontend.rtmpPort, publishToken }],
       logger: logger.child({ role: 'backend' }),
       registry,
@@ -123,6 +130,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     closers.push(() => backend.close());
 
     handleLive = (request, response) => frontend.handleRequest(request, response);
+    handleLiveUpgrade = (request, socket, head) => frontend.handleUpgrade(request, socket, head);
     handleRest = (request, response) => coordinator.handleRequest(request, response);
     const client = new CoordinatorClient({ baseUrl: coordinatorUrl, token: operatorToken });
     let isDemoDone = false;
@@ -215,6 +223,8 @@ function welcomeText(httpPort: number, rtmpPort: number, dataDir: string): strin
     ['All channels', `${site}/`],
     ['HLS', `${site}/live/demo/index.m3u8`],
     ['HTTP-FLV', `${site}/live/demo.flv`],
+    ['MPEG-TS', `${site}/live/demo.ts`],
+    ['RTMP', `rtmp://localhost:${rtmpPort}/live/demo`],
     ['IPTV players', `${site}/playlist.m3u`],
     ['API', `${site}/api/docs`],
     ['Publish', `rtmp://localhost:${rtmpPort}/live/<stream>?key=<key>   (npx starling stream add NAME)`],

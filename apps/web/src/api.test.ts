@@ -37,6 +37,11 @@ test('the list is asked for again when a programme ends, but not more than once 
 });
 
 test('the media are under the name of the channel', () => {
-  expect(mediaPaths('demo')).toEqual({ hls: '/live/demo/index.m3u8', flv: '/live/demo.flv' });
+  expect(mediaPaths('demo')).toEqual({
+    hls: '/live/demo/index.m3u8',
+    flv: '/live/demo.flv',
+    ts: '/live/demo.ts',
+    thumbnail: '/live/demo/thumbnail.jpg',
+  });
   expect(mediaPaths('a/../b').flv).toBe('/live/a%2F..%2Fb.flv');
 });

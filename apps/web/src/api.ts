@@ -45,9 +45,19 @@ export function nextRefreshMs(channels: readonly PublicChannel[], nowMs: number)
 }
 
 /** The addresses of a channel's media, relative to the site. */
-export function mediaPaths(channelName: string): { readonly hls: string; readonly flv: string } {
+export function mediaPaths(channelName: string): {
+  readonly hls: string;
+  readonly flv: string;
+  readonly ts: string;
+  readonly thumbnail: string;
+} {
   const base = `/live/${encodeURIComponent(channelName)}`;
-  return { hls: `${base}/index.m3u8`, flv: `${base}.flv` };
+  return {
+    hls: `${base}/index.m3u8`,
+    flv: `${base}.flv`,
+    ts: `${base}.ts`,
+    thumbnail: `${base}/thumbnail.jpg`,
+  };
 }
 
 /** Takes the answer of the list request apart. @throws TypeError when it has another form */

@@ -4,6 +4,7 @@ import { type PublicChannel, useChannels } from './api.ts';
 import { formatNextStart, formatProgrammeTimes, formatTimeLeft, programmeProgress } from './format.ts';
 import { useNowMs, usePageTitle } from './page.ts';
 import { Poster } from './poster.tsx';
+import { Thumbnail } from './thumbnail.tsx';
 
 export function ChannelGridPage() {
   usePageTitle('Channels');
@@ -52,6 +53,7 @@ function ChannelCard({ channel, nowMs }: { channel: PublicChannel; nowMs: number
     <article className="card" data-on-air={channel.isOnAir}>
       <div className="card-picture">
         <Poster name={channel.name} title={channel.title} />
+        {channel.isOnAir && <Thumbnail channelName={channel.name} />}
       </div>
       <div className="card-text">
         <div className="card-title">

@@ -48,6 +48,7 @@ export function CopyAddresses({ channelName }: { channelName: string }) {
       <div id={listId} className="copy-list" hidden={!isOpen}>
         <Address label="HLS" hint="Browsers, phones, smart TVs" path={paths.hls} />
         <Address label="FLV" hint="Least delay" path={paths.flv} />
+        <Address label="MPEG-TS" hint="Set-top boxes and recorders" path={paths.ts} />
         <Address label="M3U playlist" hint="All channels, for VLC and IPTV players" path="/playlist.m3u" />
       </div>
     </div>

@@ -1,8 +1,13 @@
 /** An HTTP server that faces the world: deadlines, bounds, the log. */
 import { once } from 'node:events';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer, type IncomingMessage, type Server, ServerResponse } from 'node:http';
+import { type AddressInfo, Socket } from 'node:net';
 import type { Logger } from 'pino';
+import { isWebSocketRequest, refuseUpgrade } from './websocket.ts';
+
+type RequestHandler = (request: IncomingMessage, response: ServerResponse) => void;
+/** @returns false when the path is not the handler's */
+type UpgradeHandler = (request: IncomingMessage, socket: Socket, head: Uint8Array) => boolean;
 
 export interface HttpListener {
   readonly port: number;
@@ -17,12 +22,19 @@ export interface HttpListener {
  * @throws the system's error, for instance EADDRINUSE
  */
 export async function listenHttp(
-  address: { readonly host: string | undefined; readonly port: number },
+  address: { readonly host?: string | undefined; readonly port: number },
   logger: Logger,
-  handle: (request: IncomingMessage, response: ServerResponse) => void,
+  handle: RequestHandler,
+  handleUpgrade: UpgradeHandler,
 ): Promise<HttpListener> {
   const server = createServer({ connectionsCheckingInterval: 5000 }, handle);
   harden(server, logger);
+  server.on('upgrade', (request, socket, head) => {
+    if (!(socket instanceof Socket)) return void socket.destroy();
+    socket.on('error', () => socket.destroy());
+    if (!isWebSocketRequest(request)) return answerWithoutUpgrade(request, socket, handle);
+    if (!handleUpgrade(request, socket, head)) refuseUpgrade(socket, '404 Not Found');
+  });
   server.listen(address.port, address.host);
   await once(server, 'listening');
   return {
@@ -33,6 +45,15 @@ export async function listenHttp(
       server.closeAllConnections();
     },
   };
+}
+
+/** A client that offers another protocol (curl --http2 does) gets the ordinary answer: an offer binds nobody (RFC 9110, 7.8). */
+function answerWithoutUpgrade(request: IncomingMessage, socket: Socket, handle: RequestHandler): void {
+  const response = new ServerResponse(request);
+  response.shouldKeepAlive = false;
+  response.assignSocket(socket);
+  response.on('finish', () => socket.end());
+  handle(request, response);
 }
 
 /**

@@ -7,7 +7,7 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { MediaError } from '@starling/media/error';
 import type { FlvMessage } from '@starling/media/flv/tag';
-import { type PublishTarget, RtmpServerSession } from '@starling/media/rtmp/session';
+import { type PublishTarget, RtmpServerSession, SHARED_PLAY_STREAM_ID } from '@starling/media/rtmp/session';
 import type { Logger } from 'pino';
 
 const HANDSHAKE_BYTES = 1528;
@@ -26,9 +26,25 @@ export interface Refusal {
   readonly description: string;
 }
 
+/** A player that has been accepted. */
+export interface RtmpPlayer {
+  /** Takes whole RTMP messages of message stream 1, cut by `PlayWriter`; the writer bounds what waits in it. */
+  readonly socket: Socket;
+  /** The bytes that tell the player that the stream is over. */
+  farewell(): Uint8Array | undefined;
+}
+
+/** Serves an accepted player from now on, until its socket closes. */
+export type PlayerSource = (player: RtmpPlayer) => void;
+
+/** Decides on a play, at once. */
+export type PlayHandler = (target: PublishTarget, peer: RtmpPeer) => PlayerSource | Refusal;
+
 export interface RtmpHandlers {
   /** Decides on a publish, at once. `disconnect` closes the connection later, from outside. */
   onPublish(target: PublishTarget, peer: RtmpPeer): PublisherSink | Refusal;
+  /** Undefined where nothing can be played. */
+  readonly onPlay?: PlayHandler | undefined;
 }
 
 export interface RtmpPeer {
@@ -48,21 +64,21 @@ export interface RtmpServerOptions {
 export interface RtmpLimits {
   /** Open connections in all; a further one is closed at once. */
   readonly maxConnections: number;
-  /** Connections from one address that have not been accepted as publishers yet. */
+  /** Connections from one address that have not been accepted as publishers or players yet. */
   readonly maxPendingPerAddress: number;
-  /** From the TCP connection to an accepted publish. */
-  readonly publishDeadlineMs: number;
+  /** From the TCP connection to an accepted publish or play. */
+  readonly requestDeadlineMs: number;
   /** Silence of an accepted publisher after which it is cut off. */
   readonly idleTimeoutMs: number;
   readonly maxMessageBytes: number;
-  /** What may wait to be written to a peer that does not read. */
+  /** What may wait to be written to a peer that does not read, beside the media of a player. */
   readonly maxQueuedOutputBytes: number;
 }
 
 const defaultLimits: RtmpLimits = {
   maxConnections: 4096,
   maxPendingPerAddress: 256,
-  publishDeadlineMs: 10_000,
+  requestDeadlineMs: 10_000,
   idleTimeoutMs: 15_000,
   maxMessageBytes: 8 * 1024 * 1024,
   maxQueuedOutputBytes: 256 * 1024,
@@ -156,7 +172,7 @@ interface ConnectionOptions {
   readonly logger: Logger;
   readonly handlers: RtmpHandlers;
   readonly limits: RtmpLimits;
-  /** The connection became a publisher, or closed before it did. */
+  /** The connection became a publisher or a player, or closed before it did. */
   readonly onSettled: () => void;
   readonly onClosed: () => void;
 }
@@ -166,8 +182,10 @@ class Connection implements RtmpPeer {
   readonly #socket: Socket;
   readonly #options: ConnectionOptions;
   readonly #session: RtmpServerSession;
-  readonly #publishDeadline: NodeJS.Timeout;
+  readonly #requestDeadline: NodeJS.Timeout;
   #sink: PublisherSink | undefined;
+  /** Of this connection's own words, since its socket was last empty. */
+  #queuedOutputBytes = 0;
   #isSettled = false;
   #isClosed = false;
 
@@ -179,10 +197,10 @@ class Connection implements RtmpPeer {
       handshakeRandomBytes: randomBytes(HANDSHAKE_BYTES),
       maxMessageBytes: options.limits.maxMessageBytes,
     });
-    const { publishDeadlineMs, idleTimeoutMs } = options.limits;
-    this.#publishDeadline = setTimeout(
-      () => this.disconnect(`no publish within ${publishDeadlineMs / 1000} s`, 'info'),
-      publishDeadlineMs,
+    const { requestDeadlineMs, idleTimeoutMs } = options.limits;
+    this.#requestDeadline = setTimeout(
+      () => this.disconnect(`no publish or play within ${requestDeadlineMs / 1000} s`, 'info'),
+      requestDeadlineMs,
     );
     socket.setTimeout(idleTimeoutMs, () => this.disconnect(`silent for ${idleTimeoutMs / 1000} s`));
     socket.on('data', (bytes) => this.#receive(bytes));
@@ -206,10 +224,7 @@ class Connection implements RtmpPeer {
             this.#publish(event.target);
             break;
           case 'play':
-            this.#session.rejectPlay(
-              'NetStream.Play.StreamNotFound',
-              'This port takes publishers. Play over HTTP: see the address of the channel.',
-            );
+            this.#play(event.target);
             break;
           case 'message':
             this.#sink?.message(event.message);
@@ -234,15 +249,7 @@ class Connection implements RtmpPeer {
     const decision = this.#options.handlers.onPublish(target, this);
     if ('code' in decision) {
       this.#session.rejectPublish(decision.code, decision.description);
-      this.#options.logger.warn(
-        { address: this.address, stream: `${target.app}/${target.streamName}`, reason: decision.description },
-        'RTMP publish refused',
-      );
-      this.#flush();
-      this.#isClosed = true; // said already: no second line for the same end
-      this.#socket.end();
-      this.#socket.setTimeout(1000, () => this.#socket.destroy());
-      this.#settle();
+      this.#refused('publish', target, decision);
       return;
     }
     this.#sink = decision;
@@ -250,17 +257,68 @@ class Connection implements RtmpPeer {
     this.#settle();
   }
 
+  #play(target: PublishTarget): void {
+    const decision = this.#decidePlay(target);
+    if (typeof decision !== 'function') {
+      this.#session.rejectPlay(decision.code, decision.description);
+      this.#refused('play', target, decision);
+      return;
+    }
+    this.#session.acceptPlay();
+    this.#settle();
+    this.#flush();
+    if (this.#isClosed || this.#session.state.phase !== 'playing') return; // it withdrew the request at once
+    this.#socket.setTimeout(0); // players have nothing to say; whoever writes to it has a deadline of its own
+    decision({
+      socket: this.#socket,
+      farewell: () => {
+        this.#session.endPlay();
+        return this.#session.takeOutput();
+      },
+    });
+  }
+
+  #decidePlay(target: PublishTarget): PlayerSource | Refusal {
+    const { onPlay } = this.#options.handlers;
+    if (onPlay === undefined) {
+      return {
+        code: 'NetStream.Play.StreamNotFound',
+        description: 'This port takes publishers. Play over HTTP: see the address of the channel.',
+      };
+    }
+    const { state } = this.#session;
+    if ('request' in state && state.request.streamId !== SHARED_PLAY_STREAM_ID) {
+      return { code: 'NetStream.Play.Failed', description: 'Play on the first stream of a connection.' };
+    }
+    return onPlay(target, this);
+  }
+
+  /** After the refusal has been given to the session: sends it, logs it and ends the connection. */
+  #refused(what: 'publish' | 'play', target: PublishTarget, refusal: Refusal): void {
+    this.#options.logger.warn(
+      { address: this.address, stream: `${target.app}/${target.streamName}`, reason: refusal.description },
+      `RTMP ${what} refused`,
+    );
+    this.#flush();
+    this.#isClosed = true; // said already: no second line for the same end
+    this.#socket.end();
+    this.#socket.setTimeout(1000, () => this.#socket.destroy());
+    this.#settle();
+  }
+
   #flush(): void {
     const output = this.#session.takeOutput();
     if (output === undefined || this.#socket.destroyed) return;
+    if (this.#socket.writableLength === 0) this.#queuedOutputBytes = 0;
+    this.#queuedOutputBytes += output.length;
     this.#socket.write(output);
-    if (this.#socket.writableLength > this.#options.limits.maxQueuedOutputBytes) {
+    if (this.#queuedOutputBytes > this.#options.limits.maxQueuedOutputBytes) {
       this.disconnect('the peer does not read what it is sent');
     }
   }
 
   #settle(): void {
-    clearTimeout(this.#publishDeadline);
+    clearTimeout(this.#requestDeadline);
     if (this.#isSettled) return;
     this.#isSettled = true;
     this.#options.onSettled();

@@ -7,7 +7,13 @@ import type { StreamEvent } from '@starling/media/access-unit';
 import { FlvDemuxer } from '@starling/media/flv/demux';
 import { IngestGrid } from '@starling/media/ingest-grid';
 import type { PublishTarget } from '@starling/media/rtmp/session';
-import { type PublisherSink, type Refusal, type RtmpPeer, RtmpServer } from '@starling/net/rtmp-server';
+import {
+  type PlayHandler,
+  type PublisherSink,
+  type Refusal,
+  type RtmpPeer,
+  RtmpServer,
+} from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
 import type { WallClock } from './clock.ts';
 
@@ -24,6 +30,8 @@ export interface IngestOptions {
   readonly port: number;
   readonly clock: WallClock;
   readonly logger: Logger;
+  /** Lets players in at the address that encoders publish to; undefined where this machine serves none. */
+  readonly onPlay: PlayHandler | undefined;
   /** Events of a live stream, on its channel's timeline. */
   onEvents(stream: string, events: readonly StreamEvent[]): void;
   onPublishChange(stream: string, isPublishing: boolean): void;
@@ -54,7 +62,7 @@ export class Ingest {
       host: options.host,
       port: options.port,
       logger: options.logger,
-      handlers: { onPublish: (target, peer) => ingest.#publish(target, peer) },
+      handlers: { onPublish: (target, peer) => ingest.#publish(target, peer), onPlay: options.onPlay },
     });
     return ingest;
   }

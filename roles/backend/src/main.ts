@@ -10,6 +10,7 @@ import type { StreamEvent } from '@starling/media/access-unit';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import { CoordinatorClient } from '@starling/model/client';
 import type { BackendState, Channel as ChannelModel } from '@starling/model/entities';
+import type { PlayHandler } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
 import { Gauge, type Registry } from 'prom-client';
 import { Channel } from './channel.ts';
@@ -27,6 +28,8 @@ export interface BackendConfig {
   readonly rtmpHost: string | undefined;
   /** Where encoders publish; 0 takes a free port. */
   readonly rtmpPort: number;
+  /** Where a frontend runs in the same process: serves RTMP players on this port, too. */
+  readonly onPlay?: PlayHandler;
   readonly frontends: readonly FrontendAddress[];
   readonly logger: Logger;
   readonly registry: Registry;
@@ -78,6 +81,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     port: config.rtmpPort,
     clock,
     logger,
+    onPlay: config.onPlay,
     onEvents: (name, events) => onAir.get(name)?.channel.push(events),
     onPublishChange: (name, isPublishing) => {
       const live = onAir.get(name);

@@ -24,6 +24,7 @@ async function openIngest() {
     port: 0,
     clock: new WallClock(),
     logger: pino({ level: 'silent' }),
+    onPlay: undefined,
     onEvents: () => {},
     onPublishChange: (stream, isPublishing) => changes.push(`${stream} ${isPublishing ? 'on' : 'off'}`),
   });

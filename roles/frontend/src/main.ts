@@ -3,15 +3,20 @@
  * This file is the composition root; docs/tour/rtmp-to-hls.md walks the path of the data.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { IngestGrid } from '@starling/media/ingest-grid';
-import type { RtmpPeer } from '@starling/net/rtmp-server';
+import type { PlayHandler, RtmpPeer } from '@starling/net/rtmp-server';
+import { refuseUpgrade } from '@starling/net/websocket';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
-import { defaultFlvLimits, FlvFanOut, type FlvLimits } from './flv-fan-out.ts';
+import { CatchUp } from './catch-up.ts';
+import { EndlessRoutes } from './endless-routes.ts';
+import { defaultFanOutLimits, type FanOutLimits } from './fan-out.ts';
 import { HlsRoutes, notFound } from './hls-routes.ts';
 import { FrontendMetrics } from './metrics.ts';
 import { listenForPublishers } from './rtmp-listener.ts';
 import { Stream } from './stream.ts';
+import { PictureDrawer, Thumbnail } from './thumbnail.ts';
 
 export interface FrontendConfig {
   /** The address to listen on; all of them when undefined. */
@@ -24,7 +29,9 @@ export interface FrontendConfig {
   readonly registry: Registry;
   readonly windowDurationMs?: number;
   readonly partTargetMs?: number;
-  readonly flvLimits?: Partial<FlvLimits>;
+  readonly fanOutLimits?: Partial<FanOutLimits>;
+  /** FFmpeg's path, for thumbnails; found in PATH when undefined. */
+  readonly ffmpegPath?: string;
 }
 
 export interface Frontend {
@@ -35,6 +42,13 @@ export interface Frontend {
    * @returns false when the path is not the frontend's
    */
   handleRequest(request: IncomingMessage, response: ServerResponse): boolean;
+  /**
+   * Answers WebSocket upgrades for `/live/...`.
+   * @returns false when the path is not the frontend's
+   */
+  handleUpgrade(request: IncomingMessage, socket: Socket, head: Uint8Array): boolean;
+  /** Lets RTMP players in; for the RTMP ports of others, too. */
+  readonly onPlay: PlayHandler;
   /** True when viewers of this channel get a picture at once. */
   isPlayable(channel: string): boolean;
   /** True when every channel that is being pushed here has a window to play. */
@@ -51,7 +65,9 @@ interface Channel {
   readonly grid: IngestGrid;
   encoder: RtmpPeer | undefined;
   readonly hls: HlsRoutes;
-  readonly flv: FlvFanOut;
+  readonly catchUp: CatchUp;
+  readonly endless: EndlessRoutes;
+  readonly thumbnail: Thumbnail;
 }
 
 /**
@@ -60,11 +76,12 @@ interface Channel {
  */
 export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   const { logger } = config;
+  const drawer = new PictureDrawer(config.ffmpegPath);
   const channels = new Map<string, Channel>();
   const metrics = new FrontendMetrics(config.registry, () =>
-    [...channels.values()].map(({ stream, flv }) => ({
+    [...channels.values()].map(({ stream, endless }) => ({
       channel: stream.channel,
-      flvViewers: flv.viewerCount,
+      viewers: endless.viewerCounts,
       windowBytes: stream.window.sizeBytes,
       publishers: stream.publisherCount,
     })),
@@ -81,6 +98,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
       const counter = metrics.bytesSent.labels(name, protocol);
       return (sizeBytes: number) => counter.inc(sizeBytes);
     };
+    const catchUp = new CatchUp(stream);
     const channel: Channel = {
       stream,
       encoder: undefined,
@@ -88,19 +106,34 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
         epochUnixMs: Math.floor(Date.now() / 1000) * 1000,
         programmeId: `live-${name}`,
       }),
+      catchUp,
       hls: new HlsRoutes(stream, bytesSent('hls')),
-      flv: new FlvFanOut(
+      endless: new EndlessRoutes({
         stream,
-        { ...defaultFlvLimits, ...config.flvLimits },
-        {
-          bytesSent: bytesSent('flv'),
-          skipped: () => metrics.skippedViewers.inc({ channel: name }),
-          evicted: () => metrics.evictedViewers.inc({ channel: name }),
-        },
-      ),
+        catchUp,
+        limits: { ...defaultFanOutLimits, ...config.fanOutLimits },
+        counters: (protocol) => ({
+          bytesSent: bytesSent(protocol),
+          skipped: () => metrics.skippedViewers.inc({ channel: name, protocol }),
+          evicted: () => metrics.evictedViewers.inc({ channel: name, protocol }),
+        }),
+      }),
+      thumbnail: new Thumbnail({ stream, catchUp, drawer, logger, bytesSent: bytesSent('thumbnail') }),
     };
     channels.set(name, channel);
     return channel;
+  };
+
+  const closeChannel = ({ stream, endless, catchUp }: Channel) => {
+    endless.close();
+    catchUp.close();
+    channels.delete(stream.channel);
+  };
+
+  const onPlay: PlayHandler = ({ app, streamName }) => {
+    const endless = app === 'live' ? channels.get(streamName)?.endless : undefined;
+    if (endless?.isPlayable) return endless.play;
+    return { code: 'NetStream.Play.StreamNotFound', description: 'There is no such channel on the air.' };
   };
 
   const listener = await listenForPublishers({
@@ -108,16 +141,17 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     port: config.rtmpPort,
     publishToken: config.publishToken,
     logger,
+    onPlay,
     openChannel: (name) =>
       channels.get(name) ?? (channels.size < MAX_CHANNELS ? openChannel(name) : undefined),
   });
 
   const sweep = setInterval(() => {
-    for (const [name, { stream, flv }] of channels) {
+    for (const channel of channels.values()) {
+      const { stream } = channel;
       if (stream.publisherCount > 0 || performance.now() - stream.lastUnitAtMs < STREAM_LINGER_MS) continue;
-      flv.close();
-      channels.delete(name);
-      logger.info({ channel: name }, 'channel is off the air');
+      closeChannel(channel);
+      logger.info({ channel: stream.channel }, 'channel is off the air');
     }
   }, 1000);
   sweep.unref();
@@ -126,11 +160,15 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     rtmpPort: listener.port,
 
     handleRequest(request, response) {
-      const path = (request.url ?? '').split('?', 1)[0] ?? '';
-      const match = /^\/live\/([a-z0-9-]{1,63})(?:\.(flv)$|\/(.+)$)/.exec(path);
-      if (match === null) {
-        if (!path.startsWith('/live/')) return false;
-        notFound(response, 'The address has the form /live/<channel>/index.m3u8 or /live/<channel>.flv.', 60);
+      const path = pathOf(request);
+      if (!path.startsWith('/live/')) return false;
+      const address = parsePath(path);
+      if (address === undefined) {
+        notFound(
+          response,
+          'The address has the form /live/<channel>/index.m3u8, /live/<channel>.flv or /live/<channel>.ts.',
+          60,
+        );
         return true;
       }
       if (request.method === 'OPTIONS') {
@@ -148,12 +186,25 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
         response.end();
         return true;
       }
-      const channel = channels.get(match[1] ?? '');
+      const channel = channels.get(address.channel);
       if (channel === undefined) notFound(response, 'This channel is off the air.', 1);
-      else if (match[2] === undefined) channel.hls.handle(match[3] ?? '', request, response);
-      else serveFlv(channel.flv, request, response);
+      else if (address.container !== undefined) channel.endless.handle(address.container, request, response);
+      else if (address.file === 'thumbnail.jpg') void channel.thumbnail.handle(request, response);
+      else channel.hls.handle(address.file, request, response);
       return true;
     },
+
+    handleUpgrade(request, socket, head) {
+      const path = pathOf(request);
+      if (!path.startsWith('/live/')) return false;
+      const address = parsePath(path);
+      const channel = channels.get(address?.channel ?? '');
+      if (channel === undefined || address?.container !== 'flv') refuseUpgrade(socket, '404 Not Found');
+      else channel.endless.handleUpgrade(request, socket, head);
+      return true;
+    },
+
+    onPlay,
 
     isPlayable: (name) => channels.get(name)?.stream.window.isPlayable ?? false,
     isReady: () => [...channels.values()].every(({ stream }) => stream.window.isPlayable),
@@ -161,29 +212,26 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     async close() {
       clearInterval(sweep);
       await listener.close();
-      for (const { flv } of channels.values()) flv.close();
-      channels.clear();
+      for (const channel of channels.values()) closeChannel(channel);
     },
   };
 }
 
-function serveFlv(flv: FlvFanOut, request: IncomingMessage, response: ServerResponse): void {
-  if (!flv.isPlayable) return notFound(response, 'This channel has just started. Try again in a moment.', 1);
-  // No chunking and no keep-alive: the socket carries nothing but FLV from here on, so that one
-  // buffer can be written to all viewers as it is.
-  response.shouldKeepAlive = false;
-  response.useChunkedEncodingByDefault = false;
-  response.writeHead(200, {
-    'Access-Control-Allow-Origin': '*',
-    'Content-Type': 'video/x-flv',
-    'Cache-Control': 'no-store',
-    'X-Accel-Buffering': 'no',
-  });
-  if (request.method === 'HEAD') {
-    response.end();
-    return;
-  }
-  response.flushHeaders();
-  request.socket.setTimeout(0); // the fan-out has its own deadline
-  flv.add(request.socket, performance.now());
+interface Address {
+  readonly channel: string;
+  /** Of an endless response. */
+  readonly container?: 'flv' | 'ts';
+  /** Below the channel's folder; empty for an endless response. */
+  readonly file: string;
+}
+
+function parsePath(path: string): Address | undefined {
+  const [, channel, container, file = ''] =
+    /^\/live\/([a-z0-9-]{1,63})(?:\.(flv|ts)$|\/(.+)$)/.exec(path) ?? [];
+  if (channel === undefined) return undefined;
+  return container === 'flv' || container === 'ts' ? { channel, container, file } : { channel, file };
+}
+
+function pathOf(request: IncomingMessage): string {
+  return (request.url ?? '').split('?', 1)[0] ?? '';
 }

@@ -1,17 +1,22 @@
 /** What a frontend counts, in Prometheus's form. */
 import { Counter, Gauge, type Registry } from 'prom-client';
 
+interface StreamFigures {
+  readonly channel: string;
+  /** Of the protocols with an endless response. */
+  readonly viewers: ReadonlyMap<string, number>;
+  readonly windowBytes: number;
+  readonly publishers: number;
+}
+
 export class FrontendMetrics {
   readonly bytesSent: Counter<'channel' | 'protocol'>;
-  readonly skippedViewers: Counter<'channel'>;
-  readonly evictedViewers: Counter<'channel'>;
+  readonly skippedViewers: Counter<'channel' | 'protocol'>;
+  readonly evictedViewers: Counter<'channel' | 'protocol'>;
   readonly refusedConnections: Counter<'reason'>;
 
   /** @param read the present figures of the streams, asked for at each scrape */
-  constructor(
-    registry: Registry,
-    read: () => readonly { channel: string; flvViewers: number; windowBytes: number; publishers: number }[],
-  ) {
+  constructor(registry: Registry, read: () => readonly StreamFigures[]) {
     const registers = [registry];
     this.bytesSent = new Counter({
       name: 'starling_frontend_sent_bytes_total',
@@ -22,13 +27,13 @@ export class FrontendMetrics {
     this.skippedViewers = new Counter({
       name: 'starling_frontend_skipped_viewers_total',
       help: 'Times that a slow viewer was moved on to a later random access point',
-      labelNames: ['channel'],
+      labelNames: ['channel', 'protocol'],
       registers,
     });
     this.evictedViewers = new Counter({
       name: 'starling_frontend_evicted_viewers_total',
       help: 'Viewers cut off because they stayed behind',
-      labelNames: ['channel'],
+      labelNames: ['channel', 'protocol'],
       registers,
     });
     this.refusedConnections = new Counter({
@@ -37,7 +42,7 @@ export class FrontendMetrics {
       labelNames: ['reason'],
       registers,
     });
-    const gauge = (name: string, help: string, value: (stream: ReturnType<typeof read>[number]) => number) =>
+    const gauge = (name: string, help: string, value: (stream: StreamFigures) => number) =>
       new Gauge({
         name,
         help,
@@ -48,7 +53,18 @@ export class FrontendMetrics {
           for (const stream of read()) this.set({ channel: stream.channel }, value(stream));
         },
       });
-    gauge('starling_frontend_flv_viewers', 'Open HTTP-FLV responses', (stream) => stream.flvViewers);
+    new Gauge({
+      name: 'starling_frontend_viewers',
+      help: 'Viewers of endless responses, by protocol',
+      labelNames: ['channel', 'protocol'],
+      registers,
+      collect() {
+        this.reset();
+        for (const { channel, viewers } of read()) {
+          for (const [protocol, count] of viewers) this.set({ channel, protocol }, count);
+        }
+      },
+    });
     gauge(
       'starling_frontend_window_bytes',
       'Bytes of the live window in memory',

@@ -1,13 +1,13 @@
 /**
  * Takes pushes: a publish to `/live/<channel>` with the frontend's token. In a network they come
  * from backends, with cues. A frontend that stands alone may be given an encoder's stream as well;
- * it has none, so the frontend itself puts it on a timeline and writes them.
+ * it has none, so the frontend itself puts it on a timeline and writes them. Players may come here too.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { StreamEvent } from '@starling/media/access-unit';
 import { FlvDemuxer } from '@starling/media/flv/demux';
 import type { IngestGrid } from '@starling/media/ingest-grid';
-import { type RtmpPeer, RtmpServer } from '@starling/net/rtmp-server';
+import { type PlayHandler, type RtmpPeer, RtmpServer } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
 import type { Stream } from './stream.ts';
 
@@ -17,6 +17,7 @@ export interface RtmpListenerOptions {
   readonly port: number;
   readonly publishToken: string;
   readonly logger: Logger;
+  readonly onPlay: PlayHandler;
   /** The channel to push to; undefined when there are too many. */
   openChannel(channel: string): PushTarget | undefined;
 }
@@ -39,6 +40,7 @@ export function listenForPublishers(options: RtmpListenerOptions): Promise<RtmpS
     port: options.port,
     logger,
     handlers: {
+      onPlay: options.onPlay,
       onPublish({ app, streamName, query }, peer) {
         if (app !== 'live' || !/^[a-z0-9-]{1,63}$/.test(streamName)) {
           return { code: 'NetStream.Publish.BadName', description: 'Publish to /live/<channel>.' };

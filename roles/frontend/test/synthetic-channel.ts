@@ -38,6 +38,8 @@ export function segment(mediaSequenceNumber: number, unitBytes = 200): StreamEve
   for (let frame = 0; frame < GOP_FRAMES; frame++) {
     const dtsTicks = startTicks + frame * FRAME_TICKS;
     const data = new Uint8Array(unitBytes).fill(frame + 1);
+    new DataView(data.buffer).setUint32(0, unitBytes - 4); // one NAL unit: an IDR slice, or another
+    data[4] = frame === 0 ? 0x65 : 0x41;
     const unit = { kind: 'video' as const, dtsTicks, ptsTicks: dtsTicks, isRandomAccess: frame === 0, data };
     units.push({ hz: 90_000, event: { type: 'unit', unit } });
   }

@@ -130,3 +130,49 @@ function readProgramConfigChannels(bits: BitReader): number {
   bits.skip(8 * bits.bits(8)); // comment
   return channelCount;
 }
+
+/** The 7 bytes that precede each AAC frame outside MP4 and FLV; `undefined` where ADTS cannot express the config. */
+export type AdtsHeader = (frameSizeBytes: number) => Uint8Array;
+
+const ADTS_HEADER_SIZE_BYTES = 7;
+/** aac_frame_length has 13 bits. */
+const MAX_ADTS_FRAME_BYTES = 0x1fff;
+
+/**
+ * Makes ADTS headers for the frames of an AudioSpecificConfig.
+ *
+ * ADTS names the sampling frequency by its index and has three bits for the channel configuration,
+ * so explicit frequencies, program config elements and 7.1 in its newer layouts do not fit.
+ *
+ * Source: ISO/IEC 14496-3 section 1.A.2.2.
+ * @returns gives the header for a frame of that size, empty where the frame is too long for ADTS; or
+ *   undefined when the configuration cannot be expressed
+ * @throws MediaError AAC_BAD_CONFIG
+ */
+export function adtsHeaders(config: Uint8Array): AdtsHeader | undefined {
+  const bits = new BitReader(config, 'AAC_BAD_CONFIG');
+  let objectType = readObjectType(bits);
+  const sampleRateHz = readSamplingFrequency(bits);
+  const channelConfiguration = bits.bits(4);
+  if (objectType === SBR || objectType === PS) {
+    readSamplingFrequency(bits); // the rate after SBR; ADTS signals it implicitly
+    objectType = readObjectType(bits);
+  }
+  const frequencyIndex = SAMPLING_FREQUENCIES_HZ.indexOf(sampleRateHz);
+  if (frequencyIndex < 0 || channelConfiguration < 1 || channelConfiguration > 7) return undefined;
+  if (objectType < AAC_MAIN || objectType > AAC_LTP) return undefined;
+  return (frameSizeBytes) => {
+    const sizeBytes = ADTS_HEADER_SIZE_BYTES + frameSizeBytes;
+    if (sizeBytes > MAX_ADTS_FRAME_BYTES) return new Uint8Array(0);
+    // Stores keep the low 8 bits.
+    return Uint8Array.of(
+      0xff, // syncword
+      0xf1, // its end, MPEG-4, layer 0, no CRC
+      ((objectType - 1) << 6) | (frequencyIndex << 2) | (channelConfiguration >> 2),
+      (channelConfiguration << 6) | (sizeBytes >> 11),
+      sizeBytes >> 3,
+      (sizeBytes << 5) | 0x1f, // adts_buffer_fullness 0x7ff: variable rate
+      0xfc, // its end; one raw data block
+    );
+  };
+}

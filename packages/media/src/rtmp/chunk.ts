@@ -309,11 +309,15 @@ function readU24(view: DataView, offset: number): number {
 export class ChunkWriter {
   readonly #output: Uint8Array[];
   readonly #last = new Map<number, { readonly streamId: number; readonly timestampMs: number }>();
-  #chunkSizeBytes = DEFAULT_CHUNK_SIZE_BYTES;
+  #chunkSizeBytes: number;
 
-  /** @param output where the chunks are appended, in pieces; payloads are views, not copies */
-  constructor(output: Uint8Array[]) {
+  /**
+   * @param output where the chunks are appended, in pieces; payloads are views, not copies
+   * @param chunkSizeBytes what the peer has been told already
+   */
+  constructor(output: Uint8Array[], chunkSizeBytes = DEFAULT_CHUNK_SIZE_BYTES) {
     this.#output = output;
+    this.#chunkSizeBytes = chunkSizeBytes;
   }
 
   /** Tells the peer the size of the chunks that follow, 1 to 16777215 bytes, and uses it. */

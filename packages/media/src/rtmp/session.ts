@@ -61,6 +61,44 @@ const ENHANCEMENTS: Amf0Object = {
 const SET_DATA_FRAME = encodeAmf0(['@setDataFrame']);
 const ON_META_DATA = encodeAmf0(['onMetaData']);
 
+function writeMedia(writer: ChunkWriter, streamId: number, message: FlvMessage): void {
+  writer.write(CHUNK_STREAM_ID[message.kind], {
+    typeId: MEDIA_TYPE_ID[message.kind],
+    streamId,
+    timestampMs: message.timestampMs,
+    payload: message.payload,
+  });
+}
+
+/** The message stream that {@link PlayWriter} writes to: the first that a session creates. */
+export const SHARED_PLAY_STREAM_ID = 1;
+
+/**
+ * Cuts the messages of a stream once for all its players. Their sessions have all announced the same
+ * chunk size and never send media themselves, so the bytes fit each of them.
+ *
+ * After `restart` no chunk refers to one before it. A player may so begin, or go on after a gap, with
+ * any message that `restart` preceded.
+ */
+export class PlayWriter {
+  #output: Uint8Array[] = [];
+  #writer = this.#newWriter();
+
+  restart(): void {
+    this.#writer = this.#newWriter();
+  }
+
+  /** @returns the message as chunks, in pieces; parts of the payload are views */
+  write(message: FlvMessage): readonly Uint8Array[] {
+    writeMedia(this.#writer, SHARED_PLAY_STREAM_ID, message);
+    return this.#output.splice(0);
+  }
+
+  #newWriter(): ChunkWriter {
+    return new ChunkWriter(this.#output, CHUNK_SIZE_BYTES);
+  }
+}
+
 /** What server and client share: handshake, chunks, acknowledgements, pings, wrappers. */
 class RtmpConnection {
   readonly #output: Uint8Array[] = [];
@@ -139,12 +177,7 @@ class RtmpConnection {
   }
 
   sendMedia(streamId: number, message: FlvMessage): void {
-    this.#writer.write(CHUNK_STREAM_ID[message.kind], {
-      typeId: MEDIA_TYPE_ID[message.kind],
-      streamId,
-      timestampMs: message.timestampMs,
-      payload: message.payload,
-    });
+    writeMedia(this.#writer, streamId, message);
   }
 
   takeOutput(): Uint8Array | undefined {

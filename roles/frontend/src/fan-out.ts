@@ -1,0 +1,278 @@
+/**
+ * One stream to many viewers at little cost: HTTP-FLV, WebSocket-FLV, MPEG-TS and RTMP play.
+ *
+ * Every unit is muxed once, and only while somebody watches. A few times a second what has come in is
+ * joined to one batch, and that one buffer is written to every viewer's socket. A viewer whose socket
+ * does not drain is skipped; when it has drained it goes on at the next random access point; when it has
+ * stayed behind too long it is cut off. So what a slow viewer holds is bounded by media time, not by
+ * its luck with kernel buffers.
+ */
+import type { Socket } from 'node:net';
+import type { StreamEvent, Track } from '@starling/media/access-unit';
+import { concatBytes } from '@starling/media/bytes';
+import type { CatchUp } from './catch-up.ts';
+import type { Container } from './containers.ts';
+import type { Stream } from './stream.ts';
+
+export interface FanOutLimits {
+  /** How long units wait to be written together. */
+  readonly batchMs: number;
+  /** Media that may wait for a viewer before it is skipped. */
+  readonly maxBehindMs: number;
+  /** How long a viewer may stay behind before it is cut off. */
+  readonly evictAfterMs: number;
+}
+
+export const defaultFanOutLimits: FanOutLimits = { batchMs: 200, maxBehindMs: 3000, evictAfterMs: 12_000 };
+
+/** How long a response that has ended may take to drain. */
+const DRAIN_DEADLINE_MS = 5000;
+
+/** What the viewers of one protocol have in common; they share the object. */
+export interface Delivery {
+  readonly protocol: string;
+  /** Wraps what is written at once, where the protocol wants that; done once a batch for all its viewers. */
+  readonly frame?: (bytes: Uint8Array) => Uint8Array;
+  bytesSent(sizeBytes: number): void;
+  skipped(): void;
+  evicted(): void;
+}
+
+export interface NewViewer {
+  /** The head of the response has been written; the socket is the fan-out's from now on. */
+  readonly socket: Socket;
+  readonly delivery: Delivery;
+  /** Last bytes for the viewer when the stream ends, in the words of its protocol. */
+  readonly farewell?: () => Uint8Array | undefined;
+}
+
+interface Viewer extends NewViewer {
+  /** Nothing was waiting to be written at this time. */
+  drainedAtMs: number;
+  isSkipping: boolean;
+}
+
+export interface FanOutOptions {
+  readonly stream: Stream;
+  readonly catchUp: CatchUp;
+  readonly newContainer: () => Container;
+  /** Leave out the tracks of the other kind. */
+  readonly only: Track['kind'] | undefined;
+  readonly limits: FanOutLimits;
+}
+
+/** What exists while somebody watches. */
+interface Running {
+  readonly container: Container;
+  readonly stopListening: () => void;
+  readonly timer: NodeJS.Timeout;
+  tracks: readonly Track[];
+  pending: Uint8Array[];
+  pendingBytes: number;
+  pendingRandomAccessAt: number | undefined;
+  /** Muxed since the cue that a late joiner begins at; emptied where nobody can begin. */
+  catchUp: Uint8Array[];
+}
+
+export class FanOut {
+  readonly #options: FanOutOptions;
+  readonly #viewers = new Set<Viewer>();
+  #running: Running | undefined;
+
+  constructor(options: FanOutOptions) {
+    this.#options = options;
+  }
+
+  /** The number of viewers of each protocol. */
+  get viewerCounts(): ReadonlyMap<string, number> {
+    const counts = new Map<string, number>();
+    for (const { delivery } of this.#viewers) {
+      counts.set(delivery.protocol, (counts.get(delivery.protocol) ?? 0) + 1);
+    }
+    return counts;
+  }
+
+  /** True while units are being muxed. */
+  get isRunning(): boolean {
+    return this.#running !== undefined;
+  }
+
+  /** Tracks that viewers get: of the stream's, those that the container can carry and that were asked for. */
+  get tracks(): readonly Track[] {
+    return this.#running?.tracks ?? this.#tracksFor(this.#options.newContainer());
+  }
+
+  add(newViewer: NewViewer, nowMs: number): void {
+    if (newViewer.socket.destroyed) return; // it left meanwhile
+    const running = this.#running ?? this.#start();
+    this.#writeBatch(nowMs); // what is pending is in the joiner's catch-up already
+    const hasBegun = running.catchUp.length > 0;
+    const viewer: Viewer = { ...newViewer, drainedAtMs: nowMs, isSkipping: !hasBegun };
+    this.#viewers.add(viewer);
+    viewer.socket.on('close', () => this.#remove(viewer));
+    viewer.socket.on('error', () => {}); // 'close' follows
+    const bytes = concatBytes([...running.container.head(), ...running.catchUp]);
+    if (bytes.length > 0) this.#write(viewer, viewer.delivery.frame?.(bytes) ?? bytes);
+  }
+
+  close(): void {
+    this.#endAll();
+  }
+
+  #tracksFor(container: Container): readonly Track[] {
+    const { stream, only } = this.#options;
+    return stream.tracks.filter(
+      (track) => (only === undefined || track.kind === only) && container.canCarry(track),
+    );
+  }
+
+  #start(): Running {
+    const { stream, catchUp, newContainer, limits } = this.#options;
+    const container = newContainer();
+    const tracks = this.#tracksFor(container);
+    container.setTracks(tracks);
+    const running: Running = {
+      container,
+      tracks,
+      stopListening: stream.listen({ event: (event) => this.#event(event), reset: () => this.#endAll() }),
+      timer: setInterval(() => this.#writeBatch(performance.now()), limits.batchMs),
+      pending: [],
+      pendingBytes: 0,
+      pendingRandomAccessAt: undefined,
+      catchUp: [],
+    };
+    this.#running = running;
+    for (const event of catchUp.events) this.#event(event);
+    return running;
+  }
+
+  #stop(): void {
+    if (this.#running === undefined) return;
+    clearInterval(this.#running.timer);
+    this.#running.stopListening();
+    this.#running = undefined;
+  }
+
+  #remove(viewer: Viewer): void {
+    this.#viewers.delete(viewer);
+    if (this.#viewers.size === 0) this.#stop();
+  }
+
+  #event(event: StreamEvent): void {
+    const running = this.#running;
+    if (running === undefined) return;
+    switch (event.type) {
+      case 'timeline':
+        return;
+      case 'cue':
+        if (!running.container.openSegment(event.cue)) return this.#endAll();
+        if (event.cue.isIndependent) running.catchUp = [];
+        return;
+      case 'track':
+        running.tracks = this.#tracksFor(running.container);
+        this.#pend(running, running.container.setTracks(running.tracks));
+        return;
+      case 'unit': {
+        const { unit } = event;
+        const track = running.tracks.find(({ kind }) => kind === unit.kind);
+        if (track === undefined) return;
+        if (unit.isRandomAccess && (unit.kind === 'video' || running.tracks.length === 1)) {
+          running.pendingRandomAccessAt ??= running.pendingBytes;
+        }
+        const muxed = running.container.unit(unit, track);
+        this.#pend(running, muxed);
+        if (this.#options.catchUp.isPlayable) running.catchUp.push(...muxed);
+        else running.catchUp = [];
+        return;
+      }
+    }
+  }
+
+  #pend(running: Running, pieces: readonly Uint8Array[]): void {
+    for (const piece of pieces) {
+      running.pending.push(piece);
+      running.pendingBytes += piece.length;
+    }
+  }
+
+  #writeBatch(nowMs: number): void {
+    const running = this.#running;
+    if (running === undefined || running.pending.length === 0) return;
+    const { pending, pendingRandomAccessAt } = running;
+    running.pending = [];
+    running.pendingBytes = 0;
+    running.pendingRandomAccessAt = undefined;
+    if (this.#viewers.size === 0) return;
+    const batch = new Batch(concatBytes(pending), pendingRandomAccessAt);
+    for (const viewer of this.#viewers) this.#serve(viewer, batch, nowMs);
+  }
+
+  #serve(viewer: Viewer, batch: Batch, nowMs: number): void {
+    const { limits } = this.#options;
+    if (viewer.socket.writableLength === 0) viewer.drainedAtMs = nowMs;
+    const behindMs = nowMs - viewer.drainedAtMs;
+    if (behindMs > limits.evictAfterMs) {
+      viewer.delivery.evicted();
+      viewer.socket.destroy();
+      return;
+    }
+    if (!viewer.isSkipping && behindMs > limits.maxBehindMs) {
+      viewer.isSkipping = true;
+      viewer.delivery.skipped();
+    }
+    if (!viewer.isSkipping) {
+      this.#write(viewer, batch.whole(viewer.delivery));
+    } else if (behindMs === 0) {
+      const bytes = batch.fromRandomAccess(viewer.delivery);
+      if (bytes === undefined) return;
+      viewer.isSkipping = false;
+      this.#write(viewer, bytes);
+    }
+  }
+
+  #write(viewer: Viewer, bytes: Uint8Array): void {
+    viewer.socket.write(bytes);
+    viewer.delivery.bytesSent(bytes.length);
+  }
+
+  #endAll(): void {
+    for (const { socket, farewell } of this.#viewers) {
+      const lastBytes = farewell?.();
+      if (lastBytes === undefined) socket.end();
+      else socket.end(lastBytes);
+      socket.setTimeout(DRAIN_DEADLINE_MS, () => socket.destroy());
+    }
+    this.#viewers.clear();
+    this.#stop();
+  }
+}
+
+/** What came in since the last write, framed at most once for each delivery. */
+class Batch {
+  readonly #bytes: Uint8Array;
+  readonly #randomAccessAt: number | undefined;
+  readonly #framed = new Map<Delivery, { whole?: Uint8Array; fromRandomAccess?: Uint8Array }>();
+
+  constructor(bytes: Uint8Array, randomAccessAt: number | undefined) {
+    this.#bytes = bytes;
+    this.#randomAccessAt = randomAccessAt;
+  }
+
+  whole(delivery: Delivery): Uint8Array {
+    return this.#frame(delivery, 'whole', this.#bytes);
+  }
+
+  /** @returns undefined where a decoder can start nowhere in it */
+  fromRandomAccess(delivery: Delivery): Uint8Array | undefined {
+    if (this.#randomAccessAt === undefined) return undefined;
+    return this.#frame(delivery, 'fromRandomAccess', this.#bytes.subarray(this.#randomAccessAt));
+  }
+
+  #frame(delivery: Delivery, which: 'whole' | 'fromRandomAccess', bytes: Uint8Array): Uint8Array {
+    if (delivery.frame === undefined) return bytes;
+    const known = this.#framed.get(delivery) ?? {};
+    known[which] ??= delivery.frame(bytes);
+    this.#framed.set(delivery, known);
+    return known[which];
+  }
+}
