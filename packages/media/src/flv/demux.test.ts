@@ -124,7 +124,7 @@ describe('FlvDemuxer with third-party messages', () => {
 
   test('a track message from one of our nodes counts for one sequence header', () => {
     const demuxer = new FlvDemuxer();
-    const values = { version: 1, kind: 'video', frameDurationTicks: 3600 };
+    const values = { version: 1, kind: 'video', frameDurationTicks: 3600, widthPx: 640, heightPx: 360 };
     const announcement = encodeAmf0(['onStarlingTrack', values]);
     expect(demuxer.push({ kind: 'data', timestampMs: 0, payload: announcement })).toEqual([]);
     expect(demuxer.push(aacHeader)).toMatchObject([{ track: { kind: 'audio' } }]);

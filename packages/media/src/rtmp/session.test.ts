@@ -110,6 +110,9 @@ function codeOf(action: () => unknown): string | undefined {
   return undefined;
 }
 
+/** As Enhanced RTMP v2 spells them. */
+const FOUR_CCS = ['avc1', 'hvc1', 'av01', 'vp09', 'mp4a', 'Opus', 'fLaC', 'ac-3', 'ec-3', '.mp3'];
+
 describe('server: connect', () => {
   test('the answer', () => {
     const { events, answers, server } = connected();
@@ -145,9 +148,9 @@ describe('server: connect', () => {
     });
     expect(events).toMatchObject([{ type: 'connect', fourCcList: ['hvc1', 'avc1', 'av01', '*'] }]);
     const enhancements = {
-      fourCcList: ['avc1', 'mp4a'],
-      videoFourCcInfoMap: { avc1: 4 },
-      audioFourCcInfoMap: { mp4a: 4 },
+      fourCcList: FOUR_CCS,
+      videoFourCcInfoMap: { avc1: 4, hvc1: 4, av01: 4, vp09: 4 },
+      audioFourCcInfoMap: { mp4a: 4, Opus: 4, fLaC: 4, 'ac-3': 4, 'ec-3': 4, '.mp3': 4 },
       capsEx: 0x01 | 0x04 | 0x08, // Reconnect, ModEx, TimestampNanoOffset
     };
     expect(answers.at(-1)).toMatchObject([
@@ -615,7 +618,7 @@ describe('client and server back to back', () => {
     };
     expect(pump(client, server, onServerEvent, pieceBytes)).toEqual([{ type: 'ready' }]);
     expect(events).toEqual([
-      { type: 'connect', app: 'live', tcUrl: 'rtmp://localhost/live', fourCcList: ['avc1', 'mp4a'] },
+      { type: 'connect', app: 'live', tcUrl: 'rtmp://localhost/live', fourCcList: FOUR_CCS },
       { type: 'publish', target: { app: 'live', streamName: 'cam', query: new Map([['key', 'K']]) } },
     ]);
     for (const message of media) client.sendMessage(message);
@@ -676,7 +679,7 @@ describe('client', () => {
       0,
       'connect',
       1,
-      { app: 'live', tcUrl: 'rtmp://localhost/live', fourCcList: ['avc1', 'mp4a'], capsEx: 13 },
+      { app: 'live', tcUrl: 'rtmp://localhost/live', fourCcList: FOUR_CCS, capsEx: 13 },
     ]);
     return { client, peer };
   }
