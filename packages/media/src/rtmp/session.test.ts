@@ -138,6 +138,44 @@ describe('server: connect', () => {
     expect(server.state).toEqual({ phase: 'connected' });
   });
 
+  test('what a player can receive, by medium; a star means everything', () => {
+    const old = connected().server;
+    expect(old.canReceive('video', 'avc1')).toBe(false);
+    const listed = connected({ ...CONNECT, fourCcList: ['hvc1'] }).server;
+    expect([listed.canReceive('video', 'hvc1'), listed.canReceive('video', 'av01')]).toEqual([true, false]);
+    const anything = connected({ ...CONNECT, fourCcList: ['*'] }).server;
+    expect([anything.canReceive('video', 'av01'), anything.canReceive('audio', 'Opus')]).toEqual([
+      true,
+      true,
+    ]);
+    const mapped = connected({
+      ...CONNECT,
+      videoFourCcInfoMap: { av01: 1 /* can decode */, hvc1: 2 /* can only encode */ },
+      audioFourCcInfoMap: { '*': 4 /* can forward */ },
+    }).server;
+    expect(['av01', 'hvc1', 'vp09'].map((fourCc) => mapped.canReceive('video', fourCc))).toEqual([
+      true,
+      false,
+      false,
+    ]);
+    expect(mapped.canReceive('audio', 'fLaC')).toBe(true);
+  });
+
+  test('a reconnect request goes to a peer that understands it, and to no other', () => {
+    const old = connected();
+    expect(old.server.requestReconnect()).toBe(false);
+    expect(old.server.takeOutput()).toBeUndefined();
+
+    const { server, peer } = connected({ ...CONNECT, capsEx: 1 /* Reconnect */ });
+    expect(server.requestReconnect('rtmp://other/live')).toBe(true);
+    expect(server.requestReconnect()).toBe(true);
+    const info = { level: 'status', code: 'NetConnection.Connect.ReconnectRequest' };
+    expect(peer.read(server.takeOutput() ?? new Uint8Array())).toMatchObject([
+      [0, 'onStatus', 0, null, { ...info, tcUrl: 'rtmp://other/live' }],
+      [0, 'onStatus', 0, null, info],
+    ]);
+  });
+
   test('Enhanced RTMP capabilities are answered when the client has some', () => {
     const { events, answers } = connected({
       ...CONNECT,
