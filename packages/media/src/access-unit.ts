@@ -7,12 +7,19 @@
  * - a `cue` right before the access unit that opens the segment;
  * - units by DTS across all tracks (compared exactly; at equal DTS video goes first).
  */
+import { equalBytes } from './bytes.ts';
 import { VIDEO_TIMESCALE_HZ } from './time.ts';
+
+export type VideoCodec = 'avc' | 'hevc' | 'av1' | 'vp9';
+export type AudioCodec = 'aac' | 'opus' | 'flac' | 'ac3' | 'eac3' | 'mp3';
 
 export interface VideoTrack {
   readonly kind: 'video';
-  readonly codec: 'avc';
-  /** AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1). */
+  readonly codec: VideoCodec;
+  /**
+   * The codec's configuration record: AVCDecoderConfigurationRecord, HEVCDecoderConfigurationRecord,
+   * AV1CodecConfigurationRecord or VPCodecConfigurationRecord (codec/<codec>.ts).
+   */
   readonly config: Uint8Array;
   /** RFC 6381, for instance `avc1.64001f`. */
   readonly codecString: string;
@@ -24,28 +31,36 @@ export interface VideoTrack {
 
 export interface AudioTrack {
   readonly kind: 'audio';
-  readonly codec: 'aac';
-  /** AudioSpecificConfig (ISO/IEC 14496-3, 1.6.2.1). */
+  readonly codec: AudioCodec;
+  /**
+   * AAC: AudioSpecificConfig. Opus: the ID header. FLAC: `fLaC` and STREAMINFO. AC-3 and E-AC-3: what
+   * the boxes `dac3` and `dec3` hold. MP3: a frame header (codec/<codec>.ts).
+   */
   readonly config: Uint8Array;
   /** RFC 6381, for instance `mp4a.40.2`. */
   readonly codecString: string;
+  /** Ticks per second of the units' times. */
   readonly sampleRateHz: number;
   readonly channelCount: number;
 }
 
 export type Track = VideoTrack | AudioTrack;
 
-/** Samples in one AAC-LC access unit (ISO/IEC 14496-3, 4.5.2.1.1). */
+/** Samples in one AAC-LC access unit (ISO/IEC 14496-3, 4.5.2.1.1). For other codecs see codec/samples.ts. */
 export const AAC_SAMPLES_PER_UNIT = 1024;
 
-/** The unit of decoding: one coded picture (length-prefixed NAL units) or one raw AAC frame. */
+/**
+ * The unit of decoding. H.264 and HEVC: one coded picture, as length-prefixed NAL units. AV1: one temporal
+ * unit without its temporal delimiter. VP9: one frame or superframe. Audio: one frame or packet, with
+ * its header where the codec has one; for AAC raw.
+ */
 export interface AccessUnit {
   readonly kind: 'video' | 'audio';
   /** Decoding time in ticks of the track's timescale: 1/90000 s for video, one sample for audio. */
   readonly dtsTicks: number;
   /** Presentation time, same unit. */
   readonly ptsTicks: number;
-  /** A decoder can start here: an IDR picture, or any audio unit. */
+  /** A decoder can start here: an IDR picture or its like in the codec, or any audio unit. */
   readonly isRandomAccess: boolean;
   readonly data: Uint8Array;
 }
@@ -79,4 +94,11 @@ export type StreamEvent =
 /** Ticks per second of a track's times. */
 export function timescaleHz(track: Track): number {
   return track.kind === 'video' ? VIDEO_TIMESCALE_HZ : track.sampleRateHz;
+}
+
+/** True when a decoder set up for one track is set up for the other. */
+export function isSameTrack(a: Track, b: Track): boolean {
+  if (a.codec !== b.codec || !equalBytes(a.config, b.config)) return false;
+  // The configuration record of VP9 does not say how large the pictures are.
+  return a.kind !== 'video' || b.kind !== 'video' || (a.widthPx === b.widthPx && a.heightPx === b.heightPx);
 }

@@ -6,15 +6,15 @@
  * into one order, {@link SegmentCutter} decides where segments start.
  */
 import {
-  AAC_SAMPLES_PER_UNIT,
   type AccessUnit,
   type AudioTrack,
   type Cue,
+  isSameTrack,
   type StreamEvent,
   type Track,
   type VideoTrack,
 } from './access-unit.ts';
-import { equalBytes } from './bytes.ts';
+import { samplesInUnit } from './codec/samples.ts';
 import { compareTicks, rescaleTicks, VIDEO_TIMESCALE_HZ } from './time.ts';
 
 const TICKS_PER_MS = VIDEO_TIMESCALE_HZ / 1000;
@@ -65,8 +65,7 @@ interface Arrival {
 /** A stretch of one encoder's stream that is placed with one offset. */
 interface Run {
   readonly hasVideo: boolean;
-  /** 0 without audio. */
-  readonly audioHz: number;
+  readonly audio: AudioTrack | undefined;
   readonly startTicks: number;
   /** From the encoder's clock to the timeline. */
   readonly offsetTicks: number;
@@ -155,7 +154,7 @@ export class IngestGrid {
 
   #takeTrack(track: Track): void {
     const known = this.#tracks[track.kind];
-    if (known !== undefined && equalBytes(known.config, track.config)) return;
+    if (known !== undefined && isSameTrack(known, track)) return;
     this.#stop();
     this.#held = this.#held.filter(({ unit }) => unit.kind !== track.kind);
     this.#tracks =
@@ -202,7 +201,7 @@ export class IngestGrid {
     this.#offsetTicks = startTicks - encoderTicks;
 
     const tracks = [this.#tracks.video, this.#tracks.audio].filter((track) => track !== undefined);
-    const isSame = haveSameConfigs(tracks, this.#tracksOnAir);
+    const isSame = areSameTracks(tracks, this.#tracksOnAir);
     const isFirst = this.#tracksOnAir.length === 0;
     this.#tracksOnAir = tracks;
     if (isFirst) {
@@ -210,15 +209,15 @@ export class IngestGrid {
       for (const track of tracks) this.#events.push({ type: 'track', track });
     }
     const hasVideo = this.#tracks.video !== undefined;
-    const audioHz = this.#tracks.audio?.sampleRateHz ?? 0;
-    this.#cutter.beginRun({ hasVideo, audioHz, isDiscontinuity: !isSame || this.#wasClockSet });
+    const { audio } = this.#tracks;
+    this.#cutter.beginRun({ hasVideo, audio, isDiscontinuity: !isSame || this.#wasClockSet });
     this.#wasClockSet = false;
     this.#run = {
       hasVideo,
-      audioHz,
+      audio,
       startTicks,
       offsetTicks: this.#offsetTicks,
-      buffer: new ReorderBuffer({ hasVideo, audioHz, startTicks }),
+      buffer: new ReorderBuffer({ hasVideo, audio, startTicks }),
       encoderClockTicks: encoderTicks,
       lastRulingTicks: undefined,
       foreignAudioUnits: 0,
@@ -296,7 +295,9 @@ export class IngestGrid {
   }
 
   #placeAudio(unit: AccessUnit, run: Run): AccessUnit | undefined {
-    const { audioHz } = run;
+    const { audio } = run;
+    if (audio === undefined) return undefined;
+    const audioHz = audio.sampleRateHz;
     const measured = unit.dtsTicks + rescaleTicks(run.offsetTicks, VIDEO_TIMESCALE_HZ, audioHz);
     const toleranceSamples = (audioHz * CLOCK_TOLERANCE_MS) / 1000;
     let dtsTicks = run.nextAudioTicks;
@@ -311,7 +312,7 @@ export class IngestGrid {
       this.#droppedUnits++;
       return undefined;
     }
-    run.nextAudioTicks = dtsTicks + AAC_SAMPLES_PER_UNIT;
+    run.nextAudioTicks = dtsTicks + samplesInUnit(audio, unit.data);
     return { ...unit, dtsTicks, ptsTicks: dtsTicks };
   }
 
@@ -336,14 +337,19 @@ function isVideo({ unit }: Arrival): boolean {
   return unit.kind === 'video';
 }
 
-function haveSameConfigs(a: readonly Track[], b: readonly Track[]): boolean {
+function areSameTracks(a: readonly Track[], b: readonly Track[]): boolean {
   return (
     a.length === b.length &&
     a.every((track, i) => {
       const other = b[i];
-      return other !== undefined && track.kind === other.kind && equalBytes(track.config, other.config);
+      return other !== undefined && isSameTrack(track, other);
     })
   );
+}
+
+function unitSamples(unit: AccessUnit, audio: AudioTrack | undefined): number {
+  if (audio === undefined) throw new Error('an audio unit without its track');
+  return samplesInUnit(audio, unit.data);
 }
 
 /** `rescaleTicks`, but to the first tick that is not earlier. */
@@ -366,6 +372,8 @@ function rescaleTicksDown(ticks: number, fromHz: number, toHz: number): number {
  */
 class ReorderBuffer {
   readonly #hasVideo: boolean;
+  readonly #audioTrack: AudioTrack | undefined;
+  /** 0 without audio. */
   readonly #audioHz: number;
   readonly #video: AccessUnit[] = [];
   readonly #audio: AccessUnit[] = [];
@@ -375,19 +383,19 @@ class ReorderBuffer {
   #lastDue: AccessUnit | undefined;
   lateUnits = 0;
 
-  /** @param options.audioHz 0 without audio */
-  constructor(options: { hasVideo: boolean; audioHz: number; startTicks: number }) {
+  constructor(options: { hasVideo: boolean; audio: AudioTrack | undefined; startTicks: number }) {
     this.#hasVideo = options.hasVideo;
-    this.#audioHz = options.audioHz;
+    this.#audioTrack = options.audio;
+    this.#audioHz = options.audio?.sampleRateHz ?? 0;
     this.#nextVideoTicks = options.startTicks;
     this.#nextAudioTicks =
-      options.audioHz === 0 ? 0 : rescaleTicksUp(options.startTicks, VIDEO_TIMESCALE_HZ, options.audioHz);
+      this.#audioHz === 0 ? 0 : rescaleTicksUp(options.startTicks, VIDEO_TIMESCALE_HZ, this.#audioHz);
   }
 
   /** @returns the units that are due now */
   push(unit: AccessUnit): AccessUnit[] {
     if (unit.kind === 'video') this.#nextVideoTicks = unit.dtsTicks + 1;
-    else this.#nextAudioTicks = unit.dtsTicks + AAC_SAMPLES_PER_UNIT;
+    else this.#nextAudioTicks = unit.dtsTicks + unitSamples(unit, this.#audioTrack);
     if (this.#lastDue !== undefined && this.#compare(unit, this.#lastDue) < 0) {
       this.lateUnits++;
       return [];
@@ -472,7 +480,7 @@ class SegmentCutter {
   #targetDurationMs = 0;
 
   #hasVideo = false;
-  #audioHz = 0;
+  #audio: AudioTrack | undefined;
   #opensRun = false;
   #isDiscontinuity = false;
   /** End of the media so far. */
@@ -497,9 +505,9 @@ class SegmentCutter {
   }
 
   /** The next unit opens a segment, whatever the length of the one before. */
-  beginRun(run: { hasVideo: boolean; audioHz: number; isDiscontinuity: boolean }): void {
+  beginRun(run: { hasVideo: boolean; audio: AudioTrack | undefined; isDiscontinuity: boolean }): void {
     this.#hasVideo = run.hasVideo;
-    this.#audioHz = run.audioHz;
+    this.#audio = run.audio;
     this.#opensRun = true;
     this.#isDiscontinuity = run.isDiscontinuity;
     this.#lastVideoTicks = undefined;
@@ -508,10 +516,9 @@ class SegmentCutter {
 
   /** @returns the cue to emit before the unit, if it opens a segment */
   add(unit: AccessUnit): Cue | undefined {
+    const audioHz = this.#audio?.sampleRateHz ?? 0;
     const startTicks =
-      unit.kind === 'video'
-        ? unit.dtsTicks
-        : rescaleTicksDown(unit.dtsTicks, this.#audioHz, VIDEO_TIMESCALE_HZ);
+      unit.kind === 'video' ? unit.dtsTicks : rescaleTicksDown(unit.dtsTicks, audioHz, VIDEO_TIMESCALE_HZ);
     const isRandomAccess = unit.isRandomAccess && (unit.kind === 'video' || !this.#hasVideo);
     const durationTicks = this.#durationTicks(unit);
     if (unit.kind === 'video' && isRandomAccess) {
@@ -527,7 +534,7 @@ class SegmentCutter {
     const endTicks =
       unit.kind === 'video'
         ? startTicks + durationTicks
-        : rescaleTicksUp(unit.dtsTicks + AAC_SAMPLES_PER_UNIT, this.#audioHz, VIDEO_TIMESCALE_HZ);
+        : rescaleTicksUp(unit.dtsTicks + unitSamples(unit, this.#audio), audioHz, VIDEO_TIMESCALE_HZ);
     this.#endTicks = Math.max(this.#endTicks, endTicks);
     return cue;
   }
@@ -535,7 +542,8 @@ class SegmentCutter {
   /** How long a unit lasts; for video as long as the one before, since its own end is not known yet. */
   #durationTicks(unit: AccessUnit): number {
     if (unit.kind === 'audio') {
-      return rescaleTicks(AAC_SAMPLES_PER_UNIT, this.#audioHz, VIDEO_TIMESCALE_HZ);
+      const audioHz = this.#audio?.sampleRateHz ?? 0;
+      return rescaleTicks(unitSamples(unit, this.#audio), audioHz, VIDEO_TIMESCALE_HZ);
     }
     const lastTicks = this.#lastVideoTicks ?? unit.dtsTicks - USUAL_FRAME_DURATION_TICKS;
     this.#lastVideoTicks = unit.dtsTicks;

@@ -30,6 +30,8 @@ export interface Refusal {
 export interface RtmpPlayer {
   /** Takes whole RTMP messages of message stream 1, cut by `PlayWriter`; the writer bounds what waits in it. */
   readonly socket: Socket;
+  /** Whether it said that it takes a codec of Enhanced RTMP, named by its FourCC. */
+  canReceive(kind: 'video' | 'audio', fourCc: string): boolean;
   /** The bytes that tell the player that the stream is over. */
   farewell(): Uint8Array | undefined;
 }
@@ -271,6 +273,7 @@ class Connection implements RtmpPeer {
     this.#socket.setTimeout(0); // players have nothing to say; whoever writes to it has a deadline of its own
     decision({
       socket: this.#socket,
+      canReceive: (kind, fourCc) => this.#session.canReceive(kind, fourCc),
       farewell: () => {
         this.#session.endPlay();
         return this.#session.takeOutput();

@@ -8,6 +8,7 @@ import {
   unitMessage,
   unitTag,
 } from '@starling/media/flv/mux';
+import { isLegacyCodec } from '@starling/media/flv/tag';
 import { canCarryInTs, TsMuxer } from '@starling/media/mpeg-ts/mux';
 import { PlayWriter } from '@starling/media/rtmp/session';
 import { ticksToMs, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
@@ -95,14 +96,19 @@ export class FlvContainer implements Container {
   }
 }
 
-/** RTMP messages in chunks, for players. */
+/** RTMP messages in chunks, for players: for all of them, or for those who take codecs of Enhanced RTMP too. */
 export class RtmpContainer implements Container {
+  readonly #isEnhanced: boolean;
   readonly #times = new OffsetTimes();
   readonly #writer = new PlayWriter();
   #tracks: readonly Track[] = [];
 
-  canCarry(): boolean {
-    return true;
+  constructor(codecs: 'legacy' | 'enhanced') {
+    this.#isEnhanced = codecs === 'enhanced';
+  }
+
+  canCarry(track: Track): boolean {
+    return this.#isEnhanced || isLegacyCodec(track.codec);
   }
 
   head(): readonly Uint8Array[] {

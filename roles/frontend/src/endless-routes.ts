@@ -9,6 +9,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { FOUR_CC, isLegacyCodec } from '@starling/media/flv/tag';
 import type { PlayerSource } from '@starling/net/rtmp-server';
 import { acceptWebSocket, binaryFrame, closeCode, closeFrame, refuseUpgrade } from '@starling/net/websocket';
 import type { CatchUp } from './catch-up.ts';
@@ -39,7 +40,8 @@ export class EndlessRoutes {
   readonly #catchUp: CatchUp;
   readonly #flv: FanOutPair;
   readonly #ts: FanOutPair;
-  readonly #rtmp: FanOut;
+  readonly #rtmp: Readonly<Record<'legacy' | 'enhanced', FanOut>>;
+  readonly #stream: Stream;
   readonly #deliveries: Readonly<Record<EndlessProtocol, Delivery>>;
 
   constructor(options: EndlessRoutesOptions) {
@@ -53,7 +55,11 @@ export class EndlessRoutes {
     this.#catchUp = catchUp;
     this.#flv = pair(() => new FlvContainer());
     this.#ts = pair(() => new TsContainer());
-    this.#rtmp = fanOut(() => new RtmpContainer());
+    this.#rtmp = {
+      legacy: fanOut(() => new RtmpContainer('legacy')),
+      enhanced: fanOut(() => new RtmpContainer('enhanced')),
+    };
+    this.#stream = stream;
     this.#deliveries = {
       flv: { protocol: 'flv', ...counters('flv') },
       'ws-flv': { protocol: 'ws-flv', frame: binaryFrame, ...counters('ws-flv') },
@@ -117,16 +123,29 @@ export class EndlessRoutes {
     fanOut.add({ socket, delivery: this.#deliveries['ws-flv'], farewell }, performance.now());
   }
 
-  /** Serves an RTMP player. */
-  readonly play: PlayerSource = ({ socket, farewell }) =>
-    this.#rtmp.add({ socket, farewell, delivery: this.#deliveries.rtmp }, performance.now());
+  /** Serves an RTMP player; tracks in codecs that it has not said it takes are left out. */
+  readonly play: PlayerSource = ({ socket, farewell, canReceive }) => {
+    const takesAll = this.#stream.tracks.every(
+      ({ kind, codec }) => isLegacyCodec(codec) || canReceive(kind, FOUR_CC[codec]),
+    );
+    const fanOut = takesAll ? this.#rtmp.enhanced : this.#rtmp.legacy;
+    if (fanOut.tracks.length === 0) return void socket.end(farewell());
+    fanOut.add({ socket, farewell, delivery: this.#deliveries.rtmp }, performance.now());
+  };
 
   close(): void {
     for (const fanOut of this.#fanOuts) fanOut.close();
   }
 
   get #fanOuts(): readonly FanOut[] {
-    return [this.#flv.all, this.#flv.audio, this.#ts.all, this.#ts.audio, this.#rtmp];
+    return [
+      this.#flv.all,
+      this.#flv.audio,
+      this.#ts.all,
+      this.#ts.audio,
+      this.#rtmp.legacy,
+      this.#rtmp.enhanced,
+    ];
   }
 
   #choose(

@@ -2,8 +2,7 @@
  * One channel on this frontend: takes events from its publishers, keeps the first copy of each,
  * and hands one unbroken sequence on to the live window (HLS) and to the FLV fan-out.
  */
-import type { Cue, StreamEvent, Track } from '@starling/media/access-unit';
-import { equalBytes } from '@starling/media/bytes';
+import { type Cue, isSameTrack, type StreamEvent, type Track } from '@starling/media/access-unit';
 import { LiveWindow } from '@starling/media/hls/live-window';
 import { Segmenter } from '@starling/media/hls/segmenter';
 import type { Logger } from 'pino';
@@ -154,7 +153,7 @@ export class Stream {
   #adoptTracks(publisher: PublisherState): void {
     const isKnown = (track: Track) => {
       const known = this.#tracks.get(track.kind);
-      return known !== undefined && (known === track || equalBytes(known.config, track.config));
+      return known !== undefined && (known === track || isSameTrack(known, track));
     };
     const tracks = [...publisher.tracks.values()];
     if (tracks.length === this.#tracks.size && tracks.every(isKnown)) return;

@@ -153,7 +153,7 @@ const forms: [string, Form][] = [
     { newContainer: () => new FlvContainer(), newReader: webSocketFlvReader, frame: binaryFrame },
   ],
   ['MPEG-TS', { newContainer: () => new TsContainer(), newReader: tsReader }],
-  ['RTMP', { newContainer: () => new RtmpContainer(), newReader: rtmpReader }],
+  ['RTMP', { newContainer: () => new RtmpContainer('legacy'), newReader: rtmpReader }],
 ];
 
 async function picturesUntil(

@@ -5,7 +5,7 @@
 import type { VideoTrack } from '../access-unit.ts';
 import { ByteReader } from '../bytes.ts';
 import { MediaError } from '../error.ts';
-import { BitReader } from './bit-reader.ts';
+import { BitReader, withoutEmulationPrevention } from './bit-reader.ts';
 
 /** What the AVCDecoderConfigurationRecord holds. Byte arrays are views. */
 export interface AvcConfig {
@@ -164,11 +164,6 @@ export function parseAvcSps(nalUnit: Uint8Array): AvcSequenceParameterSet {
   }
   const hasVui = bits.flag();
   return { widthPx, heightPx, isProgressive, frameRate: hasVui ? parseVuiFrameRate(bits) : undefined };
-}
-
-/** Drops the third byte of each 00 00 03 (7.3.1). */
-function withoutEmulationPrevention(nalUnit: Uint8Array): Uint8Array {
-  return nalUnit.filter((byte, i) => !(byte === 3 && i >= 2 && nalUnit[i - 1] === 0 && nalUnit[i - 2] === 0));
 }
 
 function skipScalingMatrix(bits: BitReader, chromaFormatIdc: number): void {

@@ -61,3 +61,11 @@ export class BitReader {
     return code % 2 === 1 ? (code + 1) / 2 : -code / 2;
   }
 }
+
+/**
+ * The payload of a NAL unit: drops the third byte of each 00 00 03.
+ * Source: ISO/IEC 14496-10 section 7.3.1; ISO/IEC 23008-2 section 7.3.1.1.
+ */
+export function withoutEmulationPrevention(nalUnit: Uint8Array): Uint8Array {
+  return nalUnit.filter((byte, i) => !(byte === 3 && i >= 2 && nalUnit[i - 1] === 0 && nalUnit[i - 2] === 0));
+}

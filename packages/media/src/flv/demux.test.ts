@@ -124,7 +124,7 @@ describe('FlvDemuxer with third-party messages', () => {
 
   test('a track message from one of our nodes counts for one sequence header', () => {
     const demuxer = new FlvDemuxer();
-    const values = { version: 1, kind: 'video', frameDurationTicks: 3600 };
+    const values = { version: 1, kind: 'video', frameDurationTicks: 3600, widthPx: 640, heightPx: 360 };
     const announcement = encodeAmf0(['onStarlingTrack', values]);
     expect(demuxer.push({ kind: 'data', timestampMs: 0, payload: announcement })).toEqual([]);
     expect(demuxer.push(aacHeader)).toMatchObject([{ track: { kind: 'audio' } }]);
@@ -173,6 +173,85 @@ describe('FlvDemuxer with third-party messages', () => {
       expect(video?.dtsTicks).toBe((ms + 500) * 90);
       expect(audio?.dtsTicks).toBe(ms * 48);
     }
+  });
+});
+
+describe('FlvDemuxer with Enhanced RTMP', () => {
+  const ascii = (text: string) => Buffer.from(text, 'latin1').toString('hex');
+  const message = (kind: 'video' | 'audio', timestampMs: number, payload: string): FlvMessage => ({
+    kind,
+    timestampMs,
+    payload: hex(payload.replaceAll(' ', '')),
+  });
+  const kinds = (events: readonly StreamEvent[]) =>
+    events.map((event) => (event.type === 'unit' ? event.unit.dtsTicks : event.type));
+
+  test('of a multitrack stream it takes the default tracks, and counts the rest', () => {
+    const demuxer = new FlvDemuxer();
+    // Multitrack: ManyTracks, SequenceStart; tracks 1 and 0
+    const other = `01 000001 ff`;
+    const size = (AVC_CONFIG.length / 2).toString(16).padStart(6, '0');
+    const start = `96 10 ${ascii('avc1')} ${other} 00 ${size} ${AVC_CONFIG}`;
+    expect(demuxer.push(message('video', 0, start))).toMatchObject([
+      { type: 'track', track: { widthPx: 640 } },
+    ]);
+    // OneTrack, CodedFrames, track 0; then track 3
+    const coded = (track: string) =>
+      message('video', 40, `96 01 ${ascii('avc1')} ${track} 000000 000000016588`);
+    expect(kinds(demuxer.push(coded('00')))).toEqual([3600]);
+    expect(demuxer.push(coded('03'))).toEqual([]);
+    expect(demuxer.ignoredBodies).toBe(2);
+  });
+
+  test('VP9 is announced with its first key frame, and again when the size changes', () => {
+    const demuxer = new FlvDemuxer();
+    const vpcC = message('video', 0, `90 ${ascii('vp09')} 001f820202020000`);
+    const inter = (ms: number) => message('video', ms, `a1 ${ascii('vp09')} 86aa`);
+    const keyFrame = (ms: number, width: string) =>
+      message('video', ms, `91 ${ascii('vp09')} 82498342 0 ${width} 02cf 6`);
+    expect(demuxer.push(vpcC)).toEqual([]);
+    expect(demuxer.push(inter(0))).toEqual([]);
+    const [track, unit] = demuxer.push(keyFrame(40, '04ff'));
+    expect(track).toMatchObject({ type: 'track', track: { widthPx: 1280, heightPx: 720 } });
+    expect(unit).toMatchObject({ unit: { dtsTicks: 3600, isRandomAccess: true } });
+    expect(demuxer.push(vpcC)).toEqual([]);
+    expect(kinds(demuxer.push(inter(80)))).toEqual([7200]);
+    expect(kinds(demuxer.push(keyFrame(120, '04ff')))).toEqual([10_800]);
+    expect(demuxer.push(keyFrame(160, '027f'))).toMatchObject([
+      { track: { widthPx: 640 } },
+      { type: 'unit' },
+    ]);
+  });
+
+  test('codecs without a sequence header are announced with a unit, and again when the rate changes', () => {
+    const demuxer = new FlvDemuxer();
+    const frame = (ms: number, start: string) => message('audio', ms, `91 ${ascii('.mp3')} ${start} 0011`);
+    expect(demuxer.push(message('audio', 0, `90 ${ascii('.mp3')}`))).toEqual([]);
+    expect(demuxer.push(frame(0, 'fffb9464'))).toMatchObject([
+      { track: { codec: 'mp3', sampleRateHz: 48_000 } },
+      { unit: { dtsTicks: 0 } },
+    ]);
+    expect(kinds(demuxer.push(frame(24, 'fffbb464')))).toEqual([1152]); // another bit rate
+    expect(demuxer.push(frame(50, 'fffb9064'))).toMatchObject([
+      { track: { codec: 'mp3', sampleRateHz: 44_100 } },
+      { unit: { dtsTicks: 2205 } },
+    ]);
+  });
+
+  test('a unit of another codec than the one announced is dropped', () => {
+    const demuxer = new FlvDemuxer();
+    demuxer.push(aacHeader);
+    expect(demuxer.push(message('audio', 0, `91 ${ascii('Opus')} fc00`))).toEqual([]);
+    demuxer.push(avcHeader);
+    expect(demuxer.push(message('video', 0, `91 ${ascii('av01')} 320110`))).toEqual([]);
+  });
+
+  test('metadata in a video message says nothing to decode', () => {
+    const demuxer = new FlvDemuxer();
+    demuxer.push(avcHeader);
+    expect(demuxer.push(message('video', 0, `d4 ${ascii('avc1')} 020009${ascii('colorInfo')}05`))).toEqual(
+      [],
+    );
   });
 });
 

@@ -1,12 +1,31 @@
 /** FLV bytes to messages, and FLV or RTMP messages to the events of a stream. */
-import type { AudioTrack, StreamEvent, Track, VideoTrack } from '../access-unit.ts';
-import { equalBytes } from '../bytes.ts';
+import {
+  type AudioTrack,
+  isSameTrack,
+  type StreamEvent,
+  type Track,
+  type VideoTrack,
+} from '../access-unit.ts';
 import { aacTrack } from '../codec/aac.ts';
+import { ac3Track, ac3TrackOf, eac3Track, eac3TrackOf } from '../codec/ac3.ts';
+import { av1ConfigOf, av1Track, isAv1RandomAccess, withoutTemporalDelimiter } from '../codec/av1.ts';
 import { avcTrack } from '../codec/avc.ts';
+import { flacTrack } from '../codec/flac.ts';
+import { hevcTrack, isHevcRandomAccess } from '../codec/hevc.ts';
+import { mp3Track } from '../codec/mp3.ts';
+import { opusTrack } from '../codec/opus.ts';
+import { vp9KeyFrameSize, vp9Track } from '../codec/vp9.ts';
 import { MediaError } from '../error.ts';
 import { TimestampUnwrapper, ticksFromNano, VIDEO_TIMESCALE_HZ } from '../time.ts';
 import { decodeLinkMessage, type LinkMessage } from './link.ts';
-import { type FlvMessage, parseAudioBody, parseVideoBody, TAG_TYPE } from './tag.ts';
+import {
+  type CodedFrames,
+  type FlvMessage,
+  parseAudioBody,
+  parseVideoBody,
+  type SequenceStart,
+  TAG_TYPE,
+} from './tag.ts';
 
 /** A 4K key frame at 100 Mb/s stays below 2 MiB. */
 const MAX_TAG_SIZE_BYTES = 8 * 1024 * 1024;
@@ -133,13 +152,19 @@ function kindOfTag(typeByte: number): FlvMessage['kind'] {
   }
 }
 
+type TrackAnnouncement = Extract<LinkMessage, { type: 'track' }>;
+
 /**
  * Turns FLV or RTMP messages into stream events.
  *
  * From our own nodes (`LinkMuxer`) it gives back exactly the events that went in, also to a reader
- * that joins at a timeline, its tracks and a cue. From any other encoder it gives `track` events when a
- * sequence header comes that differs from the last, and `unit` events with times in whole milliseconds
- * on the encoder's own clock; units before their sequence header are dropped.
+ * that joins at a timeline, its tracks and a cue. From any other encoder it gives `track` events when the
+ * configuration differs from the last, and `unit` events with times in whole milliseconds on the
+ * encoder's own clock; units before their configuration is known are dropped. It is known with the sequence
+ * header, for VP9 and some encoders' AV1 with the first key frame after it, and for AC-3, E-AC-3 and MP3,
+ * which have no sequence header, with any unit.
+ *
+ * Of a multitrack stream it takes the default track of each medium, and counts what it leaves.
  *
  * A message that is refused leaves the demuxer as it was.
  */
@@ -149,36 +174,95 @@ export class FlvDemuxer {
    * larger, so unwrapping at 2^31 follows both; a cue sets the high part.
    */
   readonly #clock = new TimestampUnwrapper(2 ** 31);
-  #video: VideoTrack | undefined;
-  #audio: AudioTrack | undefined;
+  /** `isAnnounced`: by one of our nodes, which has looked into the units already. */
+  #video: { readonly track: VideoTrack; readonly isAnnounced: boolean } | undefined;
+  #audio: { readonly track: AudioTrack; readonly isAnnounced: boolean } | undefined;
+  /** A configuration that only the next key frame completes. */
+  #incompleteVideo: { readonly codec: SequenceStart['codec']; readonly config: Uint8Array } | undefined;
   /** What one of our nodes said of the track whose sequence header comes next. */
-  #announced: Extract<LinkMessage, { type: 'track' }> | undefined;
+  #announced: TrackAnnouncement | undefined;
+  #ignoredBodies = 0;
 
-  /** @throws MediaError FLV_BAD_TAG, FLV_UNSUPPORTED_CODEC, AVC_BAD_CONFIG, AAC_BAD_CONFIG, LINK_BAD_MESSAGE */
+  /** Sequence headers and units of other tracks than the default ones. */
+  get ignoredBodies(): number {
+    return this.#ignoredBodies;
+  }
+
+  /** @throws MediaError FLV_BAD_TAG, FLV_UNSUPPORTED_CODEC, LINK_BAD_MESSAGE, or the code of the codec */
   push(message: FlvMessage): StreamEvent[] {
     switch (message.kind) {
       case 'video':
-        return this.#pushVideo(message);
+        return parseVideoBody(message.payload).flatMap((body) => {
+          if (body.trackId !== 0) return this.#ignore();
+          return body.type === 'sequenceStart'
+            ? this.#startVideo(body)
+            : this.#takeVideo(body, message.timestampMs);
+        });
       case 'audio':
-        return this.#pushAudio(message);
+        return parseAudioBody(message.payload).flatMap((body) => {
+          if (body.trackId !== 0) return this.#ignore();
+          return body.type === 'sequenceStart'
+            ? this.#startAudio(body)
+            : this.#takeAudio(body, message.timestampMs);
+        });
       case 'data':
         return this.#pushData(message.payload);
     }
   }
 
-  #pushVideo(message: FlvMessage): StreamEvent[] {
-    const body = parseVideoBody(message.payload);
-    if (body.type === 'none') return [];
-    if (body.type === 'sequenceStart') {
-      const announced = this.#takeAnnouncement('video');
-      if (announced === undefined && isSameConfig(this.#video, body.config)) return [];
-      // A copy: the view would keep the buffer of the message alive as long as the track.
-      this.#video = avcTrack(new Uint8Array(body.config), announced?.frameDurationTicks);
-      return [{ type: 'track', track: this.#video }];
+  #ignore(): [] {
+    this.#ignoredBodies++;
+    return [];
+  }
+
+  #startVideo({ codec, config: view }: SequenceStart): StreamEvent[] {
+    const announced = this.#takeAnnouncement('video');
+    // A copy: the view would keep the buffer of the message alive as long as the track.
+    const config = new Uint8Array(view);
+    const track = videoTrackOf(codec, config, announced);
+    if (track !== undefined) return this.#setVideo(track, announced !== undefined);
+    // Sent again while the stream goes on: the key frames show if anything has changed.
+    this.#incompleteVideo = { codec, config };
+    if (this.#video?.track.codec !== codec) this.#video = undefined;
+    return [];
+  }
+
+  #setVideo(track: VideoTrack, isAnnounced: boolean): StreamEvent[] {
+    const known = this.#video?.track;
+    this.#incompleteVideo = undefined;
+    if (!isAnnounced && known !== undefined && isSameTrack(known, track)) return [];
+    this.#video = { track, isAnnounced };
+    return [{ type: 'track', track }];
+  }
+
+  #takeVideo(body: CodedFrames, timestampMs: number): StreamEvent[] {
+    if (this.#video?.isAnnounced) return [this.#videoUnit(body, this.#video.track, timestampMs)];
+    const isRandomAccess = isVideoRandomAccess(body, this.#video?.track);
+    const events = isRandomAccess ? this.#readKeyFrame(body) : [];
+    if (this.#video === undefined || this.#video.track.codec !== body.codec) return events;
+    const data = body.codec === 'av1' ? withoutTemporalDelimiter(body.data) : body.data;
+    if (data.length === 0) return events;
+    events.push(this.#videoUnit({ ...body, isRandomAccess, data }, this.#video.track, timestampMs));
+    return events;
+  }
+
+  /** Takes from a key frame what the sequence header did not say. */
+  #readKeyFrame({ codec, data }: CodedFrames): StreamEvent[] {
+    const config = this.#incompleteVideo?.config ?? this.#video?.track.config;
+    if (codec === 'vp9' && config !== undefined) {
+      const size = vp9KeyFrameSize(data);
+      return size === undefined ? [] : this.#setVideo(vp9Track(config, size), false);
     }
-    if (this.#video === undefined) return [];
-    const { frameDurationTicks } = this.#video;
-    const ms = this.#clock.unwrap(message.timestampMs);
+    if (codec === 'av1' && this.#incompleteVideo !== undefined) {
+      const track = av1Track(av1ConfigOf(data) ?? this.#incompleteVideo.config);
+      return track === undefined ? [] : this.#setVideo(track, false);
+    }
+    return [];
+  }
+
+  #videoUnit(body: CodedFrames, track: VideoTrack, timestampMs: number): StreamEvent {
+    const { frameDurationTicks } = track;
+    const ms = this.#clock.unwrap(timestampMs);
     const dtsTicks = ticksFromNano({ ms, nanos: body.offsetNanos }, VIDEO_TIMESCALE_HZ);
     const offsetTicks = body.compositionTimeMs * TICKS_PER_MS;
     // Whole milliseconds cannot say a frame of 1/30 s; the number of frames that they mean is certain.
@@ -188,30 +272,47 @@ export class FlvDemuxer {
         ? offsetTicks
         : Math.round(offsetTicks / frameDurationTicks) * frameDurationTicks);
     const { isRandomAccess, data } = body;
-    return [{ type: 'unit', unit: { kind: 'video', dtsTicks, ptsTicks, isRandomAccess, data } }];
+    return { type: 'unit', unit: { kind: 'video', dtsTicks, ptsTicks, isRandomAccess, data } };
   }
 
-  #pushAudio(message: FlvMessage): StreamEvent[] {
-    const body = parseAudioBody(message.payload);
-    if (body.type === 'none') return [];
-    if (body.type === 'sequenceStart') {
-      const announced = this.#takeAnnouncement('audio');
-      if (announced === undefined && isSameConfig(this.#audio, body.config)) return [];
-      this.#audio = aacTrack(new Uint8Array(body.config));
-      return [{ type: 'track', track: this.#audio }];
+  #startAudio({ codec, config }: SequenceStart): StreamEvent[] {
+    const announced = this.#takeAnnouncement('audio');
+    const track = audioTrackOf(codec, new Uint8Array(config));
+    return track === undefined ? [] : this.#setAudio(track, announced !== undefined);
+  }
+
+  #setAudio(track: AudioTrack, isAnnounced: boolean): StreamEvent[] {
+    const known = this.#audio?.track;
+    if (!isAnnounced && known !== undefined && isSameTrack(known, track)) return [];
+    this.#audio = { track, isAnnounced };
+    return [{ type: 'track', track }];
+  }
+
+  #takeAudio(body: CodedFrames, timestampMs: number): StreamEvent[] {
+    const events: StreamEvent[] = [];
+    if (!this.#audio?.isAnnounced) {
+      const described = selfDescribedTrackOf(body);
+      if (described !== undefined && !isSimilar(described, this.#audio?.track)) {
+        events.push(...this.#setAudio(described, false));
+      }
     }
-    if (this.#audio === undefined) return [];
-    const ms = this.#clock.unwrap(message.timestampMs);
-    const dtsTicks = ticksFromNano({ ms, nanos: body.offsetNanos }, this.#audio.sampleRateHz);
+    const track = this.#audio?.track;
+    if (track === undefined || track.codec !== body.codec) return events;
+    const ms = this.#clock.unwrap(timestampMs);
+    const dtsTicks = ticksFromNano({ ms, nanos: body.offsetNanos }, track.sampleRateHz);
     const { data } = body;
-    return [
-      { type: 'unit', unit: { kind: 'audio', dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data } },
-    ];
+    events.push({
+      type: 'unit',
+      unit: { kind: 'audio', dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data },
+    });
+    return events;
   }
 
-  #takeAnnouncement(kind: Track['kind']) {
+  #takeAnnouncement<Kind extends Track['kind']>(
+    kind: Kind,
+  ): Extract<TrackAnnouncement, { kind: Kind }> | undefined {
     const announced = this.#announced;
-    if (announced?.kind !== kind) return undefined;
+    if (!isOfKind(announced, kind)) return undefined;
     this.#announced = undefined;
     return announced;
   }
@@ -233,6 +334,79 @@ export class FlvDemuxer {
   }
 }
 
-function isSameConfig(track: Track | undefined, config: Uint8Array): boolean {
-  return track !== undefined && equalBytes(track.config, config);
+function isOfKind<Kind extends Track['kind']>(
+  announced: TrackAnnouncement | undefined,
+  kind: Kind,
+): announced is Extract<TrackAnnouncement, { kind: Kind }> {
+  return announced?.kind === kind;
+}
+
+/** @returns undefined where only a key frame can say the rest */
+function videoTrackOf(
+  codec: SequenceStart['codec'],
+  config: Uint8Array,
+  announced: Extract<TrackAnnouncement, { kind: 'video' }> | undefined,
+): VideoTrack | undefined {
+  const frameDurationTicks = announced?.frameDurationTicks;
+  switch (codec) {
+    case 'hevc':
+      return hevcTrack(config, frameDurationTicks);
+    case 'av1':
+      return av1Track(config, frameDurationTicks);
+    case 'vp9':
+      return announced && vp9Track(config, announced, frameDurationTicks);
+    default:
+      return avcTrack(config, frameDurationTicks);
+  }
+}
+
+/** The judgement of the bitstream where encoders are known to differ, else the frame type. */
+function isVideoRandomAccess(body: CodedFrames, track: VideoTrack | undefined): boolean {
+  switch (body.codec) {
+    case 'hevc':
+      return track?.codec === 'hevc' && isHevcRandomAccess(track.config, body.data);
+    case 'av1':
+      return isAv1RandomAccess(body.data);
+    case 'vp9':
+      return vp9KeyFrameSize(body.data) !== undefined;
+    default:
+      return body.isRandomAccess;
+  }
+}
+
+/** @returns undefined where the codec has no sequence header and this is an empty one */
+function audioTrackOf(codec: SequenceStart['codec'], config: Uint8Array): AudioTrack | undefined {
+  switch (codec) {
+    case 'opus':
+      return opusTrack(config);
+    case 'flac':
+      return flacTrack(config);
+    case 'ac3':
+      return config.length === 0 ? undefined : ac3Track(config);
+    case 'eac3':
+      return config.length === 0 ? undefined : eac3Track(config);
+    case 'mp3':
+      return config.length === 0 ? undefined : mp3Track(config);
+    default:
+      return aacTrack(config);
+  }
+}
+
+/** The track that a unit describes, in codecs whose units do. */
+function selfDescribedTrackOf({ codec, data }: CodedFrames): AudioTrack | undefined {
+  switch (codec) {
+    case 'ac3':
+      return ac3TrackOf(data);
+    case 'eac3':
+      return eac3TrackOf(data);
+    case 'mp3':
+      return mp3Track(data);
+    default:
+      return undefined;
+  }
+}
+
+/** The same but for the bit rate, which may change from unit to unit. */
+function isSimilar(a: AudioTrack, b: AudioTrack | undefined): boolean {
+  return a.codec === b?.codec && a.sampleRateHz === b.sampleRateHz && a.channelCount === b.channelCount;
 }

@@ -34,8 +34,9 @@ describe('link messages', () => {
   test('each decodes to itself', () => {
     for (const message of [
       { type: 'timeline', epochUnixMs: 0 },
-      { type: 'track', kind: 'video', frameDurationTicks: 3003 },
-      { type: 'track', kind: 'audio', frameDurationTicks: undefined },
+      { type: 'track', kind: 'video', frameDurationTicks: 3003, widthPx: 1920, heightPx: 1080 },
+      { type: 'track', kind: 'video', frameDurationTicks: undefined, widthPx: 1, heightPx: 65_536 },
+      { type: 'track', kind: 'audio' },
       { type: 'cue', cue },
       { type: 'cue', cue: { ...cue, programmeId: 'größe '.repeat(20_000), isIndependent: false } },
     ] as const) {
@@ -67,6 +68,11 @@ describe('link messages', () => {
     ['a number for a boolean', ['onStarlingCue', { version: 1, ...cue, isIndependent: 1 }], /isIndependent/],
     ['an unknown kind', ['onStarlingTrack', { version: 1, kind: 'text', frameDurationTicks: null }], /text/],
     ['frames of 0 ticks', ['onStarlingTrack', { version: 1, kind: 'video', frameDurationTicks: 0 }], /is 0/],
+    [
+      'video of no size',
+      ['onStarlingTrack', { version: 1, kind: 'video', frameDurationTicks: null }],
+      /widthPx/,
+    ],
     ['no epoch', ['onStarlingTimeline', { version: 1 }], /epochUnixMs is undefined/],
   ])('refuses %s', (_, values, message) => {
     const payload = encodeAmf0(values);

@@ -12,9 +12,12 @@ export type LinkMessage =
   /** Precedes a sequence header and says what that header cannot. */
   | {
       readonly type: 'track';
-      readonly kind: 'video' | 'audio';
+      readonly kind: 'video';
       readonly frameDurationTicks: number | undefined;
+      readonly widthPx: number;
+      readonly heightPx: number;
     }
+  | { readonly type: 'track'; readonly kind: 'audio' }
   | { readonly type: 'cue'; readonly cue: Cue };
 
 const VERSION = 1;
@@ -33,13 +36,16 @@ export function encodeLinkMessage(message: LinkMessage): Uint8Array {
     case 'timeline':
       return encodeAmf0([NAMES.timeline, { version: VERSION, epochUnixMs: message.epochUnixMs }]);
     case 'track':
-      return encodeAmf0([
-        NAMES.track,
-        { version: VERSION, kind: message.kind, frameDurationTicks: message.frameDurationTicks ?? null },
-      ]);
+      return encodeAmf0([NAMES.track, { version: VERSION, ...trackFields(message) }]);
     case 'cue':
       return encodeAmf0([NAMES.cue, { version: VERSION, ...message.cue }]);
   }
+}
+
+function trackFields(message: Extract<LinkMessage, { type: 'track' }>): Amf0Object {
+  if (message.kind === 'audio') return { kind: 'audio', frameDurationTicks: null };
+  const { kind, frameDurationTicks, widthPx, heightPx } = message;
+  return { kind, frameDurationTicks: frameDurationTicks ?? null, widthPx, heightPx };
 }
 
 /**
@@ -55,10 +61,14 @@ export function decodeLinkMessage(payload: Uint8Array): LinkMessage | undefined 
   }
   if (startsWith(payload, PREFIXES.track)) {
     const fields = new Fields(NAMES.track, payload);
+    const frameDurationTicks = fields.duration('frameDurationTicks');
+    if (fields.kind('kind') === 'audio') return { type: 'track', kind: 'audio' };
     return {
       type: 'track',
-      kind: fields.kind('kind'),
-      frameDurationTicks: fields.duration('frameDurationTicks'),
+      kind: 'video',
+      frameDurationTicks,
+      widthPx: fields.count('widthPx'),
+      heightPx: fields.count('heightPx'),
     };
   }
   if (startsWith(payload, PREFIXES.cue)) {

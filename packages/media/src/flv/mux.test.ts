@@ -7,7 +7,14 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type AccessUnit, type StreamEvent, type Track, timescaleHz } from '../access-unit.ts';
 import { concatBytes } from '../bytes.ts';
 import { aacTrack } from '../codec/aac.ts';
+import { ac3Track, eac3Track } from '../codec/ac3.ts';
+import { av1Track } from '../codec/av1.ts';
 import { avcTrack } from '../codec/avc.ts';
+import { flacTrack } from '../codec/flac.ts';
+import { hevcTrack } from '../codec/hevc.ts';
+import { mp3TrackOf } from '../codec/mp3.ts';
+import { opusTrack } from '../codec/opus.ts';
+import { vp9Track } from '../codec/vp9.ts';
 import { decodeAmf0 } from '../rtmp/amf0.ts';
 import { compareTicks, rescaleTicks } from '../time.ts';
 import { FlvDemuxer, FlvReader } from './demux.ts';
@@ -23,6 +30,8 @@ import {
 
 const hex = (text: string) => Uint8Array.from(Buffer.from(text, 'hex'));
 const AVC_CONFIG = hex('0142c01effe100196742c01ed900a02ff97011000003000100000300320f162e4801000568cb83cb20');
+const HEVC_CONFIG =
+  '0121600000009000000000007bf000fcfdf8f800000f03a00001001840010c01ffff21600000030090000003000003007b959409a10001002b42010121600000030090000003000003007ba003c0801107cb965654a4c2f0168080000003008000000c84a2000100064401c073c189';
 const video = (frameDurationTicks?: number) => avcTrack(AVC_CONFIG, frameDurationTicks);
 const audio48 = aacTrack(hex('1190'));
 const audio44 = aacTrack(hex('1210'));
@@ -104,6 +113,17 @@ describe('FLV', () => {
   });
 });
 
+test('metadata of codecs without a legacy id: the FourCC as a number', () => {
+  const hevc = hevcTrack(hex(HEVC_CONFIG));
+  const opus = opusTrack(new Uint8Array());
+  expect(decodeAmf0(metadataMessage([hevc, opus], 0).payload)[1]).toMatchObject({
+    videocodecid: 0x68766331, // "hvc1"
+    audiocodecid: 1_332_770_163, // "Opus", as the specification computes it
+  });
+  const mp3 = mp3TrackOf(44_100, 2);
+  expect(decodeAmf0(metadataMessage([mp3], 0).payload)[1]).toMatchObject({ audiocodecid: 2 });
+});
+
 describe('FLV in the eyes of FFmpeg', () => {
   let folder: string;
   beforeAll(() => {
@@ -172,12 +192,28 @@ describe('FLV in the eyes of FFmpeg', () => {
 
 describe('the link between nodes', () => {
   const FRAME_DURATIONS = [undefined, 3600, 3003, 1500, 3754];
-  const AUDIO_TRACKS = [audio48, audio44, aacTrack(hex('2b920800'))];
+  /** Without the composition times that only H.264 and HEVC have. */
+  const UNORDERED = new Set<Track['codec']>(['av1', 'vp9']);
+  const size = { widthPx: 1920, heightPx: 1080 };
+  const AV1 = av1Track(hex('81080c000a0b00000042abbfc3700be001'));
+  if (AV1 === undefined) throw new Error('the AV1 record lacks a sequence header');
+  const VIDEO_TRACKS = [video(), hevcTrack(hex(HEVC_CONFIG)), AV1, vp9Track(hex('001f820202020000'), size)];
+  const AUDIO_TRACKS = [
+    audio48,
+    audio44,
+    aacTrack(hex('2b920800')),
+    opusTrack(hex('4f707573486561640102380180bb0000000000')),
+    flacTrack(hex(`664c61438000002203e803e80000000007e50ac440f000000000${'00'.repeat(16)}`)),
+    ac3Track(hex('103de0')),
+    eac3Track(hex('0600600400')),
+    mp3TrackOf(22_050, 1),
+  ];
 
   /** A stream in contract order: timeline, tracks, then segments of a cue and units sorted by DTS. */
   const stream: fc.Arbitrary<StreamEvent[]> = fc
     .record({
       frameDurationTicks: fc.constantFrom(...FRAME_DURATIONS),
+      videoTrack: fc.constantFrom(...VIDEO_TRACKS),
       audio: fc.constantFrom(...AUDIO_TRACKS),
       startMs: fc.oneof(
         fc.constantFrom(0, 2 ** 31 - 1500, 2 ** 32 - 1500, 3 * 2 ** 32 - 700),
@@ -202,8 +238,8 @@ describe('the link between nodes', () => {
         { minLength: 1, maxLength: 4 },
       ),
     })
-    .map(({ frameDurationTicks, audio, startMs, startTick, epochUnixMs, segments }) => {
-      const track = video(frameDurationTicks);
+    .map(({ frameDurationTicks, videoTrack, audio, startMs, startTick, epochUnixMs, segments }) => {
+      const track = { ...videoTrack, frameDurationTicks };
       const events: StreamEvent[] = [
         { type: 'timeline', epochUnixMs },
         { type: 'track', track },
@@ -227,7 +263,8 @@ describe('the link between nodes', () => {
         const units: AccessUnit[] = segment.frames.map(({ stepTicks, offset, size }, i) => {
           const dtsTicks = ticks;
           ticks += frameDurationTicks ?? stepTicks;
-          const ptsTicks = dtsTicks + offset * (frameDurationTicks ?? 7 * 90);
+          const offsetTicks = UNORDERED.has(track.codec) ? 0 : offset * (frameDurationTicks ?? 7 * 90);
+          const ptsTicks = dtsTicks + offsetTicks;
           const data = new Uint8Array(size).fill(size);
           return { kind: 'video', dtsTicks, ptsTicks, isRandomAccess: i === 0, data };
         });
@@ -326,6 +363,7 @@ describe('the link between nodes', () => {
     expect(() => encode(video(), videoUnit(0, 91))).toThrow(/91 ticks/);
     expect(() => encode(video(3003), videoUnit(0, 3000))).toThrow(/3000 ticks/);
     expect(() => encode(audio48, { ...audioUnit(0), ptsTicks: 48 })).toThrow(/48 ticks/);
+    expect(() => encode(AV1, videoUnit(0, 3600))).toThrow(/3600 ticks/);
     expect(() => new LinkMuxer().encode({ type: 'unit', unit: audioUnit(0) })).toThrow(/before its track/);
   });
 });

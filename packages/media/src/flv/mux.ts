@@ -1,19 +1,21 @@
 /**
- * Stream events to FLV: legacy tags for players and files, Enhanced RTMP for the links between
- * our nodes.
+ * Stream events to FLV: for players and files legacy tags where the codec has them, else enhanced ones;
+ * Enhanced RTMP for the links between our nodes.
  */
 import { type AccessUnit, type StreamEvent, type Track, timescaleHz } from '../access-unit.ts';
 import { Amf0EcmaArray, encodeAmf0 } from '../rtmp/amf0.ts';
 import { nanoFromTicks, rescaleTicks, VIDEO_TIMESCALE_HZ } from '../time.ts';
-import { encodeLinkMessage } from './link.ts';
+import { encodeLinkMessage, type LinkMessage } from './link.ts';
 import {
   enhancedCodedFrames,
   enhancedSequenceStart,
   type FlvMessage,
-  LEGACY_HEADER_SIZE_BYTES,
-  legacySequenceStart,
+  FOUR_CC,
+  hasCompositionTime,
   TAG_TYPE,
-  writeLegacyCodedHeader,
+  viewerHeaderSizeBytes,
+  viewerSequenceStart,
+  writeViewerHeader,
 } from './tag.ts';
 
 const TAG_HEADER_SIZE_BYTES = 11;
@@ -61,21 +63,21 @@ function allocateTag(kind: FlvMessage['kind'], bodySizeBytes: number, timestampM
 
 /**
  * The onMetaData message that opens a stream.
- * Source: Adobe FLV 10.1 E.5.
+ * Source: Adobe FLV 10.1 E.5; Enhanced RTMP v2, "Enhancing onMetaData" (FourCCs as codec ids).
  * @param timestampMs of the message; taken modulo 2^32
  */
 export function metadataMessage(tracks: readonly Track[], timestampMs: number): FlvMessage {
   const properties: Record<string, number | boolean> = {};
   for (const track of tracks) {
     if (track.kind === 'video') {
-      properties.videocodecid = 7;
+      properties.videocodecid = track.codec === 'avc' ? 7 : fourCcNumber(track);
       properties.width = track.widthPx;
       properties.height = track.heightPx;
       if (track.frameDurationTicks !== undefined) {
         properties.framerate = VIDEO_TIMESCALE_HZ / track.frameDurationTicks;
       }
     } else {
-      properties.audiocodecid = 10;
+      properties.audiocodecid = track.codec === 'aac' ? 10 : track.codec === 'mp3' ? 2 : fourCcNumber(track);
       properties.audiosamplerate = track.sampleRateHz;
       properties.audiosamplesize = 16;
       properties.stereo = track.channelCount > 1;
@@ -85,20 +87,26 @@ export function metadataMessage(tracks: readonly Track[], timestampMs: number): 
   return { kind: 'data', timestampMs: timestampMs >>> 0, payload };
 }
 
+function fourCcNumber(track: Track): number {
+  let value = 0;
+  for (const character of FOUR_CC[track.codec]) value = value * 256 + character.charCodeAt(0);
+  return value;
+}
+
 /**
- * The legacy AVC or AAC sequence header of a track.
+ * The sequence header of a track for viewers. A codec that has none (MP3, AC-3, E-AC-3) gets an empty audio
+ * message instead, which readers skip.
  * @param timestampMs of the message; taken modulo 2^32
  */
 export function sequenceHeaderMessage(track: Track, timestampMs: number): FlvMessage {
-  const payload = legacySequenceStart(track.kind, track.config);
-  return { kind: track.kind, timestampMs: timestampMs >>> 0, payload };
+  return { kind: track.kind, timestampMs: timestampMs >>> 0, payload: viewerSequenceStart(track) };
 }
 
 /**
  * Where a unit lies in whole milliseconds. DTS and PTS are each rounded to the nearest, so that each
  * keeps its own grid, and times that came in as milliseconds go out as they were.
  */
-function legacyTimes(unit: AccessUnit, track: Track, offsetMs: number) {
+function viewerTimes(unit: AccessUnit, track: Track, offsetMs: number) {
   const rateHz = timescaleHz(track);
   const dtsMs = rescaleTicks(unit.dtsTicks, rateHz, 1000);
   const compositionTimeMs = rescaleTicks(unit.ptsTicks, rateHz, 1000) - dtsMs;
@@ -107,27 +115,27 @@ function legacyTimes(unit: AccessUnit, track: Track, offsetMs: number) {
 }
 
 /**
- * One access unit as a legacy message.
+ * One access unit as a message for viewers.
  * @param offsetMs what to subtract from the timeline, so that viewers' timestamps start small
  */
 export function unitMessage(unit: AccessUnit, track: Track, offsetMs: number): FlvMessage {
-  const { timestampMs, compositionTimeMs } = legacyTimes(unit, track, offsetMs);
-  const headerSizeBytes = LEGACY_HEADER_SIZE_BYTES[unit.kind];
+  const { timestampMs, compositionTimeMs } = viewerTimes(unit, track, offsetMs);
+  const headerSizeBytes = viewerHeaderSizeBytes(track.codec);
   const payload = new Uint8Array(headerSizeBytes + unit.data.length);
-  writeLegacyCodedHeader(payload, 0, unit.kind, unit.isRandomAccess, compositionTimeMs);
+  writeViewerHeader(payload, 0, track, unit.isRandomAccess, compositionTimeMs);
   payload.set(unit.data, headerSizeBytes);
   return { kind: unit.kind, timestampMs, payload };
 }
 
 /**
- * One access unit as a legacy FLV tag: `flvTag(unitMessage(...))` with one allocation and one copy of
+ * One access unit as an FLV tag for viewers: `flvTag(unitMessage(...))` with one allocation and one copy of
  * the data, because every unit of every FLV stream goes through here.
  */
 export function unitTag(unit: AccessUnit, track: Track, offsetMs: number): Uint8Array {
-  const { timestampMs, compositionTimeMs } = legacyTimes(unit, track, offsetMs);
-  const headerSizeBytes = LEGACY_HEADER_SIZE_BYTES[unit.kind];
+  const { timestampMs, compositionTimeMs } = viewerTimes(unit, track, offsetMs);
+  const headerSizeBytes = viewerHeaderSizeBytes(track.codec);
   const tag = allocateTag(unit.kind, headerSizeBytes + unit.data.length, timestampMs);
-  writeLegacyCodedHeader(tag, TAG_HEADER_SIZE_BYTES, unit.kind, unit.isRandomAccess, compositionTimeMs);
+  writeViewerHeader(tag, TAG_HEADER_SIZE_BYTES, track, unit.isRandomAccess, compositionTimeMs);
   tag.set(unit.data, TAG_HEADER_SIZE_BYTES + headerSizeBytes);
   return tag;
 }
@@ -152,13 +160,12 @@ export class LinkMuxer {
       case 'track': {
         const { track } = event;
         this.#tracks[track.kind] = track;
-        const frameDurationTicks = track.kind === 'video' ? track.frameDurationTicks : undefined;
         return [
-          this.#dataMessage(encodeLinkMessage({ type: 'track', kind: track.kind, frameDurationTicks })),
+          this.#dataMessage(encodeLinkMessage(announcementOf(track))),
           {
             kind: track.kind,
             timestampMs: this.#lastTimestampMs,
-            payload: enhancedSequenceStart(track.kind, track.config),
+            payload: enhancedSequenceStart(track),
           },
         ];
       }
@@ -180,6 +187,7 @@ export class LinkMuxer {
     const { ms, nanos } = nanoFromTicks(unit.dtsTicks, timescaleHz(track));
     this.#lastTimestampMs = ms >>> 0;
     const payload = enhancedCodedFrames(unit.kind, {
+      codec: track.codec,
       isRandomAccess: unit.isRandomAccess,
       compositionTimeMs: linkCompositionTimeMs(unit, track),
       offsetNanos: nanos,
@@ -189,12 +197,21 @@ export class LinkMuxer {
   }
 }
 
+/** What the sequence header of a track does not say. */
+function announcementOf(track: Track): LinkMessage {
+  if (track.kind === 'audio') return { type: 'track', kind: 'audio' };
+  const { frameDurationTicks, widthPx, heightPx } = track;
+  return { type: 'track', kind: 'video', frameDurationTicks, widthPx, heightPx };
+}
+
 /** The composition time in whole milliseconds, from which the receiver can tell the exact offset. */
 function linkCompositionTimeMs(unit: AccessUnit, track: Track): number {
   const offsetTicks = unit.ptsTicks - unit.dtsTicks;
   if (offsetTicks === 0) return 0;
   const stepTicks =
-    track.kind === 'video' ? (track.frameDurationTicks ?? TICKS_PER_MS) : Number.POSITIVE_INFINITY;
+    track.kind === 'video' && hasCompositionTime(track.codec)
+      ? (track.frameDurationTicks ?? TICKS_PER_MS)
+      : Number.POSITIVE_INFINITY;
   if (offsetTicks % stepTicks !== 0) {
     throw new Error(`a ${unit.kind} unit's PTS is ${offsetTicks} ticks after its DTS, not n x ${stepTicks}`);
   }

@@ -140,9 +140,9 @@ describe('the init segment', () => {
   });
 
   test('of another codec or another timescale is refused', () => {
-    const hevc = initSegment([video]);
-    hevc.set(hex('68766331'), indexOfAscii(hevc, 'avc1'));
-    expect(errorCodeOf(() => parseInitSegment(hevc))).toBe('MP4_UNSUPPORTED_CODEC');
+    const vvc = initSegment([video]);
+    vvc.set(hex('76766331'), indexOfAscii(vvc, 'avc1'));
+    expect(errorCodeOf(() => parseInitSegment(vvc))).toBe('MP4_UNSUPPORTED_CODEC');
 
     const defaultTimescale = ffmpeg(
       '-f lavfi -i testsrc2=size=160x90:rate=25:duration=0.2 -c:v libx264 -preset ultrafast',

@@ -4,19 +4,30 @@
  * It is a pure function of the tracks: no dates, no names of programs, no identifiers, so every
  * process that plays the same channel writes the same bytes.
  *
- * Sources: ISO/IEC 14496-12 (boxes), 14496-15 section 5.4.2 (avc1), 14496-14 section 5.6 (mp4a)
- * and 14496-1 section 7.2.6 (the descriptors inside esds).
+ * Sources: ISO/IEC 14496-12 (boxes), 14496-15 sections 5.4.2 (avc1) and 8.4.1 (hvc1), 14496-14 section 5.6
+ * (mp4a) and 14496-1 section 7.2.6 (the descriptors inside esds); AV1-ISOBMFF section 2.2 (av01); VP Codec
+ * ISO Media File Format Binding (vp09); "Encapsulation of Opus in ISO BMFF" 0.6.8 section 4.3; "Encapsulation
+ * of FLAC in ISO BMFF" 0.0.4 section 3.3; ETSI TS 102 366 annex F (ac-3, ec-3).
  */
 import {
-  AAC_SAMPLES_PER_UNIT,
+  type AudioCodec,
   type AudioTrack,
   type Track,
   timescaleHz,
+  type VideoCodec,
   type VideoTrack,
 } from '../access-unit.ts';
 import { ByteReader, ByteWriter } from '../bytes.ts';
 import { aacTrack } from '../codec/aac.ts';
+import { ac3Track, eac3Track } from '../codec/ac3.ts';
+import { av1Track } from '../codec/av1.ts';
 import { avcTrack } from '../codec/avc.ts';
+import { flacHeaderOf, flacTrack, parseFlacStreamInfo } from '../codec/flac.ts';
+import { hevcTrack } from '../codec/hevc.ts';
+import { mp3TrackOf } from '../codec/mp3.ts';
+import { opusTrack, parseOpusIdHeader, serialiseOpusIdHeader } from '../codec/opus.ts';
+import { constantSamplesPerUnit } from '../codec/samples.ts';
+import { vp9Track } from '../codec/vp9.ts';
 import { MediaError } from '../error.ts';
 import { VIDEO_TIMESCALE_HZ } from '../time.ts';
 import { type Box, readBoxes, readFullBoxHeader, requireBox, writeBox, writeFullBox } from './box.ts';
@@ -139,8 +150,8 @@ function writeSampleTable(writer: ByteWriter, track: Track): void {
   writeBox(writer, 'stbl', () => {
     writeFullBox(writer, 'stsd', 0, 0, () => {
       writer.u32(1); // entry_count
-      if (track.kind === 'video') writeAvc1(writer, track);
-      else writeMp4a(writer, track);
+      if (track.kind === 'video') writeVisualSampleEntry(writer, track);
+      else writeAudioSampleEntry(writer, track);
     });
     for (const type of ['stts', 'stsc']) {
       writeFullBox(writer, type, 0, 0, () => writer.u32(0)); // entry_count
@@ -150,8 +161,17 @@ function writeSampleTable(writer: ByteWriter, track: Track): void {
   });
 }
 
-function writeAvc1(writer: ByteWriter, track: VideoTrack): void {
-  writeBox(writer, 'avc1', () => {
+/** Sample entry and configuration box of each video codec. */
+const VIDEO_BOXES: Readonly<Record<VideoCodec, { readonly entry: string; readonly config: string }>> = {
+  avc: { entry: 'avc1', config: 'avcC' },
+  hevc: { entry: 'hvc1', config: 'hvcC' },
+  av1: { entry: 'av01', config: 'av1C' },
+  vp9: { entry: 'vp09', config: 'vpcC' },
+};
+
+function writeVisualSampleEntry(writer: ByteWriter, track: VideoTrack): void {
+  const boxes = VIDEO_BOXES[track.codec];
+  writeBox(writer, boxes.entry, () => {
     writer.u32(0).u16(0); // reserved
     writer.u16(1); // data_reference_index
     writer.u16(0).u16(0); // pre_defined, reserved
@@ -165,42 +185,106 @@ function writeAvc1(writer: ByteWriter, track: VideoTrack): void {
     for (let i = 0; i < 8; i++) writer.u32(0); // compressorname
     writer.u16(0x0018); // depth: colour without alpha
     writer.u16(0xffff); // pre_defined
-    writeBox(writer, 'avcC', () => writer.bytes(track.config));
+    // vpcC alone is a full box, of version 1.
+    if (track.codec === 'vp9') writeFullBox(writer, boxes.config, 1, 0, () => writer.bytes(track.config));
+    else writeBox(writer, boxes.config, () => writer.bytes(track.config));
   });
 }
 
-function writeMp4a(writer: ByteWriter, track: AudioTrack): void {
-  writeBox(writer, 'mp4a', () => {
+const AUDIO_ENTRIES: Readonly<Record<AudioCodec, string>> = {
+  aac: 'mp4a',
+  mp3: 'mp4a',
+  opus: 'Opus',
+  flac: 'fLaC',
+  ac3: 'ac-3',
+  eac3: 'ec-3',
+};
+
+function writeAudioSampleEntry(writer: ByteWriter, track: AudioTrack): void {
+  writeBox(writer, AUDIO_ENTRIES[track.codec], () => {
     writer.u32(0).u16(0); // reserved
     writer.u16(1); // data_reference_index
     writer.u32(0).u32(0); // reserved
     writer.u16(track.channelCount);
-    writer.u16(16); // samplesize
+    writer.u16(track.codec === 'flac' ? parseFlacStreamInfo(track.config).bitsPerSample : 16); // samplesize
     writer.u16(0).u16(0); // pre_defined, reserved
-    // 16.16; a rate that does not fit is told by the AudioSpecificConfig alone.
-    writer.u16(track.sampleRateHz <= 0xffff ? track.sampleRateHz : 0).u16(0);
-    writeFullBox(writer, 'esds', 0, 0, () => {
-      const decoderSpecificInfo = descriptor(DECODER_SPECIFIC_INFO_TAG, (body) => body.bytes(track.config));
-      const decoderConfig = descriptor(DECODER_CONFIG_TAG, (body) =>
+    writer.u16(sampleEntryRateHz(track)).u16(0); // 16.16
+    writeAudioConfig(writer, track);
+  });
+}
+
+/** A rate that does not fit 16 bits is told by the configuration alone; FLAC wants a fraction of it (section 3.3.1). */
+function sampleEntryRateHz({ codec, sampleRateHz }: AudioTrack): number {
+  if (sampleRateHz <= 0xffff) return sampleRateHz;
+  if (codec !== 'flac') return 0;
+  let fractionHz = sampleRateHz;
+  while (fractionHz > 0xffff) fractionHz /= 2;
+  return Math.floor(fractionHz);
+}
+
+function writeAudioConfig(writer: ByteWriter, track: AudioTrack): void {
+  switch (track.codec) {
+    case 'aac':
+    case 'mp3':
+      writeElementaryStream(writer, track);
+      return;
+    case 'opus': {
+      const header = parseOpusIdHeader(track.config);
+      writeBox(writer, 'dOps', () => {
+        writer.u8(0); // Version
+        writer.u8(header.channelCount);
+        writer.u16(header.preSkipSamples);
+        writer.u32(header.inputSampleRateHz);
+        writer.u16(header.outputGain);
+        writer.u8(header.channelMappingFamily);
+        writer.bytes(header.channelMapping);
+      });
+      return;
+    }
+    case 'flac': {
+      const { block } = parseFlacStreamInfo(track.config);
+      writeFullBox(writer, 'dfLa', 0, 0, () => writer.bytes(block));
+      return;
+    }
+    case 'ac3':
+      writeBox(writer, 'dac3', () => writer.bytes(track.config));
+      return;
+    case 'eac3':
+      writeBox(writer, 'dec3', () => writer.bytes(track.config));
+      return;
+  }
+}
+
+/** objectTypeIndication (ISO/IEC 14496-1, table 5): MPEG-4, MPEG-2 and MPEG-1 audio. */
+const OBJECT_TYPE = { mpeg4Audio: 0x40, mpeg2Audio: 0x69, mpeg1Audio: 0x6b } as const;
+
+function writeElementaryStream(writer: ByteWriter, track: AudioTrack): void {
+  const isMp3 = track.codec === 'mp3';
+  const mp3ObjectType = track.sampleRateHz >= 32_000 ? OBJECT_TYPE.mpeg1Audio : OBJECT_TYPE.mpeg2Audio;
+  writeFullBox(writer, 'esds', 0, 0, () => {
+    // An MP3 frame says all itself.
+    const decoderSpecificInfo = isMp3
+      ? new Uint8Array(0)
+      : descriptor(DECODER_SPECIFIC_INFO_TAG, (body) => body.bytes(track.config));
+    const decoderConfig = descriptor(DECODER_CONFIG_TAG, (body) =>
+      body
+        .u8(isMp3 ? mp3ObjectType : OBJECT_TYPE.mpeg4Audio)
+        .u8(0x15) // streamType audio (5) << 2 | upStream 0 | reserved 1
+        .u24(0) // bufferSizeDB
+        .u32(0) // maxBitrate: unknown
+        .u32(0) // avgBitrate: unknown
+        .bytes(decoderSpecificInfo),
+    );
+    const slConfig = descriptor(SL_CONFIG_TAG, (body) => body.u8(2)); // predefined: MP4 file
+    writer.bytes(
+      descriptor(ES_DESCRIPTOR_TAG, (body) =>
         body
-          .u8(0x40) // objectTypeIndication: ISO/IEC 14496-3 audio
-          .u8(0x15) // streamType audio (5) << 2 | upStream 0 | reserved 1
-          .u24(0) // bufferSizeDB
-          .u32(0) // maxBitrate: unknown
-          .u32(0) // avgBitrate: unknown
-          .bytes(decoderSpecificInfo),
-      );
-      const slConfig = descriptor(SL_CONFIG_TAG, (body) => body.u8(2)); // predefined: MP4 file
-      writer.bytes(
-        descriptor(ES_DESCRIPTOR_TAG, (body) =>
-          body
-            .u16(0) // ES_ID: the track id stands for it (ISO/IEC 14496-14, 3.1.2)
-            .u8(0) // no dependency, no URL, no OCR stream
-            .bytes(decoderConfig)
-            .bytes(slConfig),
-        ),
-      );
-    });
+          .u16(0) // ES_ID: the track id stands for it (ISO/IEC 14496-14, 3.1.2)
+          .u8(0) // no dependency, no URL, no OCR stream
+          .bytes(decoderConfig)
+          .bytes(slConfig),
+      ),
+    );
   });
 }
 
@@ -208,7 +292,7 @@ function writeTrackExtends(writer: ByteWriter, track: Track, trackId: number): v
   writeFullBox(writer, 'trex', 0, 0, () => {
     writer.u32(trackId);
     writer.u32(1); // default_sample_description_index
-    writer.u32(track.kind === 'video' ? (track.frameDurationTicks ?? 0) : AAC_SAMPLES_PER_UNIT);
+    writer.u32((track.kind === 'video' ? track.frameDurationTicks : constantSamplesPerUnit(track)) ?? 0);
     writer.u32(0); // default_sample_size
     writer.u32(track.kind === 'video' ? NON_SYNC_SAMPLE_FLAGS : SYNC_SAMPLE_FLAGS);
   });
@@ -235,7 +319,9 @@ function descriptor(tag: number, writeBody: (body: ByteWriter) => void): Uint8Ar
 }
 
 /**
- * Reads the tracks of an init segment: one of ours, or one of FFmpeg's with H.264 and AAC.
+ * Reads the tracks of an init segment: one of ours, or one of FFmpeg's.
+ *
+ * MP3 of an init segment is described by its sample entry alone, as MPEG-1 or MPEG-2 audio of that rate.
  *
  * Edit lists are not applied: times are those of the fragments.
  *
@@ -304,8 +390,8 @@ function skipDates(reader: ByteReader): void {
   reader.skip(version === 0 ? 8 : 16);
 }
 
-const AVC1_FIELDS_SIZE_BYTES = 78;
-const MP4A_FIELDS_SIZE_BYTES = 28;
+const VISUAL_FIELDS_SIZE_BYTES = 78;
+const AUDIO_FIELDS_SIZE_BYTES = 28;
 
 function parseSampleDescription(stsd: Uint8Array, frameDurationTicks: number | undefined): Track {
   const reader = new ByteReader(stsd);
@@ -314,24 +400,80 @@ function parseSampleDescription(stsd: Uint8Array, frameDurationTicks: number | u
   const [entry] = readBoxes(reader.take(reader.remaining));
   if (entry === undefined) throw new MediaError('MP4_MISSING_BOX', 'no sample entry in stsd');
   const fields = new ByteReader(entry.content);
+  /** The content of a box inside the sample entry, after the entry's own fields. */
+  const boxContent = (type: string, fieldsSizeBytes: number) => {
+    fields.skip(fieldsSizeBytes - fields.offset);
+    return requireBox(readBoxes(fields.take(fields.remaining)), type, entry.type).content;
+  };
   switch (entry.type) {
-    case 'avc1': {
-      fields.skip(AVC1_FIELDS_SIZE_BYTES);
-      const avcC = requireBox(readBoxes(fields.take(fields.remaining)), 'avcC', 'avc1');
-      return avcTrack(avcC.content, frameDurationTicks);
+    case 'avc1':
+      return avcTrack(boxContent('avcC', VISUAL_FIELDS_SIZE_BYTES), frameDurationTicks);
+    case 'hvc1':
+    case 'hev1':
+      return hevcTrack(boxContent('hvcC', VISUAL_FIELDS_SIZE_BYTES), frameDurationTicks);
+    case 'av01': {
+      const track = av1Track(boxContent('av1C', VISUAL_FIELDS_SIZE_BYTES), frameDurationTicks);
+      if (track === undefined) throw new MediaError('AV1_BAD_CONFIG', 'it has no sequence header');
+      return track;
     }
-    case 'mp4a': {
-      fields.skip(MP4A_FIELDS_SIZE_BYTES);
-      const esds = requireBox(readBoxes(fields.take(fields.remaining)), 'esds', 'mp4a');
-      return aacTrack(audioSpecificConfig(esds.content));
+    case 'vp09': {
+      fields.skip(24); // reserved, data_reference_index, pre_defined, reserved
+      const size = { widthPx: fields.u16(), heightPx: fields.u16() };
+      return vp9Track(boxContent('vpcC', VISUAL_FIELDS_SIZE_BYTES), size, frameDurationTicks);
     }
+    case 'mp4a':
+      return parseMp4a(boxContent('esds', AUDIO_FIELDS_SIZE_BYTES), new ByteReader(entry.content));
+    case 'Opus':
+      return opusTrack(opusIdHeader(boxContent('dOps', AUDIO_FIELDS_SIZE_BYTES)));
+    case 'fLaC': {
+      const reader = new ByteReader(boxContent('dfLa', AUDIO_FIELDS_SIZE_BYTES));
+      readFullBoxHeader(reader);
+      return flacTrack(flacHeaderOf(reader.take(reader.remaining)));
+    }
+    case 'ac-3':
+      return ac3Track(boxContent('dac3', AUDIO_FIELDS_SIZE_BYTES));
+    case 'ec-3':
+      return eac3Track(boxContent('dec3', AUDIO_FIELDS_SIZE_BYTES));
     default:
-      throw new MediaError('MP4_UNSUPPORTED_CODEC', `sample entry '${entry.type}'; avc1 and mp4a are taken`);
+      throw new MediaError('MP4_UNSUPPORTED_CODEC', `sample entry '${entry.type}'`);
   }
 }
 
-/** Finds the AudioSpecificConfig inside the nested descriptors of an esds box. */
-function audioSpecificConfig(esds: Uint8Array): Uint8Array {
+/** The ID header that a box `dOps` describes. */
+function opusIdHeader(dOps: Uint8Array): Uint8Array {
+  const reader = new ByteReader(dOps);
+  reader.skip(1); // Version
+  return serialiseOpusIdHeader({
+    channelCount: reader.u8(),
+    preSkipSamples: reader.u16(),
+    inputSampleRateHz: reader.u32(),
+    outputGain: reader.u16(),
+    channelMappingFamily: reader.u8(),
+    channelMapping: reader.take(reader.remaining),
+  });
+}
+
+/** @param entry the sample entry's fields */
+function parseMp4a(esds: Uint8Array, entry: ByteReader): AudioTrack {
+  const { objectType, decoderSpecificInfo } = parseElementaryStream(esds);
+  switch (objectType) {
+    case OBJECT_TYPE.mpeg1Audio:
+    case OBJECT_TYPE.mpeg2Audio: {
+      entry.skip(16); // reserved, data_reference_index
+      const channelCount = entry.u16();
+      entry.skip(6); // samplesize, pre_defined, reserved
+      return mp3TrackOf(entry.u16(), channelCount);
+    }
+    default:
+      return aacTrack(decoderSpecificInfo());
+  }
+}
+
+/** Takes the nested descriptors of an esds box apart. */
+function parseElementaryStream(esds: Uint8Array): {
+  objectType: number;
+  decoderSpecificInfo: () => Uint8Array;
+} {
   const reader = new ByteReader(esds);
   readFullBoxHeader(reader);
   const es = new ByteReader(readDescriptor(reader, ES_DESCRIPTOR_TAG));
@@ -341,8 +483,9 @@ function audioSpecificConfig(esds: Uint8Array): Uint8Array {
   if (flags & 0x40) es.skip(es.u8()); // URL
   if (flags & 0x20) es.skip(2); // OCR_ES_Id
   const decoderConfig = new ByteReader(readDescriptor(es, DECODER_CONFIG_TAG));
-  decoderConfig.skip(13); // objectTypeIndication .. avgBitrate
-  return readDescriptor(decoderConfig, DECODER_SPECIFIC_INFO_TAG);
+  const objectType = decoderConfig.u8();
+  decoderConfig.skip(12); // streamType .. avgBitrate
+  return { objectType, decoderSpecificInfo: () => readDescriptor(decoderConfig, DECODER_SPECIFIC_INFO_TAG) };
 }
 
 function readDescriptor(reader: ByteReader, expectedTag: number): Uint8Array {

@@ -5,13 +5,14 @@
  * came before the cue: any two processes that see the same segment write the same bytes.
  */
 import {
-  AAC_SAMPLES_PER_UNIT,
   type AccessUnit,
+  type AudioTrack,
   type Cue,
   type StreamEvent,
   type Track,
   timescaleHz,
 } from '../access-unit.ts';
+import { samplesInUnit } from '../codec/samples.ts';
 import { MediaError } from '../error.ts';
 import { fragment } from '../fmp4/fragment.ts';
 import { initSegment } from '../fmp4/init-segment.ts';
@@ -302,9 +303,7 @@ export class Segmenter {
       const pending = open.pending[track.kind];
       const units = pending.splice(0, indexFrom(pending, track, endTicks));
       const endOfTrackTicks =
-        track.kind === 'video'
-          ? (pending[0]?.dtsTicks ?? nextVideoTicks)
-          : (units.at(-1)?.dtsTicks ?? 0) + AAC_SAMPLES_PER_UNIT;
+        track.kind === 'video' ? (pending[0]?.dtsTicks ?? nextVideoTicks) : endOfAudioTicks(track, units);
       return { track, units, endTicks: endOfTrackTicks };
     });
     const part: Part = {
@@ -329,6 +328,12 @@ function leadingTrack(init: InitSegment): Track {
   const [leading] = init.tracks;
   if (leading === undefined) throw new Error('an init segment without tracks');
   return leading;
+}
+
+/** Where the last unit ends if all its samples are played; 0 without units. */
+function endOfAudioTicks(track: AudioTrack, units: readonly AccessUnit[]): number {
+  const last = units.at(-1);
+  return last === undefined ? 0 : last.dtsTicks + samplesInUnit(track, last.data);
 }
 
 /** DTS in ticks of 1/90000 s, rounded down: a boundary there does not come after the unit. */

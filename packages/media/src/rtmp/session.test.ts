@@ -110,6 +110,9 @@ function codeOf(action: () => unknown): string | undefined {
   return undefined;
 }
 
+/** As Enhanced RTMP v2 spells them. */
+const FOUR_CCS = ['avc1', 'hvc1', 'av01', 'vp09', 'mp4a', 'Opus', 'fLaC', 'ac-3', 'ec-3', '.mp3'];
+
 describe('server: connect', () => {
   test('the answer', () => {
     const { events, answers, server } = connected();
@@ -135,6 +138,44 @@ describe('server: connect', () => {
     expect(server.state).toEqual({ phase: 'connected' });
   });
 
+  test('what a player can receive, by medium; a star means everything', () => {
+    const old = connected().server;
+    expect(old.canReceive('video', 'avc1')).toBe(false);
+    const listed = connected({ ...CONNECT, fourCcList: ['hvc1'] }).server;
+    expect([listed.canReceive('video', 'hvc1'), listed.canReceive('video', 'av01')]).toEqual([true, false]);
+    const anything = connected({ ...CONNECT, fourCcList: ['*'] }).server;
+    expect([anything.canReceive('video', 'av01'), anything.canReceive('audio', 'Opus')]).toEqual([
+      true,
+      true,
+    ]);
+    const mapped = connected({
+      ...CONNECT,
+      videoFourCcInfoMap: { av01: 1 /* can decode */, hvc1: 2 /* can only encode */ },
+      audioFourCcInfoMap: { '*': 4 /* can forward */ },
+    }).server;
+    expect(['av01', 'hvc1', 'vp09'].map((fourCc) => mapped.canReceive('video', fourCc))).toEqual([
+      true,
+      false,
+      false,
+    ]);
+    expect(mapped.canReceive('audio', 'fLaC')).toBe(true);
+  });
+
+  test('a reconnect request goes to a peer that understands it, and to no other', () => {
+    const old = connected();
+    expect(old.server.requestReconnect()).toBe(false);
+    expect(old.server.takeOutput()).toBeUndefined();
+
+    const { server, peer } = connected({ ...CONNECT, capsEx: 1 /* Reconnect */ });
+    expect(server.requestReconnect('rtmp://other/live')).toBe(true);
+    expect(server.requestReconnect()).toBe(true);
+    const info = { level: 'status', code: 'NetConnection.Connect.ReconnectRequest' };
+    expect(peer.read(server.takeOutput() ?? new Uint8Array())).toMatchObject([
+      [0, 'onStatus', 0, null, { ...info, tcUrl: 'rtmp://other/live' }],
+      [0, 'onStatus', 0, null, info],
+    ]);
+  });
+
   test('Enhanced RTMP capabilities are answered when the client has some', () => {
     const { events, answers } = connected({
       ...CONNECT,
@@ -145,9 +186,9 @@ describe('server: connect', () => {
     });
     expect(events).toMatchObject([{ type: 'connect', fourCcList: ['hvc1', 'avc1', 'av01', '*'] }]);
     const enhancements = {
-      fourCcList: ['avc1', 'mp4a'],
-      videoFourCcInfoMap: { avc1: 4 },
-      audioFourCcInfoMap: { mp4a: 4 },
+      fourCcList: FOUR_CCS,
+      videoFourCcInfoMap: { avc1: 4, hvc1: 4, av01: 4, vp09: 4 },
+      audioFourCcInfoMap: { mp4a: 4, Opus: 4, fLaC: 4, 'ac-3': 4, 'ec-3': 4, '.mp3': 4 },
       capsEx: 0x01 | 0x04 | 0x08, // Reconnect, ModEx, TimestampNanoOffset
     };
     expect(answers.at(-1)).toMatchObject([
@@ -615,7 +656,7 @@ describe('client and server back to back', () => {
     };
     expect(pump(client, server, onServerEvent, pieceBytes)).toEqual([{ type: 'ready' }]);
     expect(events).toEqual([
-      { type: 'connect', app: 'live', tcUrl: 'rtmp://localhost/live', fourCcList: ['avc1', 'mp4a'] },
+      { type: 'connect', app: 'live', tcUrl: 'rtmp://localhost/live', fourCcList: FOUR_CCS },
       { type: 'publish', target: { app: 'live', streamName: 'cam', query: new Map([['key', 'K']]) } },
     ]);
     for (const message of media) client.sendMessage(message);
@@ -676,7 +717,7 @@ describe('client', () => {
       0,
       'connect',
       1,
-      { app: 'live', tcUrl: 'rtmp://localhost/live', fourCcList: ['avc1', 'mp4a'], capsEx: 13 },
+      { app: 'live', tcUrl: 'rtmp://localhost/live', fourCcList: FOUR_CCS, capsEx: 13 },
     ]);
     return { client, peer };
   }

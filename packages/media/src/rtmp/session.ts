@@ -8,7 +8,7 @@
  */
 import { concatBytes, equalBytes } from '../bytes.ts';
 import { MediaError } from '../error.ts';
-import type { FlvMessage } from '../flv/tag.ts';
+import { type FlvMessage, FOUR_CCS } from '../flv/tag.ts';
 import { type Amf0Object, type Amf0Value, decodeAmf0, encodeAmf0, isAmf0Object } from './amf0.ts';
 import { ChunkReader, ChunkWriter, CONTROL_CHUNK_STREAM_ID } from './chunk.ts';
 import { Handshake } from './handshake.ts';
@@ -51,10 +51,13 @@ const MIN_ACKNOWLEDGEMENT_INTERVAL_BYTES = 1024;
 /** What Starling takes and passes on. Encoders and players that never heard of it ignore it. */
 const fourCcInfoMask = { canDecode: 1, canEncode: 2, canForward: 4 } as const;
 const capsExMask = { reconnect: 1, multitrack: 2, modEx: 4, timestampNanoOffset: 8 } as const;
+const forwarded = (fourCcs: readonly string[]): Amf0Object =>
+  Object.fromEntries(fourCcs.map((fourCc) => [fourCc, fourCcInfoMask.canForward]));
 const ENHANCEMENTS: Amf0Object = {
-  fourCcList: ['avc1', 'mp4a'],
-  videoFourCcInfoMap: { avc1: fourCcInfoMask.canForward },
-  audioFourCcInfoMap: { mp4a: fourCcInfoMask.canForward },
+  fourCcList: [...FOUR_CCS.video, ...FOUR_CCS.audio],
+  videoFourCcInfoMap: forwarded(FOUR_CCS.video),
+  audioFourCcInfoMap: forwarded(FOUR_CCS.audio),
+  // Multitrack is understood, but only the default track is used: nobody should send more on our account.
   capsEx: capsExMask.reconnect | capsExMask.modEx | capsExMask.timestampNanoOffset,
 };
 
@@ -302,6 +305,8 @@ export class RtmpServerSession {
   #state: ServerSessionState = { phase: 'handshake' };
   #app = '';
   #tcUrl = '';
+  #receivable: ReceivableFourCcs = NOTHING_RECEIVABLE;
+  #canReconnect = false;
   #nextStreamId = 1;
   /** Requests that the caller has yet to answer: as many as one call of `receive` brought. */
   readonly #unanswered: StreamRequest[] = [];
@@ -389,6 +394,32 @@ export class RtmpServerSession {
     this.#enter({ phase: 'connected' });
     this.#sendUserControl(userControlEvent.streamEof, streamId);
     this.#sendStatus(streamId, 'status', 'NetStream.Play.UnpublishNotify', `${target.streamName} has ended.`);
+  }
+
+  /**
+   * True where the peer said when it connected that it can receive a codec in the enhanced form. Peers older
+   * than Enhanced RTMP say nothing, and can take legacy tags alone.
+   * @param fourCc for instance `hvc1`; see FOUR_CC in flv/tag.ts
+   */
+  canReceive(kind: 'video' | 'audio', fourCc: string): boolean {
+    return this.#receivable[kind].has(fourCc) || this.#receivable[kind].has(ANY_FOUR_CC);
+  }
+
+  /**
+   * Asks the peer to move: to another server, or to this one anew. It goes on being served until it leaves.
+   * Source: Enhanced RTMP v2, "Reconnect Request".
+   * @param tcUrl absolute, or relative to the peer's own; without it the peer connects to where it is
+   * @returns false where the peer has not said that it understands; nothing is sent then
+   */
+  requestReconnect(tcUrl?: string): boolean {
+    if (!this.#canReconnect) return false;
+    const info = statusInfo(
+      'status',
+      'NetConnection.Connect.ReconnectRequest',
+      'The server asks you to reconnect.',
+    );
+    this.#connection.sendCommand(0, 'onStatus', 0, null, tcUrl === undefined ? info : { ...info, tcUrl });
+    return true;
   }
 
   /**
@@ -505,11 +536,14 @@ export class RtmpServerSession {
       },
     );
     this.#enter({ phase: 'connected' });
+    this.#receivable = receivableFourCcs(properties);
+    const { capsEx } = properties;
+    this.#canReconnect = typeof capsEx === 'number' && (capsEx & capsExMask.reconnect) !== 0;
     events.push({
       type: 'connect',
       app: splitQuery(this.#app).path,
       tcUrl: this.#tcUrl,
-      fourCcList: receivableFourCcs(properties),
+      fourCcList: [...new Set([...this.#receivable.video, ...this.#receivable.audio])],
     });
   }
 
@@ -565,19 +599,31 @@ function printable(text: string): string {
   return JSON.stringify(text.slice(0, 64));
 }
 
+/** FourCCs that a peer can receive; a star means any. */
+interface ReceivableFourCcs {
+  readonly video: ReadonlySet<string>;
+  readonly audio: ReadonlySet<string>;
+}
+
+const ANY_FOUR_CC = '*';
+const NOTHING_RECEIVABLE: ReceivableFourCcs = { video: new Set(), audio: new Set() };
+
 /** The codecs that the `connect` command object says the peer can receive, whichever way it says so. */
-function receivableFourCcs(properties: Amf0Object): string[] {
-  const fourCcs = new Set<string>();
-  const list = properties.fourCcList;
-  if (Array.isArray(list)) for (const entry of list) if (typeof entry === 'string') fourCcs.add(entry);
-  for (const map of [properties.videoFourCcInfoMap, properties.audioFourCcInfoMap]) {
-    if (!isAmf0Object(map)) continue;
-    for (const [fourCc, mask] of Object.entries(map)) {
-      const canReceive = fourCcInfoMask.canDecode | fourCcInfoMask.canForward;
-      if (typeof mask === 'number' && (mask & canReceive) !== 0) fourCcs.add(fourCc);
-    }
-  }
-  return [...fourCcs];
+function receivableFourCcs(properties: Amf0Object): ReceivableFourCcs {
+  const list = Array.isArray(properties.fourCcList) ? properties.fourCcList : [];
+  const listed = list.filter((entry) => typeof entry === 'string');
+  return {
+    video: new Set([...listed, ...receivableOf(properties.videoFourCcInfoMap)]),
+    audio: new Set([...listed, ...receivableOf(properties.audioFourCcInfoMap)]),
+  };
+}
+
+function receivableOf(fourCcInfoMap: Amf0Value): string[] {
+  if (!isAmf0Object(fourCcInfoMap)) return [];
+  const canReceive = fourCcInfoMask.canDecode | fourCcInfoMask.canForward;
+  return Object.entries(fourCcInfoMap).flatMap(([fourCc, mask]) =>
+    typeof mask === 'number' && (mask & canReceive) !== 0 ? [fourCc] : [],
+  );
 }
 
 /** The path after the host of `rtmp://host:port/path`. */
