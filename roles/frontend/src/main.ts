@@ -3,6 +3,7 @@
  * This file is the composition root; docs/tour/rtmp-to-hls.md walks the path of the data.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { DEFAULT_PART_TARGET_MS } from '@starling/media/hls/segmenter';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { defaultFlvLimits, FlvFanOut, type FlvLimits } from './flv-fan-out.ts';
@@ -69,7 +70,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   const openChannel = (name: string): Channel => {
     const stream = new Stream({
       channel: name,
-      partTargetMs: config.partTargetMs ?? 500,
+      partTargetMs: config.partTargetMs ?? DEFAULT_PART_TARGET_MS,
       windowDurationMs: config.windowDurationMs ?? 30_000,
       logger,
     });
@@ -107,8 +108,9 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   });
 
   const sweep = setInterval(() => {
-    for (const [name, { stream, flv }] of channels) {
+    for (const [name, { stream, hls, flv }] of channels) {
       if (stream.publisherCount > 0 || performance.now() - stream.lastUnitAtMs < STREAM_LINGER_MS) continue;
+      hls.close();
       flv.close();
       channels.delete(name);
       logger.info({ channel: name }, 'channel is off the air');
@@ -155,7 +157,10 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     async close() {
       clearInterval(sweep);
       await listener.close();
-      for (const { flv } of channels.values()) flv.close();
+      for (const { hls, flv } of channels.values()) {
+        hls.close();
+        flv.close();
+      }
       channels.clear();
     },
   };

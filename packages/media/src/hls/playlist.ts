@@ -179,17 +179,16 @@ function lastPart(window: LiveWindow): Omit<RenditionReport, 'uri'> {
 /**
  * How many segments a delta update leaves out; 0 where there is nothing to leave out.
  *
- * A playlist with a discontinuity is given whole: hls.js 1.7 loses track of discontinuities in a
- * delta update (https://github.com/video-dev/hls.js/issues/6949).
+ * A playlist with a discontinuity is given whole: hls.js up to 1.6.13 loses count of discontinuities in
+ * delta updates (https://github.com/video-dev/hls.js/issues/6949, 7282, 7554).
  */
 export function skippableSegmentCount(playlist: MediaPlaylist): number {
   const { segments, lowLatency } = playlist;
   if (lowLatency === undefined) return 0;
   const { openSegment } = lowLatency;
   if (segments.some((segment) => segment.isDiscontinuous) || openSegment?.isDiscontinuous === true) return 0;
-  const boundaryTicks =
-    CAN_SKIP_UNTIL_TARGET_DURATIONS * playlist.targetDurationSeconds * VIDEO_TIMESCALE_HZ;
-  let ticksToEnd = openSegment?.parts.reduce((sum, part) => sum + part.durationTicks, 0) ?? 0;
+  const boundaryTicks = CAN_SKIP_UNTIL_TARGET_DURATIONS * playlist.targetDurationSeconds * VIDEO_TIMESCALE_HZ;
+  let ticksToEnd = 0; // of the last finished segment (rfc8216bis, 6.2.5.1)
   let count = segments.length;
   for (const segment of segments.toReversed()) {
     if (ticksToEnd >= boundaryTicks) break;
