@@ -54,18 +54,16 @@ describe('the demo channel', () => {
     expect(await ffmpegComplaints(url, PLAY_SECONDS)).toBe('');
   });
 
-  it.each([
-    ['hlsdemux', 'playbin', 'hlsdemux:512,hlsdemux2:0'],
-    ['hlsdemux2', 'playbin3', 'hlsdemux2:512,hlsdemux:0'],
-  ])("plays in GStreamer's %s without a dropped frame", async (_element, player, ranks) => {
+  it('plays in GStreamer without a dropped frame', async () => {
     const played = await run(
       'timeout',
       [
-        ...['-s', 'INT', '10', 'gst-launch-1.0', '-v', player, `uri=${hls}`],
+        ...['-s', 'INT', '10', 'gst-launch-1.0', '-v', 'playbin3', `uri=${hls}`],
         'video-sink=fpsdisplaysink video-sink=fakesink text-overlay=false sync=true',
         'audio-sink=fakesink sync=true',
       ],
-      { env: { GST_PLUGIN_FEATURE_RANK: ranks } },
+      // playbin3 takes no other; said here for machines that rank the old one higher.
+      { env: { GST_PLUGIN_FEATURE_RANK: 'hlsdemux2:512,hlsdemux:0' } },
     );
     const last = [...played.stdout.matchAll(/rendered: (\d+), dropped: (\d+)/g)].at(-1);
     expect(Number(last?.[1])).toBeGreaterThan(120);
