@@ -6,13 +6,20 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['packages/**/*.test.ts', 'roles/**/*.test.ts', 'apps/**/*.test.ts', 'tools/**/*.test.ts'],
+          include: [
+            'packages/**/*.test.ts',
+            'roles/**/*.test.ts',
+            'apps/**/*.test.ts',
+            'tools/**/*.test.ts',
+            'e2e/ll-hls-checker.test.ts',
+          ],
         },
       },
       {
         test: {
           name: 'e2e',
           include: ['e2e/**/*.test.ts'],
+          exclude: ['e2e/ll-hls-checker.test.ts'],
           globalSetup: ['e2e/setup.ts'],
           // One machine plays server, encoders and players at once.
           fileParallelism: false,

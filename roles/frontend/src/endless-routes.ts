@@ -129,7 +129,10 @@ export class EndlessRoutes {
       ({ kind, codec }) => isLegacyCodec(codec) || canReceive(kind, FOUR_CC[codec]),
     );
     const fanOut = takesAll ? this.#rtmp.enhanced : this.#rtmp.legacy;
-    if (fanOut.tracks.length === 0) return void socket.end(farewell());
+    if (fanOut.tracks.length === 0) {
+      socket.end(farewell() ?? new Uint8Array(0));
+      return;
+    }
     fanOut.add({ socket, farewell, delivery: this.#deliveries.rtmp }, performance.now());
   };
 

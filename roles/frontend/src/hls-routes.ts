@@ -1,117 +1,320 @@
 /**
- * HLS over HTTP from the live window:
+ * HLS and Low-Latency HLS over HTTP from the live window:
  *
- *   /live/<channel>/index.m3u8              multivariant playlist
- *   /live/<channel>/main/index.m3u8         media playlist
- *   /live/<channel>/main/init-<id>.mp4      init segment
- *   /live/<channel>/main/<number>.m4s       segment
+ *   /live/<channel>/index.m3u8                     multivariant playlist
+ *   /live/<channel>/main/index.m3u8                media playlist
+ *   /live/<channel>/main/init-<id>.mp4             init segment
+ *   /live/<channel>/main/<number>.m4s              segment
+ *   /live/<channel>/main/<number>.<part>.m4s       part of a segment; the next one is waited for
  *
  * Names are the same on every frontend and always mean the same bytes. A playlist is rendered and
- * compressed once per segment, whatever the number of viewers.
+ * compressed once per part, whatever the number of viewers.
+ *
+ * The media playlist takes the delivery directives of draft-pantos-hls-rfc8216bis, section 6.2.5.
+ * A player that uses none gets the same playlist at once.
+ *
+ * | directives                     | answer                                                              |
+ * | ------------------------------ | ------------------------------------------------------------------- |
+ * | none                           | 200 with the playlist as it is                                      |
+ * | `_HLS_msn`, with `_HLS_part`   | 200 once the playlist has the part or a later one; 400 when it is   |
+ * |                                | too far ahead; 503 when it has not come in three target durations   |
+ * | `_HLS_msn` alone               | the same for a whole segment                                        |
+ * | `_HLS_part` alone, not numbers | 400                                                                 |
+ * | `_HLS_skip` = `YES` or `v2`    | as above, without old segments that the player has                  |
  */
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { gzipSync } from 'node:zlib';
-import type { LiveWindow } from '@starling/media/hls/live-window';
 import {
+  type MediaNames,
   mediaPlaylist,
   multivariantPlaylist,
   serialiseMediaPlaylist,
   serialiseMultivariantPlaylist,
+  skippableSegmentCount,
 } from '@starling/media/hls/playlist';
 import type { Stream } from './stream.ts';
 
 /** The type that Apple's validator accepts; `application/x-mpegURL` it calls illegal. */
 const PLAYLIST_TYPE = 'application/vnd.apple.mpegurl';
 
-interface RenderedPlaylist {
-  readonly newestSegment: number;
-  readonly plain: Buffer;
-  readonly gzipped: Buffer;
-}
+/** How long a request may wait, in target durations (rfc8216bis, 6.2.5.2). */
+const MAX_WAIT_TARGET_DURATIONS = 3;
+/** Requests that wait at the same time, for each channel; one more is answered 503. */
+const MAX_WAITERS = 10_000;
+
+/** Lifetimes in caches, in target durations (rfc8216bis, appendix B). */
+const MAX_AGE_TARGET_DURATIONS = {
+  playlist: 0.5,
+  blockingPlaylist: 6,
+  media: 6,
+  notFound: 1,
+  blockingNotFound: 4,
+} as const;
 
 const corsHeaders = { 'Access-Control-Allow-Origin': '*', 'Access-Control-Expose-Headers': 'Date, Age' };
+
+const names: MediaNames = {
+  segment: (mediaSequenceNumber) => `${mediaSequenceNumber}.m4s`,
+  part: (mediaSequenceNumber, index) => `${mediaSequenceNumber}.${index}.m4s`,
+  init: (id) => `init-${id}.mp4`,
+};
+
+/** A playlist that many players get; compressed when the first asks for it so. */
+class RenderedPlaylist {
+  readonly plain: Buffer;
+  #gzipped: Buffer | undefined;
+
+  constructor(text: string) {
+    this.plain = Buffer.from(text);
+  }
+
+  get gzipped(): Buffer {
+    this.#gzipped ??= gzipSync(this.plain, { level: 1 });
+    return this.#gzipped;
+  }
+}
+
+/** A request that waits for a part or a segment. */
+interface Waiter {
+  /** Answers if what it waits for is there, or will never be. */
+  tryToAnswer(): boolean;
+  readonly response: ServerResponse;
+  readonly deadline: NodeJS.Timeout;
+}
+
+/** What a media playlist request asks for beside the playlist itself. */
+interface Directives {
+  readonly mediaSequenceNumber: number | undefined;
+  readonly partIndex: number | undefined;
+  readonly isDeltaUpdate: boolean;
+}
 
 export class HlsRoutes {
   readonly #stream: Stream;
   readonly #countBytes: (sizeBytes: number) => void;
-  readonly #rendered = new Map<'multivariant' | 'media', RenderedPlaylist>();
+  readonly #maxWaiters: number;
+  readonly #stopListening: () => void;
+  readonly #waiters = new Set<Waiter>();
+  /** Of the window at {@link #renderedRevision}. */
+  readonly #rendered = new Map<'media' | 'delta', RenderedPlaylist>();
+  #renderedRevision = -1;
+  #multivariant: { newestSegment: number; rendered: RenderedPlaylist } | undefined;
+  #seenRevision = -1;
 
-  constructor(stream: Stream, countBytes: (sizeBytes: number) => void) {
+  constructor(stream: Stream, countBytes: (sizeBytes: number) => void, maxWaiters = MAX_WAITERS) {
     this.#stream = stream;
     this.#countBytes = countBytes;
+    this.#maxWaiters = maxWaiters;
+    this.#stopListening = stream.listen({
+      event: () => this.#follow(),
+      reset: () => this.#startAnew(),
+    });
+  }
+
+  /** Requests that wait for something to be made. */
+  get waiterCount(): number {
+    return this.#waiters.size;
   }
 
   /** Answers a GET or HEAD for a path below `/live/<channel>/`. */
   handle(path: string, request: IncomingMessage, response: ServerResponse): void {
     const { window } = this.#stream;
-    if (path === 'index.m3u8') return this.#playlist('multivariant', window, request, response);
-    if (path === 'main/index.m3u8') return this.#playlist('media', window, request, response);
-    const segmentMatch = /^main\/(\d{1,15})\.m4s$/.exec(path);
-    if (segmentMatch !== null) {
-      const segment = window.segment(Number(segmentMatch[1]));
+    if (path === 'index.m3u8') return this.#answerMultivariant(request, response);
+    if (path === 'main/index.m3u8') return this.#takeMediaPlaylist(request, response);
+    const mediaMatch = /^main\/(\d{1,15})(?:\.(\d{1,4}))?\.m4s$/.exec(path);
+    if (mediaMatch !== null) {
+      const number = Number(mediaMatch[1]);
+      if (mediaMatch[2] !== undefined)
+        return this.#takePart(number, Number(mediaMatch[2]), request, response);
+      const segment = window.segment(number);
       if (segment === undefined)
-        return notFound(response, 'This segment is not in the live window.', targetSeconds(window));
+        return this.#answerNotFound('This segment is not in the live window.', response);
       const chunks = segment.parts.map((part) => part.bytes);
-      return this.#media('video/mp4', chunks, segment.sizeBytes, window, request, response);
+      return this.#answerMedia(chunks, segment.sizeBytes, request, response);
     }
     const initMatch = /^main\/init-([0-9a-f]{16})\.mp4$/.exec(path);
     if (initMatch !== null) {
       const init = window.init(initMatch[1] ?? '');
       if (init === undefined)
-        return notFound(response, 'This init segment is not in the live window.', targetSeconds(window));
-      return this.#media('video/mp4', [init.bytes], init.bytes.length, window, request, response);
+        return this.#answerNotFound('This init segment is not in the live window.', response);
+      return this.#answerMedia([init.bytes], init.bytes.length, request, response);
     }
-    return notFound(response, 'No such file in this channel.', targetSeconds(window));
+    return this.#answerNotFound('No such file in this channel.', response);
   }
 
-  #playlist(
-    which: 'multivariant' | 'media',
-    window: LiveWindow,
-    request: IncomingMessage,
-    response: ServerResponse,
-  ): void {
+  /** Releases whoever waits. The routes are of no more use then. */
+  close(): void {
+    this.#stopListening();
+    this.#releaseAll('This channel is going off the air.');
+  }
+
+  /** Everything that one event completes is in the window now, so nobody sees half of it. */
+  #follow(): void {
+    const { revision } = this.#stream.window;
+    if (revision === this.#seenRevision) return;
+    this.#seenRevision = revision;
+    for (const waiter of this.#waiters) {
+      if (waiter.tryToAnswer()) this.#forget(waiter);
+    }
+  }
+
+  #startAnew(): void {
+    this.#rendered.clear();
+    this.#renderedRevision = -1;
+    this.#multivariant = undefined;
+    this.#seenRevision = -1;
+    this.#releaseAll('This channel was created anew. Load its playlist again.');
+  }
+
+  #releaseAll(text: string): void {
+    for (const waiter of this.#waiters) {
+      this.#forget(waiter);
+      answerUnavailable(waiter.response, text);
+    }
+  }
+
+  #forget(waiter: Waiter): void {
+    clearTimeout(waiter.deadline);
+    this.#waiters.delete(waiter);
+  }
+
+  #wait(response: ServerResponse, tryToAnswer: () => boolean): void {
+    if (this.#waiters.size >= this.#maxWaiters) {
+      return answerUnavailable(response, 'Too many requests are waiting here. Try again in a moment.');
+    }
+    const deadline = setTimeout(
+      () => {
+        this.#forget(waiter);
+        answerUnavailable(response, 'Nothing new came in three target durations.');
+      },
+      MAX_WAIT_TARGET_DURATIONS * this.#targetSeconds * 1000,
+    );
+    deadline.unref();
+    const waiter: Waiter = { response, tryToAnswer, deadline };
+    this.#waiters.add(waiter);
+    response.once('close', () => this.#forget(waiter));
+  }
+
+  #takeMediaPlaylist(request: IncomingMessage, response: ServerResponse): void {
+    const { window } = this.#stream;
+    const directives = parseDirectives(request.url ?? '');
+    if (directives === undefined) {
+      return answerBadRequest(
+        response,
+        '_HLS_msn and _HLS_part are decimal numbers, and _HLS_part needs _HLS_msn.',
+      );
+    }
+    const { mediaSequenceNumber, partIndex, isDeltaUpdate } = directives;
+    const isBlocking = mediaSequenceNumber !== undefined;
+    if (!window.isPlayable) {
+      return this.#answerNotFound(
+        'This channel has just started. Try again in a moment.',
+        response,
+        isBlocking,
+      );
+    }
+    const answer = () => {
+      const rendered = this.#renderMedia(isDeltaUpdate ? 'delta' : 'media');
+      this.#answerPlaylist(rendered, isBlocking ? 'blockingPlaylist' : 'playlist', request, response);
+    };
+    if (!isBlocking) return answer();
+    const reach = () => this.#stream.window.reach(mediaSequenceNumber, partIndex, this.#advancePartLimit);
+    switch (reach()) {
+      case 'listed':
+        return answer();
+      case 'too-far':
+        return answerBadRequest(response, 'This part or segment is too far ahead.');
+      case 'expected':
+        return this.#wait(response, () => {
+          if (reach() !== 'listed') return false;
+          answer();
+          return true;
+        });
+    }
+  }
+
+  /**
+   * A part that a preload hint names is held back until all of it can go at full speed, from which
+   * players measure their bandwidth (rfc8216bis, 6.2.6).
+   */
+  #takePart(number: number, index: number, request: IncomingMessage, response: ServerResponse): void {
+    const tryToAnswer = () => {
+      const { window } = this.#stream;
+      const part = window.part(number, index);
+      if (part !== undefined) {
+        this.#answerMedia([part.bytes], part.bytes.length, request, response);
+        return true;
+      }
+      // A finished segment gets no more parts.
+      const isExpected =
+        window.segment(number) === undefined &&
+        window.reach(number, index, this.#advancePartLimit) === 'expected';
+      if (isExpected) return false;
+      this.#answerNotFound('This part is not in the live window.', response);
+      return true;
+    };
+    if (!tryToAnswer()) this.#wait(response, tryToAnswer);
+  }
+
+  #renderMedia(which: 'media' | 'delta'): RenderedPlaylist {
+    const { window, partTargetMs } = this.#stream;
+    if (this.#renderedRevision !== window.revision) {
+      this.#rendered.clear();
+      this.#renderedRevision = window.revision;
+    }
+    const known = this.#rendered.get(which);
+    if (known !== undefined) return known;
+    const playlist = mediaPlaylist(window, names, { partTargetMs, otherRenditions: [] });
+    const skippedSegments = which === 'delta' ? skippableSegmentCount(playlist) : 0;
+    const rendered = new RenderedPlaylist(serialiseMediaPlaylist(playlist, skippedSegments));
+    this.#rendered.set(which, rendered);
+    return rendered;
+  }
+
+  #answerMultivariant(request: IncomingMessage, response: ServerResponse): void {
+    const { window } = this.#stream;
     const newestSegment = window.segments.at(-1)?.cue.mediaSequenceNumber;
     if (!window.isPlayable || newestSegment === undefined) {
-      return notFound(response, 'This channel has just started. Try again in a moment.', 1);
+      return this.#answerNotFound('This channel has just started. Try again in a moment.', response);
     }
-    let rendered = this.#rendered.get(which);
-    if (rendered?.newestSegment !== newestSegment) {
-      const plain = Buffer.from(
-        which === 'multivariant'
-          ? serialiseMultivariantPlaylist(multivariantPlaylist(window, 'main/index.m3u8'))
-          : serialiseMediaPlaylist(
-              mediaPlaylist(window, { segment: (number) => `${number}.m4s`, init: (id) => `init-${id}.mp4` }),
-            ),
-      );
-      rendered = { newestSegment, plain, gzipped: gzipSync(plain, { level: 1 }) };
-      this.#rendered.set(which, rendered);
+    if (this.#multivariant?.newestSegment !== newestSegment) {
+      const text = serialiseMultivariantPlaylist(multivariantPlaylist(window, 'main/index.m3u8'));
+      this.#multivariant = { newestSegment, rendered: new RenderedPlaylist(text) };
     }
-    const wantsGzip = /\bgzip\b/.test(request.headers['accept-encoding'] ?? '');
-    const body = wantsGzip ? rendered.gzipped : rendered.plain;
-    response.writeHead(200, {
-      ...corsHeaders,
-      'Content-Type': PLAYLIST_TYPE,
-      // Half a target duration: a cache may answer while the playlist cannot have changed twice (rfc8216bis, appendix B).
-      'Cache-Control': `public, max-age=${Math.max(1, Math.floor(targetSeconds(window) / 2))}`,
-      Vary: 'Accept-Encoding',
-      'Content-Length': body.length,
-      ...(wantsGzip ? { 'Content-Encoding': 'gzip' } : {}),
-    });
-    this.#end(body, request, response);
+    this.#answerPlaylist(this.#multivariant.rendered, 'playlist', request, response);
   }
 
-  #media(
-    contentType: string,
+  #answerPlaylist(
+    rendered: RenderedPlaylist,
+    kind: 'playlist' | 'blockingPlaylist',
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): void {
+    const wantsGzip = /\bgzip\b/.test(request.headers['accept-encoding'] ?? '');
+    const body = wantsGzip ? rendered.gzipped : rendered.plain;
+    const headers: OutgoingHttpHeaders = {
+      ...corsHeaders,
+      'Content-Type': PLAYLIST_TYPE,
+      'Cache-Control': this.#cacheControl(kind),
+      Vary: 'Accept-Encoding',
+      'Content-Length': body.length,
+    };
+    if (wantsGzip) headers['Content-Encoding'] = 'gzip';
+    response.writeHead(200, headers);
+    response.end(request.method === 'HEAD' ? undefined : body);
+    this.#countBytes(body.length);
+  }
+
+  #answerMedia(
     chunks: readonly Uint8Array[],
     sizeBytes: number,
-    window: LiveWindow,
     request: IncomingMessage,
     response: ServerResponse,
   ): void {
     response.writeHead(200, {
       ...corsHeaders,
-      'Content-Type': contentType,
-      'Cache-Control': `public, max-age=${6 * targetSeconds(window)}, immutable`,
+      'Content-Type': 'video/mp4',
+      'Cache-Control': `${this.#cacheControl('media')}, immutable`,
       'Content-Length': sizeBytes,
     });
     if (request.method === 'HEAD') {
@@ -125,22 +328,68 @@ export class HlsRoutes {
     this.#countBytes(sizeBytes);
   }
 
-  #end(body: Buffer, request: IncomingMessage, response: ServerResponse): void {
-    response.end(request.method === 'HEAD' ? undefined : body);
-    this.#countBytes(body.length);
+  #answerNotFound(text: string, response: ServerResponse, isBlocking = false): void {
+    const age = MAX_AGE_TARGET_DURATIONS[isBlocking ? 'blockingNotFound' : 'notFound'];
+    notFound(response, text, age * this.#targetSeconds);
+  }
+
+  #cacheControl(kind: keyof typeof MAX_AGE_TARGET_DURATIONS): string {
+    const seconds = Math.max(1, Math.floor(MAX_AGE_TARGET_DURATIONS[kind] * this.#targetSeconds));
+    return `public, max-age=${seconds}`;
+  }
+
+  /** How many parts after the newest may be asked for (rfc8216bis, 6.2.5.2). */
+  get #advancePartLimit(): number {
+    const { partTargetMs } = this.#stream;
+    return partTargetMs < 1000 ? Math.ceil(3000 / partTargetMs) : 3;
+  }
+
+  get #targetSeconds(): number {
+    return Math.max(1, Math.ceil(this.#stream.window.targetDurationMs / 1000));
   }
 }
 
-function targetSeconds(window: LiveWindow): number {
-  return Math.max(1, Math.ceil(window.targetDurationMs / 1000));
+/** @returns undefined when a directive has a value that it cannot have */
+function parseDirectives(url: string): Directives | undefined {
+  const query = url.indexOf('?');
+  if (query < 0) return { mediaSequenceNumber: undefined, partIndex: undefined, isDeltaUpdate: false };
+  const parameters = new URLSearchParams(url.slice(query));
+  const skip = parameters.get('_HLS_skip');
+  const number = parameters.get('_HLS_msn') ?? undefined;
+  const part = parameters.get('_HLS_part') ?? undefined;
+  const isNumber = (text: string | undefined) => text === undefined || /^\d{1,15}$/.test(text);
+  if (!isNumber(number) || !isNumber(part) || (part !== undefined && number === undefined)) return undefined;
+  return {
+    mediaSequenceNumber: number === undefined ? undefined : Number(number),
+    partIndex: part === undefined ? undefined : Number(part),
+    isDeltaUpdate: skip === 'YES' || skip === 'v2',
+  };
+}
+
+function answerBadRequest(response: ServerResponse, text: string): void {
+  answerText(response, 400, text, { 'Cache-Control': 'no-store' });
+}
+
+/** The player is to come back. */
+function answerUnavailable(response: ServerResponse, text: string): void {
+  answerText(response, 503, text, { 'Cache-Control': 'no-store', 'Retry-After': '1' });
 }
 
 /** Answers 404; caches may keep it for `maxAgeSeconds`. */
 export function notFound(response: ServerResponse, text: string, maxAgeSeconds: number): void {
-  response.writeHead(404, {
+  answerText(response, 404, text, { 'Cache-Control': `public, max-age=${maxAgeSeconds}` });
+}
+
+function answerText(
+  response: ServerResponse,
+  status: number,
+  text: string,
+  headers: OutgoingHttpHeaders,
+): void {
+  response.writeHead(status, {
     ...corsHeaders,
     'Content-Type': 'text/plain; charset=utf-8',
-    'Cache-Control': `public, max-age=${maxAgeSeconds}`,
+    ...headers,
   });
   response.end(`${text}\n`);
 }

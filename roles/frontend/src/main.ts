@@ -4,6 +4,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { DEFAULT_PART_TARGET_MS } from '@starling/media/hls/segmenter';
 import { IngestGrid } from '@starling/media/ingest-grid';
 import type { PlayHandler, RtmpPeer } from '@starling/net/rtmp-server';
 import { refuseUpgrade } from '@starling/net/websocket';
@@ -90,7 +91,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   const openChannel = (name: string): Channel => {
     const stream = new Stream({
       channel: name,
-      partTargetMs: config.partTargetMs ?? 500,
+      partTargetMs: config.partTargetMs ?? DEFAULT_PART_TARGET_MS,
       windowDurationMs: config.windowDurationMs ?? 30_000,
       logger,
     });
@@ -124,7 +125,8 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     return channel;
   };
 
-  const closeChannel = ({ stream, endless, catchUp }: Channel) => {
+  const closeChannel = ({ stream, hls, endless, catchUp }: Channel) => {
+    hls.close();
     endless.close();
     catchUp.close();
     channels.delete(stream.channel);

@@ -58,6 +58,11 @@ export class Stream {
     return this.#window;
   }
 
+  /** No part lasts longer (EXT-X-PART-INF). */
+  get partTargetMs(): number {
+    return this.#options.partTargetMs;
+  }
+
   /** Tracks of the segment now open; empty before the first cue. */
   get tracks(): readonly Track[] {
     return [...this.#tracks.values()];

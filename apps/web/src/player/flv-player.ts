@@ -9,8 +9,10 @@ import {
 } from './media-player.ts';
 import type { PlaybackFailure } from './player-state.ts';
 
-const TARGET_LATENCY_S = 0.9;
-const MAX_LATENCY_S = 1.8;
+/** Media in the buffer. From the timeline to the screen it is about 0.05 s more (e2e/low-latency.test.ts). */
+const TARGET_LATENCY_S = 0.55;
+/** With more in the buffer than this, playback goes faster until the target is reached. */
+const MAX_LATENCY_S = 0.7;
 /** Further behind than this, playing faster would take too long, so playback jumps. */
 const JUMP_LATENCY_S = 6;
 const STATISTICS_INTERVAL_MS = 1_000;

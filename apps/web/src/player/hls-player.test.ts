@@ -14,7 +14,11 @@ test('the live edge is three segments away unless the playlist says otherwise', 
 
 test('hls.js takes the settings', () => {
   const hls = new Hls(config);
-  expect(hls.config).toMatchObject({ maxLiveSyncPlaybackRate: 1.1, liveSyncDurationCount: 3 });
+  expect(hls.config).toMatchObject({
+    maxLiveSyncPlaybackRate: 1.1,
+    liveSyncOnStallIncrease: 0.4,
+    liveSyncDurationCount: 3,
+  });
   hls.destroy();
 });
 

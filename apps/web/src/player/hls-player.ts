@@ -69,13 +69,20 @@ export const openHlsPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
  *
  * `liveSyncDurationCount` keeps its default of 3 segments by not being set: a value set here, even
  * the same one, would overrule the HOLD-BACK and PART-HOLD-BACK of the playlist (hls.js 1.7
- * `LatencyController.targetLatency`), and with them the latency that the server asks for.
+ * `LatencyController.targetLatency`), and with them the latency that the server asks for: 1.2 s
+ * behind the newest part (docs/decisions/005-part-target.md).
+ *
+ * `maxLiveSyncPlaybackRate` lets playback catch up; hls.js does not by itself. After a start up to a
+ * segment too early that takes 20 s, and 10 % faster is not heard.
  * @param random a number from 0 to 1, 1 excluded; spreads the retries of many viewers
  */
 export function createHlsConfig(random: () => number): Partial<HlsConfig> {
   return {
     lowLatencyMode: true,
     maxLiveSyncPlaybackRate: 1.1,
+    // After each stall the target grows by this, up to a target duration. The 1 s of hls.js would put
+    // a viewer beyond 2 s for good after one hiccup.
+    liveSyncOnStallIncrease: 0.4,
     backBufferLength: 30,
     // A missing channel has to be told from a slow one at once, so the first playlist is asked for
     // once, and the session decides when to ask again.

@@ -7,17 +7,20 @@ import type { InitSegment, Part, Segment, SegmenterEvent } from './segmenter.ts'
 const init: InitSegment = { id: '0123456789abcdef', bytes: Uint8Array.of(1), tracks: [] };
 const SEGMENT_TICKS = 180_000;
 
-function partEvent(mediaSequenceNumber: number, index: number, ofInit = init): SegmenterEvent {
-  const part: Part = {
+function partOf(mediaSequenceNumber: number, index: number): Part {
+  return {
     mediaSequenceNumber,
     index,
     durationTicks: SEGMENT_TICKS / 2,
     isIndependent: index === 0,
     bytes: new Uint8Array(500),
   };
+}
+
+function partEvent(mediaSequenceNumber: number, index: number, ofInit = init): SegmenterEvent {
   return {
     type: 'part',
-    part,
+    part: partOf(mediaSequenceNumber, index),
     init: ofInit,
     cue: cueAt(mediaSequenceNumber, mediaSequenceNumber * SEGMENT_TICKS),
   };
@@ -149,18 +152,58 @@ describe('the live window', () => {
     const window = windowOf(0, 1);
     window.add(partEvent(2, 0));
     window.add(partEvent(2, 1));
-    expect(window.openParts.map((part) => [part.mediaSequenceNumber, part.index])).toEqual([
+    expect(window.openSegment?.parts.map((part) => [part.mediaSequenceNumber, part.index])).toEqual([
       [2, 0],
       [2, 1],
     ]);
     expect(window.sizeBytes).toBe(3000);
     window.add(segmentEvent(2));
-    expect(window.openParts).toEqual([]);
+    expect(window.openSegment).toBeUndefined();
     window.add(partEvent(3, 1)); // its first part was never seen
-    expect(window.openParts).toEqual([]);
+    expect(window.openSegment).toBeUndefined();
     window.add(partEvent(8, 0)); // a jump: not after the list as it is
-    expect(window.openParts).toEqual([]);
+    expect(window.openSegment).toBeUndefined();
     expect(listed(window)).toEqual([0, 1, 2]);
+  });
+
+  test('has the parts of the open segment and of all segments that it keeps', () => {
+    const window = windowOf(0, 1);
+    const withParts = segmentEvent(2, {}, { parts: [0, 1].map((index) => partOf(2, index)) });
+    window.add(partEvent(2, 0));
+    expect(window.part(2, 0)?.index).toBe(0);
+    expect(window.part(2, 1)).toBeUndefined();
+    window.add(withParts);
+    expect(window.part(2, 1)?.index).toBe(1);
+    for (let number = 3; number <= 6; number++) window.add(segmentEvent(number));
+    expect(listed(window)).not.toContain(2);
+    expect(window.part(2, 1)?.index).toBe(1);
+    expect(window.part(9, 0)).toBeUndefined();
+  });
+
+  test('says how far away something is, by the rules of blocking reload', () => {
+    const window = windowOf(0, 4);
+    window.add(segmentEvent(5, {}, { parts: [0, 1].map((index) => partOf(5, index)) }));
+    const reach = (number: number, part?: number) => window.reach(number, part, 3);
+    expect([reach(0), reach(5), reach(5, 1)]).toEqual(['listed', 'listed', 'listed']);
+    expect([reach(6), reach(7), reach(8)]).toEqual(['expected', 'expected', 'too-far']);
+    // Part 0 is one beyond the newest part, part 2 three.
+    expect([reach(6, 0), reach(6, 2), reach(6, 3)]).toEqual(['expected', 'expected', 'too-far']);
+    expect(reach(5, 2)).toBe('expected'); // part 0 of segment 6
+    window.add(partEvent(6, 0));
+    expect(reach(5, 2)).toBe('listed');
+    expect([reach(6, 0), reach(6, 3), reach(6, 4)]).toEqual(['listed', 'expected', 'too-far']);
+    expect([reach(7, 2), reach(7, 3), reach(8, 0)]).toEqual(['expected', 'too-far', 'too-far']);
+    expect(new LiveWindow({ windowDurationMs: 1, minSegments: 1 }).reach(0, undefined, 3)).toBe('too-far');
+  });
+
+  test('has a new revision for every part and segment, and none for a repeat', () => {
+    const window = windowOf(0, 1);
+    const revisions = [window.revision];
+    for (const event of [partEvent(2, 0), segmentEvent(2), segmentEvent(2), partEvent(2, 0)]) {
+      window.add(event);
+      revisions.push(window.revision);
+    }
+    expect(revisions.map((revision) => revision - (revisions[0] ?? 0))).toEqual([0, 1, 2, 2, 2]);
   });
 
   test('knows the init segments of all it keeps', () => {

@@ -6,6 +6,17 @@ import type { Cue } from '../access-unit.ts';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '../time.ts';
 import type { InitSegment, Part, Segment, SegmenterEvent } from './segmenter.ts';
 
+/** The segment being made. */
+export interface OpenSegment {
+  readonly cue: Cue;
+  readonly init: InitSegment;
+  /** In order, from part 0 on. */
+  readonly parts: readonly Part[];
+}
+
+/** Where something that a player asks for lies: at or before the end of the playlist, soon after it, or too far. */
+export type Reach = 'listed' | 'expected' | 'too-far';
+
 /** A segment and how long it has to stay. */
 interface Entry {
   readonly segment: Segment;
@@ -28,6 +39,7 @@ export class LiveWindow {
   #removed: Entry[] = [];
   #open: { cue: Cue; init: InitSegment; parts: Part[] } | undefined;
   #targetDurationMs = 0;
+  #revision = 0;
 
   /**
    * @param options.windowDurationMs the listed segments together last no longer than this
@@ -56,7 +68,14 @@ export class LiveWindow {
    * an encoder's first segment had to show it. The playlist need not wait for that segment's parts.
    */
   hearCue(cue: Cue): void {
-    this.#targetDurationMs ||= cue.targetDurationMs;
+    if (this.#targetDurationMs > 0 || cue.targetDurationMs === 0) return;
+    this.#targetDurationMs = cue.targetDurationMs;
+    this.#revision++;
+  }
+
+  /** Rises with everything that is added: what was derived from the window at the same number is still right. */
+  get revision(): number {
+    return this.#revision;
   }
 
   /** The segments in the playlist, oldest first. */
@@ -64,9 +83,9 @@ export class LiveWindow {
     return this.#listed.map(({ segment }) => segment);
   }
 
-  /** The parts so far of the segment after the last listed one. */
-  get openParts(): readonly Part[] {
-    return this.#open !== undefined && this.#continuesList(this.#open.cue) ? this.#open.parts : [];
+  /** The segment after the last listed one, as far as it is made; undefined before its first part. */
+  get openSegment(): OpenSegment | undefined {
+    return this.#open !== undefined && this.#continuesList(this.#open.cue) ? this.#open : undefined;
   }
 
   /** Of the first listed segment; 0 while there is none. */
@@ -103,6 +122,38 @@ export class LiveWindow {
     return (this.#listed.find(isWanted) ?? this.#removed.findLast(isWanted))?.segment;
   }
 
+  /** A part of a segment that is kept, or of the one being made. */
+  part(mediaSequenceNumber: number, index: number): Part | undefined {
+    const open = this.openSegment;
+    if (open?.cue.mediaSequenceNumber === mediaSequenceNumber) return open.parts[index];
+    return this.segment(mediaSequenceNumber)?.parts[index];
+  }
+
+  /**
+   * Where a segment, or a part of one, lies. A part past the last one of a finished segment stands
+   * for part 0 of the next.
+   *
+   * Source: draft-pantos-hls-rfc8216bis section 6.2.5.2.
+   * @param partIndex undefined for the whole segment
+   * @param maxPartsAhead a part whose index exceeds the newest one's by more is too far (the Advance
+   * Part Limit); so is everything beyond the second segment after the last finished one
+   */
+  reach(mediaSequenceNumber: number, partIndex: number | undefined, maxPartsAhead: number): Reach {
+    const newest = this.#listed.at(-1)?.segment;
+    if (newest === undefined) return 'too-far';
+    const segmentsAhead = mediaSequenceNumber - newest.cue.mediaSequenceNumber;
+    if (segmentsAhead < 0) return 'listed';
+    if (segmentsAhead === 0) {
+      const isPast = partIndex !== undefined && partIndex >= newest.parts.length;
+      return isPast ? this.reach(mediaSequenceNumber + 1, 0, maxPartsAhead) : 'listed';
+    }
+    if (segmentsAhead > 2) return 'too-far';
+    if (partIndex === undefined) return 'expected';
+    const partsMade = segmentsAhead === 1 ? (this.openSegment?.parts.length ?? 0) : 0;
+    if (partIndex < partsMade) return 'listed';
+    return partIndex - (partsMade - 1) > maxPartsAhead ? 'too-far' : 'expected';
+  }
+
   /** The init segment of any segment kept, or of the one being made. */
   init(id: string): InitSegment | undefined {
     if (this.#open?.init.id === id) return this.#open.init;
@@ -112,6 +163,7 @@ export class LiveWindow {
 
   #addPart(part: Part, init: InitSegment, cue: Cue): void {
     if (this.#isRepeat(cue)) return;
+    this.#revision++;
     if (part.index === 0) this.#open = { cue, init, parts: [] };
     // Parts whose first one was never seen are of no use.
     if (this.#open?.cue.mediaSequenceNumber === cue.mediaSequenceNumber) this.#open.parts.push(part);
@@ -120,6 +172,7 @@ export class LiveWindow {
   #addSegment(segment: Segment): void {
     const { cue } = segment;
     if (this.#isRepeat(cue)) return;
+    this.#revision++;
     this.#open = undefined;
     for (const entry of this.#removed) entry.ticksSinceRemoval += segment.durationTicks;
     if (!this.#continuesList(cue)) {

@@ -20,8 +20,9 @@ import {
   multivariantPlaylist,
   serialiseMediaPlaylist,
   serialiseMultivariantPlaylist,
+  skippableSegmentCount,
 } from './playlist.ts';
-import { type InitSegment, type Segment, Segmenter } from './segmenter.ts';
+import { DEFAULT_PART_TARGET_MS, type InitSegment, type Part, type Segment, Segmenter } from './segmenter.ts';
 
 /** What these tests read of m3u8-parser, which has no types. */
 interface M3u8Manifest {
@@ -51,7 +52,11 @@ function parseWithM3u8Parser(text: string): M3u8Manifest {
   return parser.manifest;
 }
 
-const names = { segment: (number: number) => `${number}.m4s`, init: (id: string) => `${id}.mp4` };
+const names = {
+  segment: (number: number) => `${number}.m4s`,
+  part: (number: number, index: number) => `${number}.${index}.m4s`,
+  init: (id: string) => `${id}.mp4`,
+};
 
 const video: VideoTrack = {
   kind: 'video',
@@ -203,6 +208,226 @@ describe('the media playlist', () => {
     const parts = first.parts.map((part) => ({ ...part, isIndependent: false }));
     expect(textWith(segment({ cue, parts }))).not.toContain('INDEPENDENT');
   });
+});
+
+describe('the low-latency media playlist', () => {
+  const partsOf = (number: number, count: number): Part[] =>
+    Array.from({ length: count }, (_, index) => ({
+      mediaSequenceNumber: number,
+      index,
+      durationTicks: 36_000,
+      isIndependent: index === 0,
+      bytes: new Uint8Array(),
+    }));
+  /** Segments of 2 s in five parts each from `first` on, and some parts of the next one. */
+  function windowWith(
+    first: number,
+    count: number,
+    openParts: number,
+    changes: Partial<Cue> = {},
+  ): LiveWindow {
+    const window = new LiveWindow({ windowDurationMs: 60_000, minSegments: 3 });
+    for (let number = first; number < first + count; number++) {
+      const cue = { ...cueAt(number, number * 180_000), ...changes };
+      window.add({ type: 'segment', segment: segment({ cue, parts: partsOf(number, 5) }) });
+    }
+    const next = first + count;
+    for (const part of partsOf(next, openParts)) {
+      window.add({ type: 'part', part, init, cue: cueAt(next, next * 180_000) });
+    }
+    return window;
+  }
+  const lowLatency = { partTargetMs: 400, otherRenditions: [] };
+  const textOf = (window: LiveWindow) => serialiseMediaPlaylist(mediaPlaylist(window, names, lowLatency));
+
+  test('has the tags of rfc8216bis, and parts near its end alone', () => {
+    // The segment that ends 6.4 s before the end is further away than three target durations, the next is not.
+    expect(textOf(windowWith(10, 5, 1))).toBe(`#EXTM3U
+#EXT-X-VERSION:7
+#EXT-X-TARGETDURATION:2
+#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=12.0,HOLD-BACK=6.0,PART-HOLD-BACK=1.200
+#EXT-X-PART-INF:PART-TARGET=0.400
+#EXT-X-MEDIA-SEQUENCE:10
+#EXT-X-DISCONTINUITY-SEQUENCE:0
+#EXT-X-INDEPENDENT-SEGMENTS
+#EXT-X-MAP:URI="0123456789abcdef.mp4"
+#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:20.000Z
+#EXTINF:2.000000,
+10.m4s
+#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:22.000Z
+#EXTINF:2.000000,
+11.m4s
+${[12, 13, 14]
+  .map(
+    (number) => `#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:${2 * number}.000Z
+#EXT-X-PART:DURATION=0.400000,URI="${number}.0.m4s",INDEPENDENT=YES
+#EXT-X-PART:DURATION=0.400000,URI="${number}.1.m4s"
+#EXT-X-PART:DURATION=0.400000,URI="${number}.2.m4s"
+#EXT-X-PART:DURATION=0.400000,URI="${number}.3.m4s"
+#EXT-X-PART:DURATION=0.400000,URI="${number}.4.m4s"
+#EXTINF:2.000000,
+${number}.m4s
+`,
+  )
+  .join('')}#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:30.000Z
+#EXT-X-PART:DURATION=0.400000,URI="15.0.m4s",INDEPENDENT=YES
+#EXT-X-PRELOAD-HINT:TYPE=PART,URI="15.1.m4s"
+`);
+  });
+
+  test('hints at the first part of the next segment when there is none of it yet', () => {
+    expect(textOf(windowWith(10, 3, 0))).toContain('#EXT-X-PRELOAD-HINT:TYPE=PART,URI="13.0.m4s"');
+  });
+
+  test('puts a discontinuity and a new init segment before the first part of the open segment', () => {
+    const window = windowWith(10, 3, 0);
+    const cue = { ...cueAt(13, 26 * 90_000), discontinuitySequence: 1 };
+    for (const part of partsOf(13, 1)) window.add({ type: 'part', part, init: newInit, cue });
+    expect(textOf(window)).toContain(`12.m4s
+#EXT-X-DISCONTINUITY
+#EXT-X-MAP:URI="fedcba9876543210.mp4"
+#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:26.000Z
+#EXT-X-PART:DURATION=0.400000,URI="13.0.m4s",INDEPENDENT=YES
+#EXT-X-PRELOAD-HINT`);
+  });
+
+  test('does not promise independent segments while the open one is not', () => {
+    const window = windowWith(10, 3, 0);
+    const [part] = partsOf(13, 1);
+    const cue = { ...cueAt(13, 26 * 90_000), isIndependent: false };
+    if (part !== undefined) window.add({ type: 'part', part: { ...part, isIndependent: false }, init, cue });
+    expect(textOf(window)).not.toContain('INDEPENDENT-SEGMENTS');
+  });
+
+  test('reports how far the other renditions are', () => {
+    const others = { uri: '../audio/index.m3u8', window: windowWith(10, 3, 2) };
+    const finished = { uri: '../low/index.m3u8', window: windowWith(10, 3, 0) };
+    const text = serialiseMediaPlaylist(
+      mediaPlaylist(windowWith(10, 3, 1), names, { partTargetMs: 400, otherRenditions: [others, finished] }),
+    );
+    expect(text).toContain(`#EXT-X-RENDITION-REPORT:URI="../audio/index.m3u8",LAST-MSN=13,LAST-PART=1
+#EXT-X-RENDITION-REPORT:URI="../low/index.m3u8",LAST-MSN=12,LAST-PART=4
+`);
+  });
+
+  test('leaves out of a delta update what lies before the skip boundary', () => {
+    // 12 s are CAN-SKIP-UNTIL: the six newest and, while a part of the next is there, no more.
+    expect(skippableSegmentCount(mediaPlaylist(windowWith(10, 6, 0), names, lowLatency))).toBe(0);
+    expect(skippableSegmentCount(mediaPlaylist(windowWith(10, 7, 0), names, lowLatency))).toBe(1);
+    expect(skippableSegmentCount(mediaPlaylist(windowWith(10, 7, 1), names, lowLatency))).toBe(1);
+    expect(skippableSegmentCount(mediaPlaylist(windowWith(10, 6, 1), names, lowLatency))).toBe(0);
+    const playlist = mediaPlaylist(windowWith(10, 15, 1), names, lowLatency);
+    expect(skippableSegmentCount(playlist)).toBe(9);
+    const delta = serialiseMediaPlaylist(playlist, 9);
+    expect(delta).toContain(`#EXT-X-VERSION:9
+`);
+    expect(delta).toContain(`#EXT-X-MEDIA-SEQUENCE:10
+#EXT-X-DISCONTINUITY-SEQUENCE:0
+#EXT-X-INDEPENDENT-SEGMENTS
+#EXT-X-SKIP:SKIPPED-SEGMENTS=9
+#EXT-X-MAP:URI="0123456789abcdef.mp4"
+#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:38.000Z
+#EXTINF:2.000000,
+19.m4s
+`);
+    const full = serialiseMediaPlaylist(playlist);
+    const tail = (text: string) => text.slice(text.indexOf('#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:38'));
+    expect(tail(delta)).toBe(tail(full));
+  });
+
+  test('is given whole where there is a discontinuity, which many hls.js lose in a delta update', () => {
+    const window = windowWith(10, 15, 0);
+    const cue = { ...cueAt(25, 50 * 90_000), discontinuitySequence: 1 };
+    window.add({ type: 'segment', segment: segment({ cue, parts: partsOf(25, 5) }) });
+    expect(skippableSegmentCount(mediaPlaylist(window, names, lowLatency))).toBe(0);
+  });
+
+  test('is read by hls-parser as it was meant', () => {
+    const read = hlsParser.parse(textOf(windowWith(10, 5, 2)));
+    if (!('segments' in read)) throw new Error('taken for a multivariant playlist');
+    expect(read).toMatchObject({
+      targetDuration: 2,
+      partTargetDuration: 0.4,
+      lowLatencyCompatibility: { canBlockReload: true, canSkipUntil: 12, holdBack: 6, partHoldBack: 1.2 },
+      prefetchSegments: [],
+    });
+    const shown = read.segments.map((one) => [
+      one.mediaSequenceNumber,
+      one.uri,
+      one.parts.map((part) => [part.uri, part.duration, part.independent === true, part.hint]),
+    ]);
+    const fiveParts = (number: number) =>
+      [0, 1, 2, 3, 4].map((index) => [`${number}.${index}.m4s`, 0.4, index === 0, false]);
+    expect(shown).toEqual([
+      [10, '10.m4s', []],
+      [11, '11.m4s', []],
+      [12, '12.m4s', fiveParts(12)],
+      [13, '13.m4s', fiveParts(13)],
+      [14, '14.m4s', fiveParts(14)],
+      [
+        15,
+        '',
+        [
+          ['15.0.m4s', 0.4, true, false],
+          ['15.1.m4s', 0.4, false, false],
+          ['15.2.m4s', undefined, false, true],
+        ],
+      ],
+    ]);
+  });
+
+  test('is read by m3u8-parser as it was meant', () => {
+    const read = parseWithM3u8Parser(
+      serialiseMediaPlaylist(
+        mediaPlaylist(windowWith(10, 5, 2), names, {
+          partTargetMs: 400,
+          otherRenditions: [{ uri: '../low/index.m3u8', window: windowWith(10, 5, 2) }],
+        }),
+      ),
+    );
+    expect(read).toMatchObject({
+      serverControl: { canBlockReload: true, canSkipUntil: 12, holdBack: 6, partHoldBack: 1.2 },
+      partInf: { partTarget: 0.4 },
+      renditionReports: [{ uri: '../low/index.m3u8', lastMsn: 15, lastPart: 1 }],
+      preloadSegment: {
+        parts: [
+          { uri: '15.0.m4s', duration: 0.4, independent: true },
+          { uri: '15.1.m4s', duration: 0.4 },
+        ],
+        preloadHints: [{ type: 'PART', uri: '15.2.m4s' }],
+      },
+    });
+  });
+
+  test.each([23.976, 24, 25, 29.97, 30, 48, 50, 59.94, 60])(
+    'at %s frames per second every part but the last of a segment fills 85 % of the target',
+    (rate) => {
+      const exactRate = Number.isInteger(rate) ? rate : (Math.ceil(rate) * 1000) / 1001;
+      const frameTicks = (index: number) => Math.round((index * 90_000) / exactRate);
+      const framesPerSegment = 2 * Math.round(exactRate);
+      const units = Array.from({ length: 3 * framesPerSegment + 1 }, (_, index): AccessUnit => {
+        const ticks = frameTicks(index);
+        const isRandomAccess = index % framesPerSegment === 0;
+        return { kind: 'video', dtsTicks: ticks, ptsTicks: ticks, isRandomAccess, data: new Uint8Array(9) };
+      });
+      const starts = [0, 1, 2, 3].map((number) => frameTicks(number * framesPerSegment));
+      const segmenter = new Segmenter({ partTargetMs: DEFAULT_PART_TARGET_MS });
+      const made = streamEvents([{ ...video, frameDurationTicks: undefined }], units, starts).flatMap(
+        (event) => segmenter.push(event),
+      );
+      const segments = made.flatMap((event) => (event.type === 'segment' ? [event.segment] : []));
+      expect(segments).toHaveLength(3);
+      for (const { parts } of segments) {
+        expect(parts.length).toBeLessThanOrEqual(6);
+        for (const part of parts) {
+          expect(part.durationTicks).toBeLessThanOrEqual(DEFAULT_PART_TARGET_MS * 90);
+        }
+        for (const part of parts.slice(0, -1)) {
+          expect(part.durationTicks).toBeGreaterThanOrEqual(0.85 * DEFAULT_PART_TARGET_MS * 90);
+        }
+      }
+    },
+  );
 });
 
 describe('the multivariant playlist', () => {

@@ -1,16 +1,27 @@
 /**
  * HLS playlists: built as data, then serialised.
  *
- * Source: RFC 8216 section 4.3 (the tags) and draft-pantos-hls-rfc8216bis (multivariant).
+ * Source: RFC 8216 section 4.3 (the tags) and draft-pantos-hls-rfc8216bis (multivariant, low latency).
  */
 import type { VideoTrack } from '../access-unit.ts';
 import { parseFragment } from '../fmp4/fragment.ts';
 import { VIDEO_TIMESCALE_HZ } from '../time.ts';
-import type { LiveWindow } from './live-window.ts';
-import type { Segment } from './segmenter.ts';
+import type { LiveWindow, OpenSegment } from './live-window.ts';
+import type { Part, Segment } from './segmenter.ts';
 
 /** What players expect of playlists with fragmented MP4; EXT-X-MAP needs 6 (RFC 8216, 7). */
 const VERSION = 7;
+/** EXT-X-SKIP needs it (rfc8216bis, section 8). The other low-latency tags are for those who know them. */
+const DELTA_UPDATE_VERSION = 9;
+
+/** How far from the end a plain player starts, in target durations: the least allowed (rfc8216bis, 4.4.3.8). */
+const HOLD_BACK_TARGET_DURATIONS = 3;
+/** The same in part targets for a low-latency player: the least that Apple's authoring rules allow (14.3). */
+const PART_HOLD_BACK_PART_TARGETS = 3;
+/** Segments further from the end may be left out of a delta update: the least allowed (4.4.3.8). */
+const CAN_SKIP_UNTIL_TARGET_DURATIONS = 6;
+/** Parts of segments further from the end are not listed (4.4.4.9, 6.2.2). */
+const PARTS_TARGET_DURATIONS = 3;
 
 export interface MediaPlaylist {
   /** Whole seconds (EXT-X-TARGETDURATION). */
@@ -20,16 +31,55 @@ export interface MediaPlaylist {
   /** A decoder can start at every listed segment. */
   readonly isIndependentSegments: boolean;
   readonly segments: readonly MediaPlaylistSegment[];
+  /** Undefined in a plain playlist. */
+  readonly lowLatency: LowLatencyTags | undefined;
 }
 
-export interface MediaPlaylistSegment {
-  readonly uri: string;
+/** What applies to a segment already while it is being made. */
+export interface OpenMediaPlaylistSegment {
   readonly initUri: string;
   /** A discontinuity lies between the segment before it and this one. */
   readonly isDiscontinuous: boolean;
   readonly programDateTimeUnixMs: number;
+  /** Empty for segments further from the end than three target durations, and in a plain playlist. */
+  readonly parts: readonly MediaPlaylistPart[];
+}
+
+export interface MediaPlaylistSegment extends OpenMediaPlaylistSegment {
+  readonly uri: string;
   /** Ticks of 1/90000 s. */
   readonly durationTicks: number;
+}
+
+export interface MediaPlaylistPart {
+  readonly uri: string;
+  /** Ticks of 1/90000 s. */
+  readonly durationTicks: number;
+  /** A decoder can start at it. */
+  readonly isIndependent: boolean;
+}
+
+export interface LowLatencyTags {
+  readonly partTargetMs: number;
+  readonly openSegment: OpenMediaPlaylistSegment | undefined;
+  /** The part that will be made next. */
+  readonly preloadHintUri: string;
+  /** Of the other renditions. */
+  readonly renditionReports: readonly RenditionReport[];
+}
+
+export interface RenditionReport {
+  readonly uri: string;
+  /** Of the newest segment or part that the rendition's playlist lists. */
+  readonly lastMediaSequenceNumber: number;
+  readonly lastPartIndex: number;
+}
+
+/** Addresses relative to the media playlist's. */
+export interface MediaNames {
+  segment(mediaSequenceNumber: number): string;
+  part(mediaSequenceNumber: number, index: number): string;
+  init(id: string): string;
 }
 
 /**
@@ -37,54 +87,179 @@ export interface MediaPlaylistSegment {
  *
  * The first segment never carries a discontinuity: the tag goes with the segment before it, and
  * the discontinuity sequence of the playlist rises by one instead (RFC 8216, 6.2.2).
+ *
+ * @param lowLatency undefined makes a plain playlist. `partTargetMs` is the segmenter's;
+ * `otherRenditions` are reported, each with the address of its playlist relative to this one, without a query
  */
 export function mediaPlaylist(
   window: LiveWindow,
-  names: { segment(mediaSequenceNumber: number): string; init(id: string): string },
+  names: MediaNames,
+  lowLatency?: {
+    partTargetMs: number;
+    otherRenditions: readonly { uri: string; window: LiveWindow }[];
+  },
 ): MediaPlaylist {
   const { segments } = window;
+  const open = lowLatency === undefined ? undefined : window.openSegment;
+  const targetDurationSeconds = Math.ceil(window.targetDurationMs / 1000);
+
+  const partsTicks = PARTS_TARGET_DURATIONS * targetDurationSeconds * VIDEO_TIMESCALE_HZ;
+  /** From the end of the segment at hand to the end of the playlist; the segments are visited from the newest on. */
+  let ticksToEnd = open?.parts.reduce((sum, part) => sum + part.durationTicks, 0) ?? 0;
+  const listed = segments.toReversed().map((segment, fromEnd): MediaPlaylistSegment => {
+    const hasParts = lowLatency !== undefined && ticksToEnd < partsTicks;
+    ticksToEnd += segment.durationTicks;
+    return {
+      ...segmentTags(segment, segments.at(-2 - fromEnd), names),
+      parts: hasParts ? listParts(segment.parts, names) : [],
+      uri: names.segment(segment.cue.mediaSequenceNumber),
+      durationTicks: segment.durationTicks,
+    };
+  });
+
   return {
-    targetDurationSeconds: Math.ceil(window.targetDurationMs / 1000),
+    targetDurationSeconds,
     mediaSequenceNumber: window.firstMediaSequenceNumber,
     discontinuitySequence: window.discontinuitySequence,
-    isIndependentSegments: segments.every(
+    isIndependentSegments: [...segments, ...(open === undefined ? [] : [open])].every(
       ({ cue, parts }) => cue.isIndependent && parts[0]?.isIndependent === true,
     ),
-    segments: segments.map(({ cue, init, durationTicks }, index) => {
-      const previous = segments[index - 1]?.cue ?? cue;
-      return {
-        uri: names.segment(cue.mediaSequenceNumber),
-        initUri: names.init(init.id),
-        isDiscontinuous: cue.discontinuitySequence !== previous.discontinuitySequence,
-        programDateTimeUnixMs: cue.programDateTimeUnixMs,
-        durationTicks,
-      };
-    }),
+    segments: listed.reverse(),
+    lowLatency: lowLatency && {
+      partTargetMs: lowLatency.partTargetMs,
+      openSegment: open && {
+        ...segmentTags(open, segments.at(-1), names),
+        parts: listParts(open.parts, names),
+      },
+      preloadHintUri: names.part(...nextPart(window)),
+      renditionReports: lowLatency.otherRenditions.map(({ uri, window: other }) => ({
+        uri,
+        ...lastPart(other),
+      })),
+    },
   };
 }
 
-/** Writes a live media playlist: there is never an EXT-X-ENDLIST. */
-export function serialiseMediaPlaylist(playlist: MediaPlaylist): string {
+function segmentTags(
+  { cue, init }: OpenSegment,
+  previous: Segment | undefined,
+  names: MediaNames,
+): Omit<OpenMediaPlaylistSegment, 'parts'> {
+  return {
+    initUri: names.init(init.id),
+    isDiscontinuous:
+      previous !== undefined && cue.discontinuitySequence !== previous.cue.discontinuitySequence,
+    programDateTimeUnixMs: cue.programDateTimeUnixMs,
+  };
+}
+
+function listParts(parts: readonly Part[], names: MediaNames): MediaPlaylistPart[] {
+  return parts.map(({ mediaSequenceNumber, index, durationTicks, isIndependent }) => ({
+    uri: names.part(mediaSequenceNumber, index),
+    durationTicks,
+    isIndependent,
+  }));
+}
+
+/** Number and index of the part that comes next: a segment whose parts are all made is finished at once. */
+function nextPart(window: LiveWindow): [mediaSequenceNumber: number, index: number] {
+  const { openSegment } = window;
+  if (openSegment !== undefined) return [openSegment.cue.mediaSequenceNumber, openSegment.parts.length];
+  return [window.firstMediaSequenceNumber + window.segments.length, 0];
+}
+
+function lastPart(window: LiveWindow): Omit<RenditionReport, 'uri'> {
+  const newest = window.openSegment ?? window.segments.at(-1);
+  return {
+    lastMediaSequenceNumber: newest?.cue.mediaSequenceNumber ?? 0,
+    lastPartIndex: (newest?.parts.length ?? 1) - 1,
+  };
+}
+
+/**
+ * How many segments a delta update leaves out; 0 where there is nothing to leave out.
+ *
+ * A playlist with a discontinuity is given whole: hls.js up to 1.6.13 loses count of discontinuities in
+ * delta updates (https://github.com/video-dev/hls.js/issues/6949, 7282, 7554).
+ */
+export function skippableSegmentCount(playlist: MediaPlaylist): number {
+  const { segments, lowLatency } = playlist;
+  if (lowLatency === undefined) return 0;
+  const { openSegment } = lowLatency;
+  if (segments.some((segment) => segment.isDiscontinuous) || openSegment?.isDiscontinuous === true) return 0;
+  const boundaryTicks = CAN_SKIP_UNTIL_TARGET_DURATIONS * playlist.targetDurationSeconds * VIDEO_TIMESCALE_HZ;
+  let ticksToEnd = 0; // of the last finished segment (rfc8216bis, 6.2.5.1)
+  let count = segments.length;
+  for (const segment of segments.toReversed()) {
+    if (ticksToEnd >= boundaryTicks) break;
+    ticksToEnd += segment.durationTicks;
+    count--;
+  }
+  return count;
+}
+
+/**
+ * Writes a live media playlist: there is never an EXT-X-ENDLIST.
+ * @param skippedSegments more than 0 makes a delta update without the oldest so many
+ */
+export function serialiseMediaPlaylist(playlist: MediaPlaylist, skippedSegments = 0): string {
+  const { lowLatency, targetDurationSeconds } = playlist;
   const lines = [
     '#EXTM3U',
-    `#EXT-X-VERSION:${VERSION}`,
-    `#EXT-X-TARGETDURATION:${playlist.targetDurationSeconds}`,
+    `#EXT-X-VERSION:${skippedSegments > 0 ? DELTA_UPDATE_VERSION : VERSION}`,
+    `#EXT-X-TARGETDURATION:${targetDurationSeconds}`,
+  ];
+  if (lowLatency !== undefined) {
+    const partTargetSeconds = lowLatency.partTargetMs / 1000;
+    const control = [
+      'CAN-BLOCK-RELOAD=YES',
+      `CAN-SKIP-UNTIL=${(CAN_SKIP_UNTIL_TARGET_DURATIONS * targetDurationSeconds).toFixed(1)}`,
+      `HOLD-BACK=${(HOLD_BACK_TARGET_DURATIONS * targetDurationSeconds).toFixed(1)}`,
+      `PART-HOLD-BACK=${(PART_HOLD_BACK_PART_TARGETS * partTargetSeconds).toFixed(3)}`,
+    ];
+    lines.push(
+      `#EXT-X-SERVER-CONTROL:${control.join(',')}`,
+      `#EXT-X-PART-INF:PART-TARGET=${partTargetSeconds.toFixed(3)}`,
+    );
+  }
+  lines.push(
     `#EXT-X-MEDIA-SEQUENCE:${playlist.mediaSequenceNumber}`,
     `#EXT-X-DISCONTINUITY-SEQUENCE:${playlist.discontinuitySequence}`,
-  ];
+  );
   if (playlist.isIndependentSegments) lines.push('#EXT-X-INDEPENDENT-SEGMENTS');
+  // After MEDIA-SEQUENCE, or hls.js numbers the segments wrongly (https://github.com/video-dev/hls.js/issues/7905).
+  if (skippedSegments > 0) lines.push(`#EXT-X-SKIP:SKIPPED-SEGMENTS=${skippedSegments}`);
+
   let initUri: string | undefined;
-  for (const segment of playlist.segments) {
+  // What applies to a segment stands before its first part (rfc8216bis, 4.4.4.9).
+  const pushTagsAndParts = (segment: OpenMediaPlaylistSegment) => {
     if (segment.isDiscontinuous) lines.push('#EXT-X-DISCONTINUITY');
     if (segment.initUri !== initUri) lines.push(`#EXT-X-MAP:URI="${segment.initUri}"`);
     initUri = segment.initUri;
-    lines.push(
-      `#EXT-X-PROGRAM-DATE-TIME:${new Date(segment.programDateTimeUnixMs).toISOString()}`,
-      `#EXTINF:${(segment.durationTicks / VIDEO_TIMESCALE_HZ).toFixed(6)},`,
-      segment.uri,
-    );
+    lines.push(`#EXT-X-PROGRAM-DATE-TIME:${new Date(segment.programDateTimeUnixMs).toISOString()}`);
+    for (const part of segment.parts) {
+      const independent = part.isIndependent ? ',INDEPENDENT=YES' : '';
+      lines.push(`#EXT-X-PART:DURATION=${seconds(part.durationTicks)},URI="${part.uri}"${independent}`);
+    }
+  };
+  for (const segment of playlist.segments.slice(skippedSegments)) {
+    pushTagsAndParts(segment);
+    lines.push(`#EXTINF:${seconds(segment.durationTicks)},`, segment.uri);
+  }
+  if (lowLatency !== undefined) {
+    if (lowLatency.openSegment !== undefined) pushTagsAndParts(lowLatency.openSegment);
+    lines.push(`#EXT-X-PRELOAD-HINT:TYPE=PART,URI="${lowLatency.preloadHintUri}"`);
+    for (const report of lowLatency.renditionReports) {
+      lines.push(
+        `#EXT-X-RENDITION-REPORT:URI="${report.uri}",LAST-MSN=${report.lastMediaSequenceNumber},LAST-PART=${report.lastPartIndex}`,
+      );
+    }
   }
   return `${lines.join('\n')}\n`;
+}
+
+function seconds(ticks: number): string {
+  return (ticks / VIDEO_TIMESCALE_HZ).toFixed(6);
 }
 
 export interface MultivariantPlaylist {

@@ -53,6 +53,12 @@ export type SegmenterEvent =
   | { readonly type: 'segment'; readonly segment: Segment };
 
 /**
+ * EXT-X-PART-INF of all channels. All frontends have to cut at the same places, so it is one number;
+ * why this one is in docs/decisions/005-part-target.md.
+ */
+export const DEFAULT_PART_TARGET_MS = 400;
+
+/**
  * A segment that lasts longer than this many part targets is given up. Two neighbouring parts
  * always last longer than one target together, so a segment has fewer than twice as many parts.
  */

@@ -1,0 +1,107 @@
+/**
+ * Glass to glass: how long after its moment on the channel's timeline a picture is on the screen of
+ * Chromium. The demo channel's test card carries its frame number in a strip of squares; each picture
+ * that the browser shows is drawn to a canvas and its number read back.
+ *
+ * Server and browser run on one machine, so there is one clock.
+ */
+import { FRAME_STRIP, TEST_CARD_FRAME_COUNT } from '@starling/backend/demo-asset';
+import type { Protocol } from '../apps/web/src/player/media-player.ts';
+import { launchChromium } from './browser.ts';
+
+const FRAME_MS = 40;
+const LOOP_MS = TEST_CARD_FRAME_COUNT * FRAME_MS;
+/** A square counts as white from here on, of 255. */
+const WHITE_LUMA = 128;
+
+export interface MeasuredLatency {
+  readonly medianMs: number;
+  /** 19 of 20 pictures were no later. */
+  readonly p95Ms: number;
+  readonly pictureCount: number;
+  /** How often playback ran dry while measuring. */
+  readonly stallCount: number;
+  readonly pageErrors: readonly string[];
+}
+
+/**
+ * Watches the demo channel with the site's own player.
+ * @param settleMs from the first picture on, before measuring: players find their place first
+ */
+export async function measureLatency(
+  site: string,
+  protocol: Protocol,
+  times: { settleMs: number; measureMs: number },
+): Promise<MeasuredLatency> {
+  const response = await fetch(`${site}/api/v1/public/channels/demo`);
+  const channel = (await response.json()) as { now: { startsAt: string } };
+  const startsAtMs = Date.parse(channel.now.startsAt);
+  const browser = await launchChromium();
+  try {
+    const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
+    const pageErrors: string[] = [];
+    page.on('pageerror', (error) => pageErrors.push(error.message));
+    await page.goto(`${site}/watch/demo?via=${protocol}`);
+    await page.waitForFunction(() => (document.querySelector('video')?.currentTime ?? 0) > 0, undefined, {
+      timeout: 20_000,
+    });
+    await page.waitForTimeout(times.settleMs);
+    const seen = await page.evaluate(readPictures, { ...FRAME_STRIP, ...times, whiteLuma: WHITE_LUMA });
+    const latenciesMs = seen.pictures
+      .map(({ frame, shownAtUnixMs }) => modulo(shownAtUnixMs - startsAtMs - frame * FRAME_MS, LOOP_MS))
+      .sort((a, b) => a - b);
+    const quantile = (share: number) => latenciesMs[Math.floor(share * latenciesMs.length)] ?? Number.NaN;
+    return {
+      medianMs: quantile(0.5),
+      p95Ms: quantile(0.95),
+      pictureCount: latenciesMs.length,
+      stallCount: seen.stallCount,
+      pageErrors,
+    };
+  } finally {
+    await browser.close();
+  }
+}
+
+/** Runs in the page. */
+function readPictures(options: {
+  measureMs: number;
+  bits: number;
+  leftPx: number;
+  pitchPx: number;
+  centreYPx: number;
+  whiteLuma: number;
+}): Promise<{ pictures: { frame: number; shownAtUnixMs: number }[]; stallCount: number }> {
+  const video = document.querySelector('video');
+  const canvas = document.createElement('canvas');
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  if (video === null || context === null) throw new Error('no video to read pictures of');
+  // One line through the middle of the squares is enough.
+  canvas.width = video.videoWidth;
+  canvas.height = 1;
+  const pictures: { frame: number; shownAtUnixMs: number }[] = [];
+  let stallCount = 0;
+  video.addEventListener('waiting', () => stallCount++);
+  const endAtMs = performance.now() + options.measureMs;
+  return new Promise((resolve) => {
+    const read = (_nowMs: number, metadata: VideoFrameCallbackMetadata) => {
+      context.drawImage(video, 0, options.centreYPx, canvas.width, 1, 0, 0, canvas.width, 1);
+      const line = context.getImageData(0, 0, canvas.width, 1).data;
+      let frame = 0;
+      for (let bit = 0; bit < options.bits; bit++) {
+        const luma = line[4 * (options.leftPx + bit * options.pitchPx)] ?? 0;
+        if (luma >= options.whiteLuma) frame += 2 ** bit;
+      }
+      pictures.push({ frame, shownAtUnixMs: performance.timeOrigin + metadata.expectedDisplayTime });
+      if (performance.now() >= endAtMs) resolve({ pictures, stallCount });
+      else video.requestVideoFrameCallback(read);
+    };
+    video.requestVideoFrameCallback(read);
+    // A player that stands still shows no pictures.
+    setTimeout(() => resolve({ pictures, stallCount }), options.measureMs + 5000);
+  });
+}
+
+function modulo(value: number, modulus: number): number {
+  return ((value % modulus) + modulus) % modulus;
+}

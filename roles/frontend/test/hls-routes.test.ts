@@ -1,0 +1,330 @@
+/** The delivery directives and status codes of draft-pantos-hls-rfc8216bis, section 6.2.5, over real HTTP. */
+import { once } from 'node:events';
+import { createServer, request as httpRequest, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { gunzipSync } from 'node:zlib';
+import type { StreamEvent } from '@starling/media/access-unit';
+import { pino } from 'pino';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { HlsRoutes } from '../src/hls-routes.ts';
+import { Stream } from '../src/stream.ts';
+import { head, segment } from './synthetic-channel.ts';
+
+const PART_TARGET_MS = 400;
+/** With targets of 2 s and 0.4 s: the Advance Part Limit is 3 / 0.4, rounded up. */
+const ADVANCE_PART_LIMIT = 8;
+
+let stream: Stream;
+let routes: HlsRoutes;
+let server: Server;
+let push: (events: readonly StreamEvent[]) => void;
+
+function newStream(): Stream {
+  return new Stream({
+    channel: 'test',
+    partTargetMs: PART_TARGET_MS,
+    windowDurationMs: 30_000,
+    logger: pino({ level: 'silent' }),
+  });
+}
+
+beforeEach(async () => {
+  stream = newStream();
+  routes = new HlsRoutes(stream, () => undefined, 3);
+  server = createServer((request, response) => {
+    const path = (request.url ?? '').split('?', 1)[0] ?? '';
+    routes.handle(path.slice(1), request, response);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const publisher = stream.addPublisher();
+  push = (events) => {
+    for (const event of events) publisher.event(event, 1);
+  };
+  push(head);
+});
+
+afterEach(async () => {
+  routes.close();
+  server.closeAllConnections();
+  server.close();
+  await once(server, 'close');
+});
+
+interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly body: Buffer;
+  readonly text: string;
+}
+
+/** A request under way. */
+function ask(path: string, headers: Record<string, string> = {}, method = 'GET') {
+  const { port } = server.address() as AddressInfo;
+  const request = httpRequest({ port, host: '127.0.0.1', path: `/${path}`, headers, method });
+  const answered = new Promise<Answer>((resolve, reject) => {
+    request.on('error', reject);
+    request.on('response', (response) => {
+      const chunks: Buffer[] = [];
+      response.on('data', (chunk: Buffer) => chunks.push(chunk));
+      response.on('end', () => {
+        const raw = Buffer.concat(chunks);
+        const body = response.headers['content-encoding'] === 'gzip' ? gunzipSync(raw) : raw;
+        resolve({
+          status: response.statusCode ?? 0,
+          headers: response.headers,
+          body,
+          text: body.toString(),
+        });
+      });
+    });
+  });
+  answered.catch(() => undefined); // one test aborts its request
+  request.end();
+  return { answered, abort: () => request.destroy() };
+}
+
+const get = (path: string, headers?: Record<string, string>) => ask(path, headers).answered;
+const untilWaiting = (count: number) => vi.waitFor(() => expect(routes.waiterCount).toBe(count));
+
+/** Frames of the segment that a part target holds, and the frame that shows that the part is over. */
+function unitsUpToVideo(number: number, frameCount: number): StreamEvent[] {
+  const events = segment(number);
+  let seen = 0;
+  const end = events.findIndex(
+    (event) => event.type === 'unit' && event.unit.kind === 'video' && ++seen > frameCount,
+  );
+  return end < 0 ? events : events.slice(0, end);
+}
+/** The segment from its cue to the end of its first `parts` parts; each has ten frames of 40 ms. */
+const upToPart = (number: number, parts: number) => unitsUpToVideo(number, 10 * parts + 1);
+const after = (number: number, done: readonly StreamEvent[]) => segment(number).slice(done.length);
+
+describe('a player without directives', () => {
+  it('gets the playlist as it is, with what low latency adds to it', async () => {
+    push([...segment(5), ...segment(6), ...upToPart(7, 2)]);
+    const answer = await get('main/index.m3u8');
+    expect(answer.status).toBe(200);
+    expect(answer.headers).toMatchObject({
+      'content-type': 'application/vnd.apple.mpegurl',
+      'cache-control': 'public, max-age=1',
+      'access-control-allow-origin': '*',
+      vary: 'Accept-Encoding',
+    });
+    expect(answer.text).toMatch(/6\.m4s\n#EXT-X-PROGRAM-DATE-TIME:\S+\n/);
+    expect(answer.text).toContain('#EXT-X-PART:DURATION=0.400000,URI="7.1.m4s"\n#EXT-X-PRELOAD-HINT');
+    expect(answer.text).toContain('#EXT-X-PRELOAD-HINT:TYPE=PART,URI="7.2.m4s"');
+    const zipped = await get('main/index.m3u8', { 'Accept-Encoding': 'gzip' });
+    expect(zipped.headers['content-encoding']).toBe('gzip');
+    expect(zipped.text).toBe(answer.text);
+  });
+
+  it('is told that there is nothing yet', async () => {
+    const answer = await get('main/index.m3u8');
+    expect([answer.status, answer.headers['cache-control']]).toEqual([404, 'public, max-age=1']);
+  });
+});
+
+describe('a blocking reload', () => {
+  beforeEach(() => push([...segment(5), ...segment(6)]));
+
+  it('is answered when the part is there, and not before', async () => {
+    const first = upToPart(7, 1);
+    push(first);
+    const waiting = ask('main/index.m3u8?_HLS_msn=7&_HLS_part=1');
+    await untilWaiting(1);
+    push(upToPart(7, 2).slice(first.length));
+    const answer = await waiting.answered;
+    expect(answer.status).toBe(200);
+    expect(answer.headers['cache-control']).toBe('public, max-age=12');
+    expect(answer.text).toContain('URI="7.1.m4s"\n#EXT-X-PRELOAD-HINT:TYPE=PART,URI="7.2.m4s"');
+    expect(routes.waiterCount).toBe(0);
+  });
+
+  it('for a segment alone waits for the whole segment', async () => {
+    const open = upToPart(7, 3);
+    push(open);
+    const waiting = ask('main/index.m3u8?_HLS_msn=7');
+    await untilWaiting(1);
+    push(after(7, open));
+    expect(routes.waiterCount).toBe(1);
+    push(segment(8));
+    expect((await waiting.answered).text).toContain('\n7.m4s\n');
+  });
+
+  it('shows a finished segment at once, never its last part without it', async () => {
+    const open = upToPart(7, 4);
+    push(open);
+    const waiting = ask('main/index.m3u8?_HLS_msn=7&_HLS_part=4');
+    await untilWaiting(1);
+    push([...after(7, open), ...segment(8).slice(0, 2)]);
+    expect((await waiting.answered).text).toMatch(
+      /URI="7\.4\.m4s"\n#EXTINF:2\.000000,\n7\.m4s\n#EXT-X-PRELOAD-HINT:TYPE=PART,URI="8\.0\.m4s"\n$/,
+    );
+  });
+
+  it('takes a part past the end of a finished segment for part 0 of the next', async () => {
+    push(segment(7));
+    const waiting = ask('main/index.m3u8?_HLS_msn=6&_HLS_part=5');
+    // Segment 7 is open and has part 0 already.
+    expect((await waiting.answered).status).toBe(200);
+    push(segment(8).slice(0, 2));
+    const next = ask('main/index.m3u8?_HLS_msn=7&_HLS_part=9');
+    await untilWaiting(1);
+    push(upToPart(8, 1).slice(2));
+    expect((await next.answered).text).toContain('URI="8.0.m4s",INDEPENDENT=YES\n');
+  });
+
+  it('gets what is there now when it asks for something old', async () => {
+    const answer = await get('main/index.m3u8?_HLS_msn=1&_HLS_part=0');
+    expect([answer.status, answer.headers['cache-control']]).toEqual([200, 'public, max-age=12']);
+    expect((await get('main/index.m3u8?_HLS_msn=5')).status).toBe(200);
+  });
+
+  it.each([
+    ['a part without a segment', '_HLS_part=0'],
+    ['no number', '_HLS_msn=seven'],
+    ['a negative number', '_HLS_msn=7&_HLS_part=-1'],
+    ['the segment three after the last', '_HLS_msn=8'],
+    ['a part beyond the Advance Part Limit', `_HLS_msn=6&_HLS_part=${ADVANCE_PART_LIMIT + 1}`],
+  ])('is refused for %s', async (_, query) => {
+    // Segment 5 is the last finished one; part 0 of segment 6 the newest.
+    stream = newStream();
+    routes.close();
+    routes = new HlsRoutes(stream, () => undefined, 3);
+    const publisher = stream.addPublisher();
+    for (const event of [...head, ...segment(4), ...segment(5), ...upToPart(6, 1)]) publisher.event(event, 1);
+    const answer = await get(`main/index.m3u8?${query}`);
+    expect([answer.status, answer.headers['cache-control']]).toEqual([400, 'no-store']);
+  });
+
+  it('waits for what lies just within the limits', async () => {
+    push(upToPart(7, 1));
+    ask('main/index.m3u8?_HLS_msn=8');
+    ask(`main/index.m3u8?_HLS_msn=7&_HLS_part=${ADVANCE_PART_LIMIT}`);
+    await untilWaiting(2);
+  });
+
+  it('is answered 503 when nothing has come in three target durations', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      const waiting = ask('main/index.m3u8?_HLS_msn=7');
+      while (routes.waiterCount === 0) await new Promise((wake) => setImmediate(wake));
+      vi.advanceTimersByTime(5_999);
+      expect(routes.waiterCount).toBe(1);
+      vi.advanceTimersByTime(1);
+      const answer = await waiting.answered;
+      expect([answer.status, answer.headers['retry-after']]).toEqual([503, '1']);
+      expect(answer.headers['cache-control']).toBe('no-store');
+      expect(routes.waiterCount).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('is refused while as many wait as may', async () => {
+    const waiting = [1, 2, 3].map(() => ask('main/index.m3u8?_HLS_msn=7'));
+    await untilWaiting(3);
+    expect((await get('main/index.m3u8?_HLS_msn=7')).status).toBe(503);
+    push([...segment(7), ...segment(8).slice(0, 1)]);
+    const statuses = await Promise.all(waiting.map(async ({ answered }) => (await answered).status));
+    expect(statuses).toEqual([200, 200, 200]);
+  });
+
+  it('is forgotten when the player leaves', async () => {
+    const waiting = ask('main/index.m3u8?_HLS_msn=7');
+    await untilWaiting(1);
+    waiting.abort();
+    await untilWaiting(0);
+  });
+
+  it('is released when the channel is created anew', async () => {
+    const waiting = ask('main/index.m3u8?_HLS_msn=7');
+    await untilWaiting(1);
+    const again = stream.addPublisher();
+    again.event({ type: 'timeline', epochUnixMs: 1_800_000_000_000 }, 1);
+    expect((await waiting.answered).status).toBe(503);
+    for (const event of [...head.slice(1), ...segment(3), ...segment(4)]) again.event(event, 1);
+    expect((await get('main/index.m3u8')).text).toContain('#EXT-X-MEDIA-SEQUENCE:3\n');
+  });
+
+  it('is released when the frontend closes', async () => {
+    const waiting = ask('main/index.m3u8?_HLS_msn=7');
+    await untilWaiting(1);
+    routes.close();
+    expect((await waiting.answered).status).toBe(503);
+  });
+
+  it('on a channel without a playlist is answered 404, kept for four target durations', async () => {
+    stream = newStream();
+    routes = new HlsRoutes(stream, () => undefined);
+    const answer = await get('main/index.m3u8?_HLS_msn=7');
+    expect([answer.status, answer.headers['cache-control']]).toEqual([404, 'public, max-age=4']);
+  });
+});
+
+describe('a delta update', () => {
+  it.each(['YES', 'v2'])('for _HLS_skip=%s leaves out what the player has', async (value) => {
+    for (let number = 5; number < 20; number++) push(segment(number));
+    const full = await get('main/index.m3u8');
+    const delta = await get(`main/index.m3u8?_HLS_skip=${value}`);
+    // Segments 5 to 18 are finished; the six newest lie within 12 s.
+    expect(delta.text).toContain('#EXT-X-SKIP:SKIPPED-SEGMENTS=8\n');
+    expect(delta.text).not.toContain('\n12.m4s');
+    const tail = (text: string) => text.slice(text.indexOf('#EXT-X-PROGRAM', text.indexOf('\n12.m4s')));
+    expect(delta.text.endsWith(tail(full.text))).toBe(true);
+    expect(delta.headers['cache-control']).toBe('public, max-age=1');
+    expect((await get('main/index.m3u8?_HLS_skip=NO')).text).toBe(full.text);
+  });
+});
+
+describe('a part', () => {
+  beforeEach(() => push([...segment(5), ...segment(6)]));
+
+  it('that is there has the bytes that the segment has there', async () => {
+    push(segment(7));
+    const parts = await Promise.all([0, 1, 2, 3, 4].map((index) => get(`main/6.${index}.m4s`)));
+    const whole = await get('main/6.m4s');
+    expect(Buffer.concat(parts.map((part) => part.body)).equals(whole.body)).toBe(true);
+    expect(parts[0]?.headers).toMatchObject({
+      'content-type': 'video/mp4',
+      'cache-control': 'public, max-age=12, immutable',
+    });
+  });
+
+  it('that a hint names comes whole as soon as it is made', async () => {
+    const first = upToPart(7, 1);
+    push(first);
+    const waiting = ask('main/7.1.m4s');
+    await untilWaiting(1);
+    push(upToPart(7, 2).slice(first.length));
+    const answer = await waiting.answered;
+    expect(answer.status).toBe(200);
+    expect(answer.headers['content-length']).toBe(String(answer.body.length));
+    expect(answer.headers['transfer-encoding']).toBeUndefined();
+  });
+
+  it('that the segment ended without is not found', async () => {
+    const open = upToPart(7, 4);
+    push(open);
+    const waiting = ask('main/7.5.m4s');
+    await untilWaiting(1);
+    push([...after(7, open), ...segment(8).slice(0, 1)]);
+    const answer = await waiting.answered;
+    expect([answer.status, answer.headers['cache-control']]).toEqual([404, 'public, max-age=2']);
+    expect((await get('main/7.5.m4s')).status).toBe(404);
+  });
+
+  it('that nobody hinted at is not found', async () => {
+    expect((await get('main/1.0.m4s')).status).toBe(404);
+    expect((await get('main/9.0.m4s')).status).toBe(404);
+    expect((await get('main/7.99.m4s')).status).toBe(404);
+  });
+
+  it('is answered to HEAD without a body', async () => {
+    const answer = await ask('main/5.0.m4s', {}, 'HEAD').answered;
+    expect(answer.status).toBe(200);
+    expect(Number(answer.headers['content-length'])).toBeGreaterThan(0);
+    expect(answer.body.length).toBe(0);
+  });
+});
