@@ -47,14 +47,14 @@ describe('the demo channel', () => {
     }
   });
 
-  it.each([
+  it.concurrent.each([
     ['HLS', hls],
     ['HTTP-FLV', `${site}/live/demo.flv`],
   ])('gives FFmpeg no reason to complain over %s', { timeout: 150_000 }, async (_name, url) => {
     expect(await ffmpegComplaints(url, PLAY_SECONDS)).toBe('');
   });
 
-  it('plays in GStreamer without a dropped frame', async () => {
+  it.concurrent('plays in GStreamer without a dropped frame', async () => {
     const played = await run(
       'timeout',
       [
@@ -70,7 +70,7 @@ describe('the demo channel', () => {
     expect(Number(last?.[2])).toBeLessThan(5);
   });
 
-  it('plays in VLC', async () => {
+  it.concurrent('plays in VLC', async () => {
     const recording = join('/tmp', `starling-vlc-${process.pid}.ts`);
     const vlc = [
       'cvlc',
@@ -94,7 +94,7 @@ describe('the demo channel', () => {
     }
   });
 
-  it('plays in mpv without a warning', async () => {
+  it.concurrent('plays in mpv without a warning', async () => {
     const played = await run('mpv', [
       '--no-config',
       '--vo=null',
@@ -107,7 +107,7 @@ describe('the demo channel', () => {
     expect(played.exitCode).toBe(0);
   });
 
-  it('plays in streamlink', async () => {
+  it.concurrent('plays in streamlink', async () => {
     const recording = join(scratch, 'streamlink.mp4');
     const played = await run('streamlink', [
       `hls://${hls}`,

@@ -32,7 +32,7 @@ interface MpegtsPlayer {
   load(): void;
 }
 
-describe('FFmpeg', () => {
+describe.concurrent('FFmpeg', () => {
   it.each([
     ['MPEG-TS', ts],
     ['RTMP', play],
@@ -85,7 +85,7 @@ describe('MPEG-TS', () => {
   });
 });
 
-describe('players', () => {
+describe.concurrent('players', () => {
   it.each([
     ['MPEG-TS', `souphttpsrc location=${ts} is-live=true ! tsdemux name=d d. ! queue ! h264parse`, 'd.'],
     ['RTMP', `rtmp2src location=${play} ! flvdemux name=d d.video ! queue ! h264parse`, 'd.audio'],

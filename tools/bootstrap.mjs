@@ -38,6 +38,14 @@ const programs = [
     debian: ['fonts-dejavu-core'],
   },
   {
+    find: 'curl',
+    why: 'asks as scripts do',
+    for: ['test'],
+    debian: ['curl', 'ca-certificates'],
+    fedora: ['curl'],
+    macos: ['curl'],
+  },
+  {
     find: 'chromium',
     why: 'plays the channel in a real browser',
     for: ['test'],
