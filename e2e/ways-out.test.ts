@@ -1,6 +1,6 @@
 /** Every way out beside HLS and HTTP-FLV: MPEG-TS, WebSocket-FLV, RTMP play, sound alone, thumbnails. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -101,7 +101,7 @@ describe.concurrent('players', () => {
     ['MPEG-TS', ts],
     ['RTMP', play],
   ])('VLC plays %s', async (_, url) => {
-    const recording = join('/tmp', `starling-vlc-${process.pid}.ts`);
+    const recording = join('/tmp', `starling-vlc-${randomUUID()}.ts`); // a folder that nobody may write to
     const output = `#std{access=file,mux=ts,dst=${recording}}`;
     const vlc = ['cvlc', '-q', '-I', 'dummy', '--sout', output, '--run-time=5', url, 'vlc://quit'];
     // VLC refuses to run as root.
