@@ -24,7 +24,8 @@ function leave(): void {
 afterAll(leave);
 
 function start(command: string, ...args: string[]): void {
-  children.push(spawn(command, args, { stdio: 'ignore' }));
+  const env = { ...process.env, GST_PLUGIN_FEATURE_RANK: 'hlsdemux2:512,hlsdemux:0' };
+  children.push(spawn(command, args, { stdio: 'ignore', env }));
 }
 
 const ffmpeg = (url: string) => start('ffmpeg', ...`-v error -re -i ${url} -c copy -f null -`.split(' '));
@@ -69,6 +70,10 @@ describe('viewers of all protocols', () => {
       const asNobody = ['setpriv', '--reuid=65534', '--clear-groups', 'env', 'HOME=/tmp'];
       const [command = '', ...args] = process.getuid?.() === 0 ? [...asNobody, ...vlc] : vlc;
       start(command, ...args);
+      start('mpv', '--no-config', '--vo=null', '--ao=null', hls);
+      start('streamlink', `hls://${hls}`, 'best', '-f', '-o', '/dev/null');
+      const sinks = ['video-sink=fakesink sync=true', 'audio-sink=fakesink sync=true'];
+      start('gst-launch-1.0', 'playbin3', `uri=${hls}`, ...sinks);
       for (let twin = 0; twin < 2; twin++) {
         ffmpeg(`${site}/live/demo.flv`);
         ffmpeg(`${site}/live/demo.ts`);
@@ -90,7 +95,7 @@ describe('viewers of all protocols', () => {
         void video.play();
       }, hls);
 
-      const expected = { hls: 6, flv: 2, ts: 2, rtmp: 2, 'ws-flv': 3 };
+      const expected = { hls: 9, flv: 2, ts: 2, rtmp: 2, 'ws-flv': 3 };
       await untilCounted(expected, 30_000);
       for (let second = 0; second < 12; second++) {
         await fetch(hls); // whoever looks at the multivariant playlist only is no viewer

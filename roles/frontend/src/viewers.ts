@@ -63,8 +63,8 @@ const HLS_LIFETIME_TARGET_DURATIONS = 2.5;
 const HLS_LIFETIME_MARGIN_MS = 3000;
 const MAX_HLS_LIFETIME_MS = 12_000;
 
-const SESSION_ID_BYTES = 12;
-const SESSION_ID = /^[\w-]{16}$/;
+const ID_BYTES = 12;
+const ID = /^[\w-]{16}$/;
 
 export class ViewerRegistry {
   readonly #maxViewersPerChannel: number;
@@ -83,7 +83,7 @@ export class ViewerRegistry {
 
   /** For the address of a media playlist. Nobody counts as a viewer for it yet. */
   newHlsSessionId(): string {
-    return randomBytes(SESSION_ID_BYTES).toString('base64url');
+    return newId();
   }
 
   /** True when the channel may have one more. */
@@ -104,8 +104,7 @@ export class ViewerRegistry {
     disconnect: () => void,
   ): Viewer | undefined {
     if (!this.hasRoom(channel)) return undefined;
-    const id = this.newHlsSessionId();
-    const viewer = { ...this.#newViewer(id, channel, client), protocol, disconnect };
+    const viewer = { ...this.#newViewer(newId(), channel, client), protocol, disconnect };
     this.#add(viewer);
     return viewer;
   }
@@ -202,12 +201,12 @@ export class ViewerRegistry {
   }
 
   #hlsId(channel: string, sessionId: string | undefined, client: Client): string {
-    if (sessionId !== undefined && SESSION_ID.test(sessionId)) {
+    if (sessionId !== undefined && ID.test(sessionId)) {
       const known = this.#viewers.get(sessionId);
       if (known === undefined || (known.protocol === 'hls' && known.channel === channel)) return sessionId;
     }
     const digest = createHash('sha256').update(clientKey(channel, client)).digest();
-    return digest.subarray(0, SESSION_ID_BYTES).toString('base64url');
+    return digest.subarray(0, ID_BYTES).toString('base64url');
   }
 
   #openHls(id: string, channel: string, client: Client): HlsViewer | undefined {
@@ -253,6 +252,10 @@ export class ViewerRegistry {
     else counts?.delete(viewer.protocol);
     if (counts?.size === 0) this.#counts.delete(viewer.channel);
   }
+}
+
+function newId(): string {
+  return randomBytes(ID_BYTES).toString('base64url');
 }
 
 function clientKey(channel: string, { address, userAgent = '' }: Client): string {
