@@ -124,12 +124,18 @@ describe('the demo channel', () => {
   });
 
   it('answers with the headers that players and caches need', async () => {
-    const playlist = await fetch(hls, { headers: { 'Accept-Encoding': 'gzip' } });
+    const multivariant = await fetch(hls);
+    expect(multivariant.headers.get('content-type')).toBe('application/vnd.apple.mpegurl');
+    expect(multivariant.headers.get('access-control-allow-origin')).toBe('*');
+    expect(multivariant.headers.get('cache-control')).toBe('no-store'); // each viewer's has its own session id
+    const playlist = await fetch(`${site}/live/demo/main/index.m3u8`, {
+      headers: { 'Accept-Encoding': 'gzip' },
+    });
     expect(playlist.headers.get('content-type')).toBe('application/vnd.apple.mpegurl');
     expect(playlist.headers.get('content-encoding')).toBe('gzip');
     expect(playlist.headers.get('access-control-allow-origin')).toBe('*');
     expect(playlist.headers.get('cache-control')).toMatch(/max-age=1\b/);
-    const media = await (await fetch(`${site}/live/demo/main/index.m3u8`)).text();
+    const media = await playlist.text();
     const segment = await fetch(`${site}/live/demo/main/${/^\d+\.m4s$/m.exec(media)?.[0]}`);
     expect(segment.status).toBe(200);
     expect(segment.headers.get('cache-control')).toContain('immutable');

@@ -15,14 +15,22 @@ import { acceptWebSocket, binaryFrame, closeCode, closeFrame, refuseUpgrade } fr
 import type { CatchUp } from './catch-up.ts';
 import { type Container, FlvContainer, RtmpContainer, TsContainer } from './containers.ts';
 import { type Delivery, FanOut, type FanOutLimits } from './fan-out.ts';
-import { notFound } from './hls-routes.ts';
+import { answerUnavailable, clientOf, notFound } from './hls-routes.ts';
 import type { Stream } from './stream.ts';
+import {
+  CHANNEL_FULL_TEXT,
+  type Client,
+  type Viewer,
+  type ViewerProtocol,
+  type ViewerRegistry,
+} from './viewers.ts';
 
-export type EndlessProtocol = 'flv' | 'ws-flv' | 'ts' | 'rtmp';
+export type EndlessProtocol = Exclude<ViewerProtocol, 'hls'>;
 
 export interface EndlessRoutesOptions {
   readonly stream: Stream;
   readonly catchUp: CatchUp;
+  readonly viewers: ViewerRegistry;
   readonly limits: FanOutLimits;
   /** Makes the counters of a protocol. */
   counters(protocol: EndlessProtocol): Pick<Delivery, 'bytesSent' | 'skipped' | 'evicted'>;
@@ -42,10 +50,11 @@ export class EndlessRoutes {
   readonly #ts: FanOutPair;
   readonly #rtmp: Readonly<Record<'legacy' | 'enhanced', FanOut>>;
   readonly #stream: Stream;
+  readonly #viewers: ViewerRegistry;
   readonly #deliveries: Readonly<Record<EndlessProtocol, Delivery>>;
 
   constructor(options: EndlessRoutesOptions) {
-    const { stream, catchUp, limits, counters } = options;
+    const { stream, catchUp, viewers, limits, counters } = options;
     const fanOut = (newContainer: () => Container, only?: 'audio') =>
       new FanOut({ stream, catchUp, limits, newContainer, only });
     const pair = (newContainer: () => Container) => ({
@@ -60,28 +69,18 @@ export class EndlessRoutes {
       enhanced: fanOut(() => new RtmpContainer('enhanced')),
     };
     this.#stream = stream;
+    this.#viewers = viewers;
     this.#deliveries = {
-      flv: { protocol: 'flv', ...counters('flv') },
-      'ws-flv': { protocol: 'ws-flv', frame: binaryFrame, ...counters('ws-flv') },
-      ts: { protocol: 'ts', ...counters('ts') },
-      rtmp: { protocol: 'rtmp', ...counters('rtmp') },
+      flv: counters('flv'),
+      'ws-flv': { frame: binaryFrame, ...counters('ws-flv') },
+      ts: counters('ts'),
+      rtmp: counters('rtmp'),
     };
   }
 
   /** True once a viewer who joins gets something at once. */
   get isPlayable(): boolean {
     return this.#catchUp.isPlayable;
-  }
-
-  /** The number of viewers of each protocol that has any. */
-  get viewerCounts(): ReadonlyMap<string, number> {
-    const counts = new Map<string, number>();
-    for (const fanOut of this.#fanOuts) {
-      for (const [protocol, count] of fanOut.viewerCounts) {
-        counts.set(protocol, (counts.get(protocol) ?? 0) + count);
-      }
-    }
-    return counts;
   }
 
   /** Answers a GET or HEAD. */
@@ -93,6 +92,10 @@ export class EndlessRoutes {
       response.end(`${fanOut.text}\n`);
       return;
     }
+    const { socket } = request;
+    const isHead = request.method === 'HEAD';
+    const tally = isHead ? undefined : this.#admit(container, socket, clientOf(request));
+    if (!isHead && tally === undefined) return answerUnavailable(response, CHANNEL_FULL_TEXT);
     // No chunking and no keep-alive: the socket carries nothing but the container from here on, so that
     // one buffer can be written to all viewers as it is.
     response.shouldKeepAlive = false;
@@ -103,13 +106,13 @@ export class EndlessRoutes {
       'Cache-Control': 'no-store',
       'X-Accel-Buffering': 'no',
     });
-    if (request.method === 'HEAD') {
+    if (tally === undefined) {
       response.end();
       return;
     }
     response.flushHeaders();
-    request.socket.setTimeout(0); // the fan-out has its own deadline
-    fanOut.add({ socket: request.socket, delivery: this.#deliveries[container] }, performance.now());
+    socket.setTimeout(0); // the fan-out has its own deadline
+    fanOut.add({ socket, delivery: this.#deliveries[container], tally }, performance.now());
   }
 
   /** Answers a WebSocket upgrade on the FLV address: one binary message a batch. */
@@ -118,9 +121,12 @@ export class EndlessRoutes {
     if ('status' in fanOut) {
       return refuseUpgrade(socket, fanOut.status === 404 ? '404 Not Found' : '400 Bad Request');
     }
+    if (!this.#viewers.hasRoom(this.#stream.channel)) return refuseUpgrade(socket, '503 Service Unavailable');
     if (!acceptWebSocket(request, socket, head)) return;
+    const tally = this.#admit('ws-flv', socket, clientOf(request));
+    if (tally === undefined) return;
     const farewell = () => closeFrame(closeCode.goingAway);
-    fanOut.add({ socket, delivery: this.#deliveries['ws-flv'], farewell }, performance.now());
+    fanOut.add({ socket, delivery: this.#deliveries['ws-flv'], tally, farewell }, performance.now());
   }
 
   /** Serves an RTMP player; tracks in codecs that it has not said it takes are left out. */
@@ -129,15 +135,28 @@ export class EndlessRoutes {
       ({ kind, codec }) => isLegacyCodec(codec) || canReceive(kind, FOUR_CC[codec]),
     );
     const fanOut = takesAll ? this.#rtmp.enhanced : this.#rtmp.legacy;
-    if (fanOut.tracks.length === 0) {
+    const client = { address: socket.remoteAddress ?? 'unknown', userAgent: undefined };
+    const tally = fanOut.tracks.length === 0 ? undefined : this.#admit('rtmp', socket, client);
+    if (tally === undefined) {
       socket.end(farewell() ?? new Uint8Array(0));
       return;
     }
-    fanOut.add({ socket, farewell, delivery: this.#deliveries.rtmp }, performance.now());
+    fanOut.add({ socket, farewell, delivery: this.#deliveries.rtmp, tally }, performance.now());
   };
 
   close(): void {
     for (const fanOut of this.#fanOuts) fanOut.close();
+  }
+
+  /**
+   * Counts a viewer in, until its socket closes.
+   * @returns undefined when there is no room for it, or it has left already
+   */
+  #admit(protocol: EndlessProtocol, socket: Socket, client: Client): Viewer | undefined {
+    if (socket.destroyed) return undefined;
+    const viewer = this.#viewers.open(this.#stream.channel, protocol, client, () => socket.destroy());
+    if (viewer !== undefined) socket.once('close', () => this.#viewers.close(viewer));
+    return viewer;
   }
 
   get #fanOuts(): readonly FanOut[] {

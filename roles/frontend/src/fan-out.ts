@@ -30,7 +30,6 @@ const DRAIN_DEADLINE_MS = 5000;
 
 /** What the viewers of one protocol have in common; they share the object. */
 export interface Delivery {
-  readonly protocol: string;
   /** Wraps what is written at once, where the protocol wants that; done once a batch for all its viewers. */
   readonly frame?: (bytes: Uint8Array) => Uint8Array;
   bytesSent(sizeBytes: number): void;
@@ -42,6 +41,8 @@ export interface NewViewer {
   /** The head of the response has been written; the socket is the fan-out's from now on. */
   readonly socket: Socket;
   readonly delivery: Delivery;
+  /** Where what is written to it is added up. */
+  readonly tally: { sentBytes: number };
   /** Last bytes for the viewer when the stream ends, in the words of its protocol. */
   readonly farewell?: () => Uint8Array | undefined;
 }
@@ -81,15 +82,6 @@ export class FanOut {
 
   constructor(options: FanOutOptions) {
     this.#options = options;
-  }
-
-  /** The number of viewers of each protocol. */
-  get viewerCounts(): ReadonlyMap<string, number> {
-    const counts = new Map<string, number>();
-    for (const { delivery } of this.#viewers) {
-      counts.set(delivery.protocol, (counts.get(delivery.protocol) ?? 0) + 1);
-    }
-    return counts;
   }
 
   /** True while units are being muxed. */
@@ -232,6 +224,7 @@ export class FanOut {
 
   #write(viewer: Viewer, bytes: Uint8Array): void {
     viewer.socket.write(bytes);
+    viewer.tally.sentBytes += bytes.length;
     viewer.delivery.bytesSent(bytes.length);
   }
 

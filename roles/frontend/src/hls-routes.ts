@@ -2,7 +2,7 @@
  * HLS and Low-Latency HLS over HTTP from the live window:
  *
  *   /live/<channel>/index.m3u8                     multivariant playlist
- *   /live/<channel>/main/index.m3u8                media playlist
+ *   /live/<channel>/main/index.m3u8                media playlist; `?session=` says who asks (viewers.ts)
  *   /live/<channel>/main/init-<id>.mp4             init segment
  *   /live/<channel>/main/<number>.m4s              segment
  *   /live/<channel>/main/<number>.<part>.m4s       part of a segment; the next one is waited for
@@ -33,6 +33,7 @@ import {
   skippableSegmentCount,
 } from '@starling/media/hls/playlist';
 import type { Stream } from './stream.ts';
+import { CHANNEL_FULL_TEXT, type Client, type HlsViewer, type ViewerRegistry } from './viewers.ts';
 
 /** The type that Apple's validator accepts; `application/x-mpegURL` it calls illegal. */
 const PLAYLIST_TYPE = 'application/vnd.apple.mpegurl';
@@ -50,6 +51,9 @@ const MAX_AGE_TARGET_DURATIONS = {
   notFound: 1,
   blockingNotFound: 4,
 } as const;
+
+/** Stands in the rendered multivariant playlist for the id that each player gets. */
+const SESSION_PLACE = '{session}';
 
 const corsHeaders = { 'Access-Control-Allow-Origin': '*', 'Access-Control-Expose-Headers': 'Date, Age' };
 
@@ -80,6 +84,8 @@ interface Waiter {
   tryToAnswer(): boolean;
   readonly response: ServerResponse;
   readonly deadline: NodeJS.Timeout;
+  /** Who asked, where the request says it. */
+  readonly viewer: HlsViewer | undefined;
 }
 
 /** What a media playlist request asks for beside the playlist itself. */
@@ -87,10 +93,12 @@ interface Directives {
   readonly mediaSequenceNumber: number | undefined;
   readonly partIndex: number | undefined;
   readonly isDeltaUpdate: boolean;
+  readonly sessionId: string | undefined;
 }
 
 export class HlsRoutes {
   readonly #stream: Stream;
+  readonly #viewers: ViewerRegistry;
   readonly #countBytes: (sizeBytes: number) => void;
   readonly #maxWaiters: number;
   readonly #stopListening: () => void;
@@ -98,11 +106,17 @@ export class HlsRoutes {
   /** Of the window at {@link #renderedRevision}. */
   readonly #rendered = new Map<'media' | 'delta', RenderedPlaylist>();
   #renderedRevision = -1;
-  #multivariant: { newestSegment: number; rendered: RenderedPlaylist } | undefined;
+  #multivariant: { newestSegment: number; template: string } | undefined;
   #seenRevision = -1;
 
-  constructor(stream: Stream, countBytes: (sizeBytes: number) => void, maxWaiters = MAX_WAITERS) {
+  constructor(
+    stream: Stream,
+    viewers: ViewerRegistry,
+    countBytes: (sizeBytes: number) => void,
+    maxWaiters = MAX_WAITERS,
+  ) {
     this.#stream = stream;
+    this.#viewers = viewers;
     this.#countBytes = countBytes;
     this.#maxWaiters = maxWaiters;
     this.#stopListening = stream.listen({
@@ -174,11 +188,12 @@ export class HlsRoutes {
   }
 
   #forget(waiter: Waiter): void {
+    if (!this.#waiters.delete(waiter)) return;
     clearTimeout(waiter.deadline);
-    this.#waiters.delete(waiter);
+    if (waiter.viewer !== undefined) this.#viewers.endHlsWait(waiter.viewer);
   }
 
-  #wait(response: ServerResponse, tryToAnswer: () => boolean): void {
+  #wait(response: ServerResponse, tryToAnswer: () => boolean, viewer?: HlsViewer): void {
     if (this.#waiters.size >= this.#maxWaiters) {
       return answerUnavailable(response, 'Too many requests are waiting here. Try again in a moment.');
     }
@@ -190,8 +205,9 @@ export class HlsRoutes {
       MAX_WAIT_TARGET_DURATIONS * this.#targetSeconds * 1000,
     );
     deadline.unref();
-    const waiter: Waiter = { response, tryToAnswer, deadline };
+    const waiter: Waiter = { response, tryToAnswer, deadline, viewer };
     this.#waiters.add(waiter);
+    if (viewer !== undefined) this.#viewers.beginHlsWait(viewer);
     response.once('close', () => this.#forget(waiter));
   }
 
@@ -204,7 +220,7 @@ export class HlsRoutes {
         '_HLS_msn and _HLS_part are decimal numbers, and _HLS_part needs _HLS_msn.',
       );
     }
-    const { mediaSequenceNumber, partIndex, isDeltaUpdate } = directives;
+    const { mediaSequenceNumber, partIndex, isDeltaUpdate, sessionId } = directives;
     const isBlocking = mediaSequenceNumber !== undefined;
     if (!window.isPlayable) {
       return this.#answerNotFound(
@@ -213,9 +229,23 @@ export class HlsRoutes {
         isBlocking,
       );
     }
+    const viewer =
+      request.method === 'HEAD'
+        ? undefined
+        : this.#viewers.touchHls(this.#stream.channel, sessionId, clientOf(request), window.targetDurationMs);
+    if (viewer === 'full') return answerUnavailable(response, CHANNEL_FULL_TEXT);
+    if (viewer === 'kicked') {
+      return answerText(response, 403, 'This session has been ended.', { 'Cache-Control': 'no-store' });
+    }
     const answer = () => {
       const rendered = this.#renderMedia(isDeltaUpdate ? 'delta' : 'media');
-      this.#answerPlaylist(rendered, isBlocking ? 'blockingPlaylist' : 'playlist', request, response);
+      const sizeBytes = this.#answerPlaylist(
+        rendered,
+        isBlocking ? 'blockingPlaylist' : 'playlist',
+        request,
+        response,
+      );
+      if (viewer !== undefined) viewer.sentBytes += sizeBytes;
     };
     if (!isBlocking) return answer();
     const reach = () => this.#stream.window.reach(mediaSequenceNumber, partIndex, this.#advancePartLimit);
@@ -225,11 +255,15 @@ export class HlsRoutes {
       case 'too-far':
         return answerBadRequest(response, 'This part or segment is too far ahead.');
       case 'expected':
-        return this.#wait(response, () => {
-          if (reach() !== 'listed') return false;
-          answer();
-          return true;
-        });
+        return this.#wait(
+          response,
+          () => {
+            if (reach() !== 'listed') return false;
+            answer();
+            return true;
+          },
+          viewer,
+        );
     }
   }
 
@@ -271,6 +305,7 @@ export class HlsRoutes {
     return rendered;
   }
 
+  /** Each player gets its own: the media playlist's address in it has a new session id. */
   #answerMultivariant(request: IncomingMessage, response: ServerResponse): void {
     const { window } = this.#stream;
     const newestSegment = window.segments.at(-1)?.cue.mediaSequenceNumber;
@@ -278,18 +313,30 @@ export class HlsRoutes {
       return this.#answerNotFound('This channel has just started. Try again in a moment.', response);
     }
     if (this.#multivariant?.newestSegment !== newestSegment) {
-      const text = serialiseMultivariantPlaylist(multivariantPlaylist(window, 'main/index.m3u8'));
-      this.#multivariant = { newestSegment, rendered: new RenderedPlaylist(text) };
+      const uri = `main/index.m3u8?session=${SESSION_PLACE}`;
+      const template = serialiseMultivariantPlaylist(multivariantPlaylist(window, uri));
+      this.#multivariant = { newestSegment, template };
     }
-    this.#answerPlaylist(this.#multivariant.rendered, 'playlist', request, response);
+    const { template } = this.#multivariant;
+    const body = template.replaceAll(SESSION_PLACE, this.#viewers.newHlsSessionId());
+    // A few hundred bytes, never twice the same: not worth compressing.
+    response.writeHead(200, {
+      ...corsHeaders,
+      'Content-Type': PLAYLIST_TYPE,
+      'Cache-Control': 'no-store',
+      'Content-Length': body.length, // ASCII
+    });
+    response.end(request.method === 'HEAD' ? undefined : body);
+    this.#countBytes(body.length);
   }
 
+  /** @returns the size of the body in bytes */
   #answerPlaylist(
     rendered: RenderedPlaylist,
     kind: 'playlist' | 'blockingPlaylist',
     request: IncomingMessage,
     response: ServerResponse,
-  ): void {
+  ): number {
     const wantsGzip = /\bgzip\b/.test(request.headers['accept-encoding'] ?? '');
     const body = wantsGzip ? rendered.gzipped : rendered.plain;
     const headers: OutgoingHttpHeaders = {
@@ -303,6 +350,7 @@ export class HlsRoutes {
     response.writeHead(200, headers);
     response.end(request.method === 'HEAD' ? undefined : body);
     this.#countBytes(body.length);
+    return body.length;
   }
 
   #answerMedia(
@@ -326,6 +374,7 @@ export class HlsRoutes {
     response.end();
     response.uncork();
     this.#countBytes(sizeBytes);
+    this.#viewers.countHlsMedia(this.#stream.channel, clientOf(request), sizeBytes);
   }
 
   #answerNotFound(text: string, response: ServerResponse, isBlocking = false): void {
@@ -352,7 +401,14 @@ export class HlsRoutes {
 /** @returns undefined when a directive has a value that it cannot have */
 function parseDirectives(url: string): Directives | undefined {
   const query = url.indexOf('?');
-  if (query < 0) return { mediaSequenceNumber: undefined, partIndex: undefined, isDeltaUpdate: false };
+  if (query < 0) {
+    return {
+      mediaSequenceNumber: undefined,
+      partIndex: undefined,
+      isDeltaUpdate: false,
+      sessionId: undefined,
+    };
+  }
   const parameters = new URLSearchParams(url.slice(query));
   const skip = parameters.get('_HLS_skip');
   const number = parameters.get('_HLS_msn') ?? undefined;
@@ -363,6 +419,7 @@ function parseDirectives(url: string): Directives | undefined {
     mediaSequenceNumber: number === undefined ? undefined : Number(number),
     partIndex: part === undefined ? undefined : Number(part),
     isDeltaUpdate: skip === 'YES' || skip === 'v2',
+    sessionId: parameters.get('session') ?? undefined,
   };
 }
 
@@ -370,8 +427,13 @@ function answerBadRequest(response: ServerResponse, text: string): void {
   answerText(response, 400, text, { 'Cache-Control': 'no-store' });
 }
 
-/** The player is to come back. */
-function answerUnavailable(response: ServerResponse, text: string): void {
+/** Who sent a request. */
+export function clientOf(request: IncomingMessage): Client {
+  return { address: request.socket.remoteAddress ?? 'unknown', userAgent: request.headers['user-agent'] };
+}
+
+/** Answers 503; the player is to come back. */
+export function answerUnavailable(response: ServerResponse, text: string): void {
   answerText(response, 503, text, { 'Cache-Control': 'no-store', 'Retry-After': '1' });
 }
 

@@ -18,6 +18,7 @@ import { FrontendMetrics } from './metrics.ts';
 import { listenForPublishers } from './rtmp-listener.ts';
 import { Stream } from './stream.ts';
 import { PictureDrawer, Thumbnail } from './thumbnail.ts';
+import { CHANNEL_FULL_TEXT, type Viewer, ViewerRegistry } from './viewers.ts';
 
 export interface FrontendConfig {
   /** The address to listen on; all of them when undefined. */
@@ -31,6 +32,8 @@ export interface FrontendConfig {
   readonly windowDurationMs?: number;
   readonly partTargetMs?: number;
   readonly fanOutLimits?: Partial<FanOutLimits>;
+  /** Who comes when a channel has as many is refused; without a limit when undefined. */
+  readonly maxViewersPerChannel?: number | undefined;
   /** FFmpeg's path, for thumbnails; found in PATH when undefined. */
   readonly ffmpegPath?: string;
 }
@@ -54,6 +57,13 @@ export interface Frontend {
   isPlayable(channel: string): boolean;
   /** True when every channel that is being pushed here has a window to play. */
   isReady(): boolean;
+  /** Everybody who watches here now. */
+  viewers(): readonly Viewer[];
+  /**
+   * Shows a viewer out.
+   * @returns false when nobody has this id
+   */
+  kick(viewerId: string): boolean;
   close(): Promise<void>;
 }
 
@@ -79,10 +89,11 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   const { logger } = config;
   const drawer = new PictureDrawer(config.ffmpegPath);
   const channels = new Map<string, Channel>();
+  const viewers = new ViewerRegistry({ maxViewersPerChannel: config.maxViewersPerChannel });
   const metrics = new FrontendMetrics(config.registry, () =>
-    [...channels.values()].map(({ stream, endless }) => ({
+    [...channels.values()].map(({ stream }) => ({
       channel: stream.channel,
-      viewers: endless.viewerCounts,
+      viewers: viewers.countsOf(stream.channel),
       windowBytes: stream.window.sizeBytes,
       publishers: stream.publisherCount,
     })),
@@ -108,10 +119,11 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
         programmeId: `live-${name}`,
       }),
       catchUp,
-      hls: new HlsRoutes(stream, bytesSent('hls')),
+      hls: new HlsRoutes(stream, viewers, bytesSent('hls')),
       endless: new EndlessRoutes({
         stream,
         catchUp,
+        viewers,
         limits: { ...defaultFanOutLimits, ...config.fanOutLimits },
         counters: (protocol) => ({
           bytesSent: bytesSent(protocol),
@@ -134,8 +146,12 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
 
   const onPlay: PlayHandler = ({ app, streamName }) => {
     const endless = app === 'live' ? channels.get(streamName)?.endless : undefined;
-    if (endless?.isPlayable) return endless.play;
-    return { code: 'NetStream.Play.StreamNotFound', description: 'There is no such channel on the air.' };
+    if (!endless?.isPlayable) {
+      return { code: 'NetStream.Play.StreamNotFound', description: 'There is no such channel on the air.' };
+    }
+    if (!viewers.hasRoom(streamName))
+      return { code: 'NetStream.Play.Failed', description: CHANNEL_FULL_TEXT };
+    return endless.play;
   };
 
   const listener = await listenForPublishers({
@@ -149,6 +165,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   });
 
   const sweep = setInterval(() => {
+    viewers.sweep();
     for (const channel of channels.values()) {
       const { stream } = channel;
       if (stream.publisherCount > 0 || performance.now() - stream.lastUnitAtMs < STREAM_LINGER_MS) continue;
@@ -210,6 +227,9 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
 
     isPlayable: (name) => channels.get(name)?.stream.window.isPlayable ?? false,
     isReady: () => [...channels.values()].every(({ stream }) => stream.window.isPlayable),
+
+    viewers: () => viewers.list(),
+    kick: (viewerId) => viewers.kick(viewerId),
 
     async close() {
       clearInterval(sweep);

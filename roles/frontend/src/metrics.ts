@@ -3,7 +3,6 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 
 interface StreamFigures {
   readonly channel: string;
-  /** Of the protocols with an endless response. */
   readonly viewers: ReadonlyMap<string, number>;
   readonly windowBytes: number;
   readonly publishers: number;
@@ -55,7 +54,7 @@ export class FrontendMetrics {
       });
     new Gauge({
       name: 'starling_frontend_viewers',
-      help: 'Viewers of endless responses, by protocol',
+      help: 'Viewers now, by protocol',
       labelNames: ['channel', 'protocol'],
       registers,
       collect() {

@@ -8,6 +8,7 @@ import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { HlsRoutes } from '../src/hls-routes.ts';
 import { Stream } from '../src/stream.ts';
+import { ViewerRegistry } from '../src/viewers.ts';
 import { head, segment } from './synthetic-channel.ts';
 
 const PART_TARGET_MS = 400;
@@ -15,6 +16,7 @@ const PART_TARGET_MS = 400;
 const ADVANCE_PART_LIMIT = 8;
 
 let stream: Stream;
+let viewers: ViewerRegistry;
 let routes: HlsRoutes;
 let server: Server;
 let push: (events: readonly StreamEvent[]) => void;
@@ -30,7 +32,8 @@ function newStream(): Stream {
 
 beforeEach(async () => {
   stream = newStream();
-  routes = new HlsRoutes(stream, () => undefined, 3);
+  viewers = new ViewerRegistry();
+  routes = new HlsRoutes(stream, viewers, () => undefined, 3);
   server = createServer((request, response) => {
     const path = (request.url ?? '').split('?', 1)[0] ?? '';
     routes.handle(path.slice(1), request, response);
@@ -191,7 +194,7 @@ describe('a blocking reload', () => {
     // Segment 5 is the last finished one; part 0 of segment 6 the newest.
     stream = newStream();
     routes.close();
-    routes = new HlsRoutes(stream, () => undefined, 3);
+    routes = new HlsRoutes(stream, viewers, () => undefined, 3);
     const publisher = stream.addPublisher();
     for (const event of [...head, ...segment(4), ...segment(5), ...upToPart(6, 1)]) publisher.event(event, 1);
     const answer = await get(`main/index.m3u8?${query}`);
@@ -257,7 +260,7 @@ describe('a blocking reload', () => {
 
   it('on a channel without a playlist is answered 404, kept for four target durations', async () => {
     stream = newStream();
-    routes = new HlsRoutes(stream, () => undefined);
+    routes = new HlsRoutes(stream, viewers, () => undefined);
     const answer = await get('main/index.m3u8?_HLS_msn=7');
     expect([answer.status, answer.headers['cache-control']]).toEqual([404, 'public, max-age=4']);
   });
@@ -326,5 +329,64 @@ describe('a part', () => {
     expect(answer.status).toBe(200);
     expect(Number(answer.headers['content-length'])).toBeGreaterThan(0);
     expect(answer.body.length).toBe(0);
+  });
+});
+
+describe('a viewer', () => {
+  const mediaAddress = async () => {
+    const { text } = await get('index.m3u8');
+    return /^main\/index\.m3u8\?session=[\w-]{16}$/m.exec(text)?.[0] ?? text;
+  };
+  const counted = () => viewers.list().map(({ id }) => id);
+
+  beforeEach(() => push([...segment(5), ...segment(6), ...upToPart(7, 2)]));
+
+  it('is given a session of its own by the multivariant playlist, and counts once it asks for the media', async () => {
+    const multivariant = await get('index.m3u8');
+    expect(multivariant.headers['cache-control']).toBe('no-store');
+    expect(Number(multivariant.headers['content-length'])).toBe(multivariant.body.length);
+    const [mine, other] = [await mediaAddress(), await mediaAddress()];
+    expect(mine).not.toBe(other);
+    await ask(mine, {}, 'HEAD').answered;
+    expect(counted()).toEqual([]);
+    await get(mine);
+    const { text } = await get(`${mine}&_HLS_msn=6`);
+    await get(other);
+    expect(counted()).toEqual([mine, other].map((address) => address.split('session=')[1]));
+    expect(text).toBe((await get('main/index.m3u8')).text);
+    expect(text).not.toContain('session');
+  });
+
+  it('is there while its request waits, and after it until its time is over', async () => {
+    const waiting = ask(`${await mediaAddress()}&_HLS_msn=7`);
+    await untilWaiting(1);
+    const [viewer] = viewers.list();
+    push(after(7, upToPart(7, 2)));
+    push(segment(8));
+    const { body } = await waiting.answered;
+    expect(viewers.list()).toEqual([{ ...viewer, sentBytes: body.length }]);
+    const media = await get('main/6.m4s');
+    expect(viewers.list()).toEqual([{ ...viewer, sentBytes: body.length + media.body.length }]);
+  });
+
+  it('that was kicked is answered 403, another one as before', async () => {
+    const [mine, other] = [await mediaAddress(), await mediaAddress()];
+    await get(mine);
+    viewers.kick(mine.split('session=')[1] ?? '');
+    const answer = await get(mine);
+    expect([answer.status, answer.headers['cache-control']]).toEqual([403, 'no-store']);
+    expect((await get(other)).status).toBe(200);
+  });
+
+  it('that is one too many is answered 503', async () => {
+    routes.close();
+    viewers = new ViewerRegistry({ maxViewersPerChannel: 1 });
+    routes = new HlsRoutes(stream, viewers, () => undefined);
+    const [mine, other] = [await mediaAddress(), await mediaAddress()];
+    expect((await get(mine)).status).toBe(200);
+    const answer = await get(other);
+    expect([answer.status, answer.headers['cache-control']]).toEqual([503, 'no-store']);
+    expect(answer.text).toContain('all the viewers');
+    expect((await get(mine)).status).toBe(200);
   });
 });
