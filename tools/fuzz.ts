@@ -17,7 +17,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
-import { addFixture, readCorpus, removeFixture } from './fuzz/corpus.ts';
+import { addFixtures, readCorpus, removeFixtures } from './fuzz/corpus.ts';
 import { Coverage } from './fuzz/coverage.ts';
 import { fuzz, judge } from './fuzz/fuzzer.ts';
 import { flvTags, readFlvTags } from './fuzz/grammar.ts';
@@ -93,7 +93,7 @@ function watch(job: Job): Promise<boolean> {
     let isGood = false;
     const saveWatched = (what: string) => {
       const input = new Uint8Array(job.watched, 8, header[1]).slice();
-      const path = addFixture(fixtures, join('crashes', job.target), input, `${what}; seed ${job.seed}`);
+      const [path] = addFixtures(fixtures, join('crashes', job.target), [input], `${what}; seed ${job.seed}`);
       console.log(`${job.target}: ${what}: fixtures/${path}`);
     };
     const clock = setInterval(() => {
@@ -140,23 +140,15 @@ async function work(job: Job): Promise<void> {
   Atomics.store(header, 0, 0); // nothing to watch any more
   coverage.close();
   await target.close?.();
-  let findCount = 0;
-  for (const input of report.finds) {
-    if (input.length > MAX_FIND_BYTES) continue;
-    addFixture(fixtures, join('corpus', target.name), input, `found by npm run fuzz, seed ${job.seed}`);
-    findCount++;
-  }
+  const finds = report.finds.filter((input) => input.length <= MAX_FIND_BYTES);
+  addFixtures(fixtures, join('corpus', target.name), finds, `found by npm run fuzz, seed ${job.seed}`);
   const perSecond = Math.round(report.runs / (report.elapsedMs / 1000));
   console.log(
-    `${target.name.padEnd(14)} ${String(report.runs).padStart(9)} runs ${String(perSecond).padStart(7)}/s ${String(findCount).padStart(4)} finds ${report.crashes.length} crashes`,
+    `${target.name.padEnd(14)} ${String(report.runs).padStart(9)} runs ${String(perSecond).padStart(7)}/s ${String(finds.length).padStart(4)} finds ${report.crashes.length} crashes`,
   );
   for (const { input, error } of report.crashes) {
-    const path = addFixture(
-      fixtures,
-      join('crashes', target.name),
-      input,
-      `${error.message}; seed ${job.seed}`,
-    );
+    const origin = `${error.message}; seed ${job.seed}`;
+    const [path] = addFixtures(fixtures, join('crashes', target.name), [input], origin);
     console.log(`  fixtures/${path}: ${error.stack?.split('\n').slice(0, 6).join('\n  ')}`);
   }
   parentPort?.postMessage(report.crashes.length === 0);
@@ -167,16 +159,10 @@ async function work(job: Job): Promise<void> {
 function plant(chosen: readonly Target[]): void {
   for (const target of chosen) {
     const random = new Random(1, target.name);
-    for (let i = 0; i < SEEDS_PER_TARGET; i++) {
-      const input = target.generate(random);
-      if (input.length > MAX_FIND_BYTES) continue;
-      addFixture(
-        fixtures,
-        join('corpus', target.name),
-        input,
-        'made by our own muxers, tools/fuzz/grammar.ts',
-      );
-    }
+    const inputs = Array.from({ length: SEEDS_PER_TARGET }, () => target.generate(random));
+    const small = inputs.filter((input) => input.length <= MAX_FIND_BYTES);
+    const origin = 'made by our own muxers, tools/fuzz/grammar.ts';
+    addFixtures(fixtures, join('corpus', target.name), small, origin);
   }
   const source =
     '-f lavfi -i testsrc2=size=64x36:rate=25:duration=0.2 -f lavfi -i sine=sample_rate=44100:duration=0.2';
@@ -184,18 +170,19 @@ function plant(chosen: readonly Target[]): void {
     '-c:v libx264 -preset ultrafast -threads 1 -g 3 -bf 1 -c:a aac -b:a 32k -map_metadata -1 -fflags +bitexact';
   const ffmpeg = (format: string) =>
     Uint8Array.from(execFileSync('ffmpeg', ['-v', 'error', ...`${source} ${codecs} ${format} -`.split(' ')]));
-  const origin = 'made by FFmpeg from its own test sources';
+  const add = (name: string, input: Uint8Array) =>
+    addFixtures(fixtures, join('corpus', name), [input], 'made by FFmpeg from its own test sources');
   const flv = ffmpeg('-f flv');
-  addFixture(fixtures, join('corpus', 'flv-reader'), flv, origin);
+  add('flv-reader', flv);
   const tags = flvTags(readFlvTags(flv.subarray(13)).map(({ timed }) => ({ ...timed, elapsedMs: 40 })));
-  for (const name of ['flv-demuxer', 'ingest']) addFixture(fixtures, join('corpus', name), tags, origin);
+  for (const name of ['flv-demuxer', 'ingest']) add(name, tags);
   const mp4 = ffmpeg(
     '-video_track_timescale 90000 -movflags +frag_keyframe+empty_moov+default_base_moof -f mp4',
   );
   const moofAt = Buffer.from(mp4).indexOf('moof') - 4;
-  addFixture(fixtures, join('corpus', 'mp4-boxes'), mp4, origin);
-  addFixture(fixtures, join('corpus', 'mp4-init'), mp4.subarray(0, moofAt), origin);
-  addFixture(fixtures, join('corpus', 'mp4-fragment'), mp4.subarray(moofAt), origin);
+  add('mp4-boxes', mp4);
+  add('mp4-init', mp4.subarray(0, moofAt));
+  add('mp4-fragment', mp4.subarray(moofAt));
 }
 
 /** Keeps of the corpus what reaches code or a signature that nothing smaller reaches. */
@@ -205,18 +192,18 @@ async function distil(chosen: readonly Target[]): Promise<void> {
     const coverage = new Coverage((url) => url === import.meta.url);
     const signatures = new Set<string>();
     const corpus = readCorpus(fixtures, target.name);
-    let kept = 0;
+    const superfluous: string[] = [];
     coverage.reset();
     for (const { path, bytes } of corpus) {
       const result = judge(target, bytes);
       const isNew = coverage.takeNew(true);
-      if (result instanceof Error || isNew || !signatures.has(result)) kept++;
-      else removeFixture(fixtures, path);
+      if (typeof result === 'string' && !isNew && signatures.has(result)) superfluous.push(path);
       if (typeof result === 'string') signatures.add(result);
     }
     coverage.close();
     await target.close?.();
-    console.log(`${target.name}: ${kept} of ${corpus.length} inputs kept`);
+    removeFixtures(fixtures, superfluous);
+    console.log(`${target.name}: ${corpus.length - superfluous.length} of ${corpus.length} inputs kept`);
   }
   process.exit();
 }

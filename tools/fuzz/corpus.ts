@@ -1,7 +1,7 @@
 /** The files in `fixtures/` that fuzzing starts from and leaves behind, and the manifest that lists them. */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 
 export interface ManifestEntry {
   /** From `fixtures/`. */
@@ -48,26 +48,33 @@ export function readCorpus(fixtures: string, target: string): { path: string; by
     .sort((a, b) => a.bytes.length - b.bytes.length || (a.path < b.path ? -1 : 1));
 }
 
-/** Writes an input under the name that follows from its bytes, with its line in the manifest. @returns its path */
-export function addFixture(fixtures: string, folder: string, bytes: Uint8Array, origin: string): string {
-  const hash = sha256(bytes);
-  const path = join(folder, hash.slice(0, 12));
-  if (existsSync(join(fixtures, path))) return path;
-  mkdirSync(dirname(join(fixtures, path)), { recursive: true });
-  writeFileSync(join(fixtures, path), bytes);
-  const entries = readManifest(fixtures).filter((entry) => entry.path !== path);
-  writeManifest(fixtures, [
-    ...entries,
-    { path, origin: origin.replace(/[|\s]+/g, ' ').slice(0, 160), licence: 'Apache-2.0', sha256: hash },
-  ]);
-  return path;
+/** Writes inputs under the names that follow from their bytes, with their lines in the manifest. @returns the paths */
+export function addFixtures(
+  fixtures: string,
+  folder: string,
+  inputs: readonly Uint8Array[],
+  origin: string,
+): string[] {
+  mkdirSync(join(fixtures, folder), { recursive: true });
+  const entries = new Map(readManifest(fixtures).map((entry) => [entry.path, entry]));
+  const paths = inputs.map((bytes) => {
+    const hash = sha256(bytes);
+    const path = join(folder, hash.slice(0, 12));
+    if (entries.has(path)) return path;
+    writeFileSync(join(fixtures, path), bytes);
+    const text = origin.replace(/[|\s]+/g, ' ').slice(0, 160);
+    entries.set(path, { path, origin: text, licence: 'Apache-2.0', sha256: hash });
+    return path;
+  });
+  writeManifest(fixtures, [...entries.values()]);
+  return paths;
 }
 
-export function removeFixture(fixtures: string, path: string): void {
-  rmSync(join(fixtures, path));
+export function removeFixtures(fixtures: string, paths: readonly string[]): void {
+  for (const path of paths) rmSync(join(fixtures, path));
   writeManifest(
     fixtures,
-    readManifest(fixtures).filter((entry) => entry.path !== path),
+    readManifest(fixtures).filter((entry) => !paths.includes(entry.path)),
   );
 }
 

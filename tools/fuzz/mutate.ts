@@ -8,6 +8,8 @@ export type RecordSplitter = (input: Uint8Array) => Uint8Array[];
 /** A run is repeated at most up to this size: enough for a quadratic parser to be seen. */
 const MAX_REPEATED_BYTES = 192 * 1024;
 
+const SEPARATORS = '/?&=%.:-+ ,;\t\0';
+
 const INTEGER_EXTREMES = [
   0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7f_ffff, 0x80_0000, 0xff_fffe, 0xff_ffff, 0x7fff_ffff,
   0x8000_0000, 0xffff_fffe, 0xffff_ffff,
@@ -106,7 +108,9 @@ function readInteger(bytes: Uint8Array, at: number, sizeBytes: number): number {
 
 function repeatMany(random: Random, input: Uint8Array): Uint8Array {
   const at = random.below(input.length);
-  const run = input.subarray(at, at + random.between(1, 4));
+  const run = random.oneIn(2)
+    ? Uint8Array.of(SEPARATORS.charCodeAt(random.below(SEPARATORS.length)))
+    : input.subarray(at, at + random.between(1, 4));
   if (run.length === 0) return input;
   const count = Math.floor(random.between(1024, MAX_REPEATED_BYTES) / run.length);
   const repeated = new Uint8Array(count * run.length);

@@ -9,7 +9,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { IncomingMessage, ServerResponse } from 'node:http';
 import { connect, Socket } from 'node:net';
-import { isDeepStrictEqual } from 'node:util';
+import { inspect, isDeepStrictEqual } from 'node:util';
 import { type Frontend, startFrontend } from '@starling/frontend/main';
 import {
   type AccessUnit,
@@ -109,7 +109,7 @@ function shape(names: readonly string[]): string {
   for (const name of names) {
     if (kept.at(-1) === name || (kept.at(-1) === kept.at(-3) && kept.at(-2) === name)) continue;
     kept.push(name);
-    if (kept.length === 8) break;
+    if (kept.length === 5) break;
   }
   return kept.join(' ');
 }
@@ -140,7 +140,9 @@ const amf0: Target = {
     if ('code' in decoded) return decoded.code;
     if (!hasLongKey(decoded.value)) {
       const again = decodeAmf0(encodeAmf0(decoded.value));
-      check(isDeepStrictEqual(again, decoded.value), 'what AMF0 decodes, encodes and decodes to the same');
+      // Two dates without a value differ for isDeepStrictEqual.
+      const isSame = isDeepStrictEqual(again, decoded.value) || inspect(again) === inspect(decoded.value);
+      check(isSame, 'what AMF0 decodes, encodes and decodes to the same');
     }
     return shape(decoded.value.map((value) => (value === null ? 'null' : typeof value)));
   },
@@ -240,18 +242,19 @@ const rtmpServer: Target = {
     const bytes = withHandshake(input);
     const split = runServerSession(pieces(bytes), mode);
     const whole = runServerSession([bytes], mode & ~6);
-    check(
-      (split.code === undefined) === (whole.code === undefined),
-      'an error does not depend on where input is split',
-    );
-    if (split.code === undefined && (mode & 6) === 0) {
-      check(isDeepStrictEqual(split, whole), 'events do not depend on where input is split');
-    }
+    if ((mode & 6) === 0) checkSplit(split, whole); // a refusal counts from the next piece on
     for (const event of split.events)
       if (event.type === 'publish' || event.type === 'play') checkTarget(event.target);
     return `${split.code ?? split.phase}: ${shape(split.events.map(serverEventName))}`;
   },
 };
+
+function checkSplit(split: { code: string | undefined }, whole: { code: string | undefined }): void {
+  const haveBothFailed = (split.code === undefined) === (whole.code === undefined);
+  check(haveBothFailed, 'an error does not depend on where input is split');
+  if (split.code !== undefined) return;
+  check(isDeepStrictEqual(split, whole), 'events do not depend on where input is split');
+}
 
 function checkTarget(target: { app: string; streamName: string; query: ReadonlyMap<string, string> }): void {
   for (const path of [target.app, target.streamName]) {
@@ -295,12 +298,7 @@ const rtmpClient: Target = {
     };
     const split = run(pieces(bytes));
     const whole = run([bytes]);
-    check(
-      (split.code === undefined) === (whole.code === undefined),
-      'an error does not depend on where input is split',
-    );
-    if (split.code === undefined)
-      check(isDeepStrictEqual(split, whole), 'events do not depend on where input is split');
+    checkSplit(split, whole);
     return `${mode} ${split.code ?? split.phase}: ${shape(split.events)}`;
   },
 };
@@ -601,7 +599,7 @@ class Viewer {
       const variants = hlsParser.parse(multivariant);
       check('variants' in variants && variants.variants.length === 1, 'the variant is listed');
     } catch (error) {
-      const isLongSegment = error instanceof Error && error.message.startsWith('EXTINF duration');
+      const isLongSegment = error instanceof Error && error.message.includes('EXTINF duration');
       if (!isLongSegment || isCueTrusted) throw error;
     }
   }
@@ -696,7 +694,7 @@ const mp4Boxes: Target = {
     for (const { content, byteOffset } of result.value) {
       check(content.byteOffset >= input.byteOffset && byteOffset < input.length, 'a box lies in its file');
     }
-    return shape(result.value.map(({ type }) => (/^[a-z0-9]+$/.test(type) ? type : '?')));
+    return `${Math.min(result.value.length, 4)} boxes`;
   },
 };
 
@@ -771,7 +769,7 @@ const avcConfig: Target = {
       frameRate === undefined || frameRate.numerator / frameRate.denominator > 0,
       'a frame rate is positive',
     );
-    return `${sequenceParameterSets.length > 1} ${pictureParameterSets.length > 1} ${isProgressive} ${frameRate !== undefined} ${track.value.codecString.slice(0, 7)}`;
+    return `${sequenceParameterSets.length > 1} ${pictureParameterSets.length > 1} ${isProgressive} ${frameRate !== undefined} `;
   },
 };
 
@@ -784,7 +782,7 @@ const aacConfig: Target = {
     const track = attempt(() => aacTrack(input));
     if ('code' in track) return track.code;
     checkTrack(track.value);
-    return `${track.value.codecString} ${track.value.channelCount}`;
+    return track.value.codecString;
   },
 };
 
