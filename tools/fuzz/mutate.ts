@@ -106,6 +106,7 @@ function readInteger(bytes: Uint8Array, at: number, sizeBytes: number): number {
   return value;
 }
 
+/** Repeats a few bytes very often: what a parser does twice for each of them is then seen. */
 function repeatMany(random: Random, input: Uint8Array): Uint8Array {
   const at = random.below(input.length);
   const run = random.oneIn(2)
@@ -115,7 +116,9 @@ function repeatMany(random: Random, input: Uint8Array): Uint8Array {
   const count = Math.floor(random.between(1024, MAX_REPEATED_BYTES) / run.length);
   const repeated = new Uint8Array(count * run.length);
   for (let i = 0; i < count; i++) repeated.set(run, i * run.length);
-  return splice(input, at, 0, repeated);
+  // Between letters: many a search is slow only where what it looks for does not follow.
+  const letter = random.oneIn(2) ? Uint8Array.of(0x61) : new Uint8Array(0);
+  return splice(input, at, 0, concatBytes([letter, repeated, letter]));
 }
 
 function mutateRecords(
