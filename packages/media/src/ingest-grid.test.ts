@@ -560,6 +560,28 @@ describe('discontinuities', () => {
     expect(sequences(segments)).toEqual([0, 0, 1, 1]);
   });
 
+  test('other codecs whose first key frame is out of place are announced with the one that is not', () => {
+    const grid = newGrid();
+    const events = feed(grid, av(4));
+    events.push(...grid.endOfPublisher());
+    const second = encode({ video: OTHER_VIDEO, audio: AUDIO_44, seconds: 4 });
+    const strayKeyFrame = second.findIndex(({ event }) => event.type === 'unit');
+    const stray = second[strayKeyFrame]?.event;
+    if (stray?.type !== 'unit') throw new Error('no unit');
+    // It opens a run, and the next unit shows that the clock was another: the run ends without a unit.
+    const early: Arrival = {
+      atMs: 0,
+      event: { type: 'unit', unit: { ...stray.unit, dtsTicks: 9_000_000, ptsTicks: 9_000_000 } },
+    };
+    events.push(
+      ...feed(grid, second.toSpliced(strayKeyFrame, 0, early), NOW_MS + 4000),
+      ...grid.endOfPublisher(),
+    );
+    const announced = events.flatMap((event) => (event.type === 'track' ? [event.track] : []));
+    expect(announced).toEqual([VIDEO, AUDIO_48, OTHER_VIDEO, AUDIO_44]);
+    expect(sequences(segmentsOf(events)).at(-1)).toBeGreaterThan(0);
+  });
+
   test('flapping encoders never use up numbers faster than one a second', () => {
     const grid = newGrid();
     const events: StreamEvent[] = [];
