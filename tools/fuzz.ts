@@ -17,7 +17,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
-import { addFixtures, readCorpus, removeFixtures } from './fuzz/corpus.ts';
+import { addFixtures, readCorpus, readManifest, removeFixtures } from './fuzz/corpus.ts';
 import { Coverage } from './fuzz/coverage.ts';
 import { fuzz, judge } from './fuzz/fuzzer.ts';
 import { flvTags, readFlvTags } from './fuzz/grammar.ts';
@@ -32,6 +32,10 @@ const MAX_WATCHED_BYTES = 1024 * 1024;
 /** Larger finds are not worth their place in the repository. */
 const MAX_FIND_BYTES = 8 * 1024;
 const SEEDS_PER_TARGET = 6;
+/** How the origin of a find begins in the manifest. */
+const FIND_ORIGIN = 'found by npm run fuzz, seed';
+/** For each target, inputs kept for their signature alone. */
+const MAX_SIGNATURE_BYTES = 2048;
 
 interface Job {
   readonly target: string;
@@ -141,7 +145,7 @@ async function work(job: Job): Promise<void> {
   coverage.close();
   await target.close?.();
   const finds = report.finds.filter((input) => input.length <= MAX_FIND_BYTES);
-  addFixtures(fixtures, join('corpus', target.name), finds, `found by npm run fuzz, seed ${job.seed}`);
+  addFixtures(fixtures, join('corpus', target.name), finds, `${FIND_ORIGIN} ${job.seed}`);
   const perSecond = Math.round(report.runs / (report.elapsedMs / 1000));
   console.log(
     `${target.name.padEnd(14)} ${String(report.runs).padStart(9)} runs ${String(perSecond).padStart(7)}/s ${String(finds.length).padStart(4)} finds ${report.crashes.length} crashes`,
@@ -185,20 +189,32 @@ function plant(chosen: readonly Target[]): void {
   add('mp4-fragment', mp4.subarray(moofAt));
 }
 
-/** Keeps of the corpus what reaches code or a signature that nothing smaller reaches. */
+/**
+ * Keeps of what was found what reaches code that nothing smaller reaches, and of new signatures as many
+ * as there is room for. What was planted, and what once broke something, stays.
+ */
 async function distil(chosen: readonly Target[]): Promise<void> {
+  const origins = new Map(readManifest(fixtures).map(({ path, origin }) => [path, origin]));
+  const isFind = ({ path }: { path: string }) => origins.get(path)?.startsWith(FIND_ORIGIN) === true;
   for (const target of chosen) {
     await target.prepare?.();
     const coverage = new Coverage((url) => url === import.meta.url);
     const signatures = new Set<string>();
-    const corpus = readCorpus(fixtures, target.name);
     const superfluous: string[] = [];
+    let signatureBytes = 0;
+    const corpus = readCorpus(fixtures, target.name);
     coverage.reset();
-    for (const { path, bytes } of corpus) {
-      const result = judge(target, bytes);
-      const isNew = coverage.takeNew(true);
-      if (typeof result === 'string' && !isNew && signatures.has(result)) superfluous.push(path);
-      if (typeof result === 'string') signatures.add(result);
+    for (const entry of [...corpus.filter((one) => !isFind(one)), ...corpus.filter(isFind)]) {
+      const result = String(judge(target, entry.bytes));
+      const reachesNewCode = coverage.takeNew(true);
+      const isNewSignature = !signatures.has(result);
+      signatures.add(result);
+      if (reachesNewCode || !isFind(entry)) continue;
+      if (isNewSignature && signatureBytes + entry.bytes.length < MAX_SIGNATURE_BYTES) {
+        signatureBytes += entry.bytes.length;
+      } else {
+        superfluous.push(entry.path);
+      }
     }
     coverage.close();
     await target.close?.();
