@@ -32,8 +32,8 @@ describe.each(targets)('fuzzing: $name', (target) => {
     expect(failures).toEqual([]);
   });
 
-  it(`withstands ${RUNS} new inputs`, { timeout: 60_000 }, () => {
-    const { crashes, runs } = fuzz(target, {
+  it(`withstands ${RUNS} new inputs`, { timeout: 60_000 }, async () => {
+    const { crashes, runs } = await fuzz(target, {
       seed: SEED,
       corpus: corpus.slice(0, 40).map(({ bytes }) => bytes),
       maxRuns: RUNS,
@@ -60,24 +60,24 @@ describe('the fuzzer itself', () => {
   };
   const options = { seed: 1, corpus: [], maxRuns: 20_000, maxMs: Number.POSITIVE_INFINITY };
 
-  it('finds what breaks, names each kind once, and makes it small', () => {
-    const { crashes } = fuzz(fragile, options);
+  it('finds what breaks, names each kind once, and makes it small', async () => {
+    const { crashes } = await fuzz(fragile, options);
     expect(crashes.map(({ error, input }) => [error.message, ...input])).toEqual([['out of bounds', 1]]);
   });
 
-  it('keeps one input of each signature', () => {
-    const { finds } = fuzz(fragile, options);
+  it('keeps one input of each signature', async () => {
+    const { finds } = await fuzz(fragile, options);
     expect(finds.map((input) => (input[0] ?? 0) % 2).sort()).toEqual([0, 1]);
   });
 
-  it('does the same again from the same seed, and something else from another', () => {
-    const inputsOf = (seed: number) => {
+  it('does the same again from the same seed, and something else from another', async () => {
+    const inputsOf = async (seed: number) => {
       const seen: string[] = [];
-      fuzz(fragile, { ...options, seed, maxRuns: 200, onRun: (input) => seen.push(String(input)) });
+      await fuzz(fragile, { ...options, seed, maxRuns: 200, onRun: (input) => seen.push(String(input)) });
       return seen;
     };
-    expect(inputsOf(7)).toEqual(inputsOf(7));
-    expect(inputsOf(7)).not.toEqual(inputsOf(8));
+    expect(await inputsOf(7)).toEqual(await inputsOf(7));
+    expect(await inputsOf(7)).not.toEqual(await inputsOf(8));
   });
 
   it('takes a run that is slow three times in a row for a failure', () => {

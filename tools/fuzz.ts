@@ -128,7 +128,7 @@ async function work(job: Job): Promise<void> {
   const watchedInput = new Uint8Array(job.watched, 8);
   await target.prepare?.();
   const coverage = new Coverage((url) => url === import.meta.url);
-  const report = fuzz(target, {
+  const report = await fuzz(target, {
     seed: job.seed,
     corpus: readCorpus(fixtures, target.name).map(({ bytes }) => bytes),
     maxRuns: Number.POSITIVE_INFINITY,

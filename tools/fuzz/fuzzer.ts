@@ -79,7 +79,7 @@ export function failureKind(error: Error): string {
 }
 
 /** Fuzzes one target. What happens follows from the options alone, the clock aside. */
-export function fuzz(target: Target, options: FuzzOptions): FuzzReport {
+export async function fuzz(target: Target, options: FuzzOptions): Promise<FuzzReport> {
   const { coverage } = options;
   const random = new Random(options.seed, target.name);
   const corpus: Uint8Array[] = [];
@@ -165,6 +165,7 @@ export function fuzz(target: Target, options: FuzzOptions): FuzzReport {
       if (isNews(input, result) && typeof result === 'string') keep(input, result);
       else if (typeof result === 'string') batch.push(input);
     }
+    await turnOfEvents();
     if (coverage?.takeNew(false) !== true) continue;
     // One of the batch, or a step of minimising, reached new code.
     for (const input of findNewCode(batch)) {
@@ -174,6 +175,11 @@ export function fuzz(target: Target, options: FuzzOptions): FuzzReport {
     coverage.takeNew(true);
   }
   return { runs, elapsedMs: performance.now() - startMs, finds, crashes: [...crashes.values()] };
+}
+
+/** Lets what the inputs have left to do later be done: sockets close, ticks throw. */
+function turnOfEvents(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 /** Takes out what an input does not need, in halves, quarters and so on, then sets bytes to 0. */

@@ -832,6 +832,13 @@ async function pushChannel(port: number): Promise<Socket> {
   while (messages.length < 200) messages = linkMessages(random).map(({ message }) => message);
   for (const message of messages) session.sendMessage(message);
   flush();
+  // A silent publisher is cut off, and its channel goes off the air.
+  const keepAlive = setInterval(() => {
+    session.sendMessage({ kind: 'data', timestampMs: 0, payload: ON_META_DATA });
+    flush();
+  }, 5000);
+  keepAlive.unref();
+  socket.on('close', () => clearInterval(keepAlive));
   return socket;
 }
 
