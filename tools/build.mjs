@@ -44,6 +44,7 @@ export async function ensureBuilt() {
       entryPoints: {
         starling: 'apps/cli/src/main.ts',
         bench: 'tools/bench.ts',
+        fuzz: 'tools/fuzz.ts',
       },
       outdir: 'dist',
       bundle: true,

@@ -560,6 +560,23 @@ describe('discontinuities', () => {
     expect(sequences(segments)).toEqual([0, 0, 1, 1]);
   });
 
+  // Found by fuzzing: the tracks counted as announced although the run ended before its first unit.
+  test('other codecs are announced also where a second of audio on another clock comes first', () => {
+    const grid = newGrid();
+    const events = feed(grid, av(4));
+    events.push(...grid.endOfPublisher());
+    const foreign = encode({ audio: AUDIO_44, seconds: 1.5, clockMs: 20_000 });
+    const second = [
+      { event: { type: 'track', track: OTHER_VIDEO } as const, atMs: 0 },
+      ...foreign,
+      ...unitsOnly(encode({ video: OTHER_VIDEO, audio: AUDIO_44, seconds: 4 })),
+    ];
+    events.push(...feed(grid, second, NOW_MS + 4000), ...grid.endOfPublisher());
+    const announced = events.flatMap((event) => (event.type === 'track' ? [event.track] : []));
+    expect(announced).toEqual([VIDEO, AUDIO_48, OTHER_VIDEO, AUDIO_44]);
+    expect(sequences(segmentsOf(events)).at(-1)).toBe(1);
+  });
+
   test('flapping encoders never use up numbers faster than one a second', () => {
     const grid = newGrid();
     const events: StreamEvent[] = [];

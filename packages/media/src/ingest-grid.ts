@@ -79,8 +79,8 @@ interface Run {
   lastVideoTicks: number | undefined;
   /** Where the next audio unit belongs if no sample is missing. */
   nextAudioTicks: number | undefined;
-  /** Tracks to announce after the cue that opens the run. */
-  announcements: readonly Track[];
+  /** Video first. */
+  readonly tracks: readonly Track[];
 }
 
 /**
@@ -103,6 +103,7 @@ interface Run {
 export class IngestGrid {
   readonly #epochUnixMs: number;
   readonly #cutter: SegmentCutter;
+  /** As last announced: a run that ended before its first unit has announced nothing. */
   #tracksOnAir: readonly Track[] = [];
   #droppedUnits = 0;
   #events: StreamEvent[] = [];
@@ -202,12 +203,6 @@ export class IngestGrid {
 
     const tracks = [this.#tracks.video, this.#tracks.audio].filter((track) => track !== undefined);
     const isSame = areSameTracks(tracks, this.#tracksOnAir);
-    const isFirst = this.#tracksOnAir.length === 0;
-    this.#tracksOnAir = tracks;
-    if (isFirst) {
-      this.#events.push({ type: 'timeline', epochUnixMs: this.#epochUnixMs });
-      for (const track of tracks) this.#events.push({ type: 'track', track });
-    }
     const hasVideo = this.#tracks.video !== undefined;
     const { audio } = this.#tracks;
     this.#cutter.beginRun({ hasVideo, audio, isDiscontinuity: !isSame || this.#wasClockSet });
@@ -223,7 +218,7 @@ export class IngestGrid {
       foreignAudioUnits: 0,
       lastVideoTicks: undefined,
       nextAudioTicks: undefined,
-      announcements: isFirst || isSame ? [] : tracks,
+      tracks,
     };
     const held = this.#held;
     this.#held = [];
@@ -324,12 +319,19 @@ export class IngestGrid {
 
   #emit(unit: AccessUnit, run: Run): void {
     const cue = this.#cutter.add(unit);
-    if (cue !== undefined) {
-      this.#events.push({ type: 'cue', cue });
-      for (const track of run.announcements) this.#events.push({ type: 'track', track });
-      run.announcements = [];
-    }
+    if (cue !== undefined) this.#emitCue(cue, run);
     this.#events.push({ type: 'unit', unit });
+  }
+
+  /** With the tracks before it where it is the first of all, behind it where they have changed. */
+  #emitCue(cue: Cue, run: Run): void {
+    const isFirst = this.#tracksOnAir.length === 0;
+    const isSame = areSameTracks(run.tracks, this.#tracksOnAir);
+    this.#tracksOnAir = run.tracks;
+    if (isFirst) this.#events.push({ type: 'timeline', epochUnixMs: this.#epochUnixMs });
+    else this.#events.push({ type: 'cue', cue });
+    if (!isSame) for (const track of run.tracks) this.#events.push({ type: 'track', track });
+    if (isFirst) this.#events.push({ type: 'cue', cue });
   }
 }
 
@@ -509,7 +511,7 @@ class SegmentCutter {
     this.#hasVideo = run.hasVideo;
     this.#audio = run.audio;
     this.#opensRun = true;
-    this.#isDiscontinuity = run.isDiscontinuity;
+    this.#isDiscontinuity ||= run.isDiscontinuity; // the run before may have ended before its first unit
     this.#lastVideoTicks = undefined;
     this.#lastKeyFrameTicks = undefined;
   }
@@ -601,6 +603,7 @@ class SegmentCutter {
         before === undefined ? second : before.discontinuitySequence + (isDiscontinuity ? 1 : 0),
     };
     this.#opensRun = false;
+    this.#isDiscontinuity = false;
     this.#longestGopTicks = { open: 0, before: this.#longestGopTicks.open };
     return {
       ...this.#segment,

@@ -74,6 +74,28 @@ describe('link messages', () => {
       /widthPx/,
     ],
     ['no epoch', ['onStarlingTimeline', { version: 1 }], /epochUnixMs is undefined/],
+    // What follows was found by fuzzing: each made a playlist that could not be written or read.
+    ['an epoch that is no date', ['onStarlingTimeline', { version: 1, epochUnixMs: 8.7e15 }], /to 9999/],
+    [
+      'a date of five-digit years',
+      ['onStarlingCue', { version: 1, ...cue, programDateTimeUnixMs: Date.UTC(10_000, 0) }],
+      /programDateTimeUnixMs is 253402300800000/,
+    ],
+    [
+      'a start in the fourth millennium',
+      ['onStarlingCue', { version: 1, ...cue, startTicks: 2 ** 53 - 2 }],
+      /startTicks/,
+    ],
+    [
+      'a number too long for the name of a segment',
+      ['onStarlingCue', { version: 1, ...cue, mediaSequenceNumber: 2 ** 53 - 2 }],
+      /mediaSequenceNumber/,
+    ],
+    [
+      'frames of hours',
+      ['onStarlingTrack', { version: 1, kind: 'video', frameDurationTicks: 2 ** 33 }],
+      /frameDurationTicks/,
+    ],
   ])('refuses %s', (_, values, message) => {
     const payload = encodeAmf0(values);
     expect(() => decodeLinkMessage(payload)).toThrow(/^LINK_BAD_MESSAGE/);

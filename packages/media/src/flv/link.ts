@@ -6,6 +6,7 @@ import type { Cue } from '../access-unit.ts';
 import { equalBytes } from '../bytes.ts';
 import { MediaError } from '../error.ts';
 import { type Amf0Object, type Amf0Value, decodeAmf0, encodeAmf0, isAmf0Object } from '../rtmp/amf0.ts';
+import { VIDEO_TIMESCALE_HZ } from '../time.ts';
 
 export type LinkMessage =
   | { readonly type: 'timeline'; readonly epochUnixMs: number }
@@ -21,6 +22,17 @@ export type LinkMessage =
   | { readonly type: 'cue'; readonly cue: Cue };
 
 const VERSION = 1;
+
+/** 99 years after the epoch. Up to here every time is a whole tick on tracks of every sample rate. */
+const MAX_START_TICKS = 2 ** 48;
+/** One segment a second for 34,000 years; what is computed from a number stays below 2^53. */
+const MAX_SEQUENCE = 2 ** 40;
+/** The last millisecond of the year 9999: later dates have no ISO 8601 form that players read. */
+const MAX_UNIX_MS = 253_402_300_799_999;
+/** The most of any codec here: AV1 (AV1 5.5.1). */
+const MAX_PICTURE_SIZE_PX = 65_536;
+/** 10 s: a slide show. */
+const MAX_FRAME_DURATION_TICKS = 10 * VIDEO_TIMESCALE_HZ;
 const NAMES = { timeline: 'onStarlingTimeline', track: 'onStarlingTrack', cue: 'onStarlingCue' } as const;
 
 /** Each name as it opens a payload: an AMF0 string. */
@@ -57,7 +69,7 @@ function trackFields(message: Extract<LinkMessage, { type: 'track' }>): Amf0Obje
 export function decodeLinkMessage(payload: Uint8Array): LinkMessage | undefined {
   if (startsWith(payload, PREFIXES.timeline)) {
     const fields = new Fields(NAMES.timeline, payload);
-    return { type: 'timeline', epochUnixMs: fields.number('epochUnixMs') };
+    return { type: 'timeline', epochUnixMs: fields.date('epochUnixMs') };
   }
   if (startsWith(payload, PREFIXES.track)) {
     const fields = new Fields(NAMES.track, payload);
@@ -67,8 +79,8 @@ export function decodeLinkMessage(payload: Uint8Array): LinkMessage | undefined 
       type: 'track',
       kind: 'video',
       frameDurationTicks,
-      widthPx: fields.count('widthPx'),
-      heightPx: fields.count('heightPx'),
+      widthPx: fields.count('widthPx', MAX_PICTURE_SIZE_PX),
+      heightPx: fields.count('heightPx', MAX_PICTURE_SIZE_PX),
     };
   }
   if (startsWith(payload, PREFIXES.cue)) {
@@ -76,12 +88,12 @@ export function decodeLinkMessage(payload: Uint8Array): LinkMessage | undefined 
     return {
       type: 'cue',
       cue: {
-        mediaSequenceNumber: fields.count('mediaSequenceNumber'),
-        discontinuitySequence: fields.count('discontinuitySequence'),
-        startTicks: fields.count('startTicks'),
-        programDateTimeUnixMs: fields.number('programDateTimeUnixMs'),
+        mediaSequenceNumber: fields.count('mediaSequenceNumber', MAX_SEQUENCE),
+        discontinuitySequence: fields.count('discontinuitySequence', MAX_SEQUENCE),
+        startTicks: fields.count('startTicks', MAX_START_TICKS),
+        programDateTimeUnixMs: fields.date('programDateTimeUnixMs'),
         programmeId: fields.string('programmeId'),
-        targetDurationMs: fields.count('targetDurationMs'),
+        targetDurationMs: fields.count('targetDurationMs', Number.MAX_SAFE_INTEGER),
         isIndependent: fields.boolean('isIndependent'),
       },
     };
@@ -122,17 +134,25 @@ class Fields {
     return typeof value === 'number' && Number.isFinite(value) ? value : this.#fail(field, value, 'a number');
   }
 
-  /** A whole number from 0. */
-  count(field: string): number {
+  /** A time in milliseconds since 1970, fractions allowed. */
+  date(field: string): number {
     const value = this.number(field);
-    return Number.isSafeInteger(value) && value >= 0
+    return value >= 0 && value <= MAX_UNIX_MS
       ? value
-      : this.#fail(field, value, 'a whole number from 0');
+      : this.#fail(field, value, 'milliseconds from 1970 to 9999');
+  }
+
+  /** A whole number from 0 to `max`. */
+  count(field: string, max: number): number {
+    const value = this.number(field);
+    return Number.isSafeInteger(value) && value >= 0 && value <= max
+      ? value
+      : this.#fail(field, value, `a whole number from 0 to ${max}`);
   }
 
   duration(field: string): number | undefined {
     if (this.#object[field] === null) return undefined;
-    const value = this.count(field);
+    const value = this.count(field, MAX_FRAME_DURATION_TICKS);
     return value > 0 ? value : this.#fail(field, value, 'null or a whole number from 1');
   }
 

@@ -286,6 +286,42 @@ describe('segments', () => {
     ]);
   });
 
+  describe('before a discontinuity', () => {
+    /** Of a segment from 0 with these units, when the next one comes after 5 s of nothing. */
+    const durationTicks = (announced: readonly Track[], units: readonly AccessUnit[]) => {
+      const discontinuity = { ...cueAt(1, 450_000), discontinuitySequence: 1 };
+      const { segments } = run([
+        ...announced.map((track): StreamEvent => ({ type: 'track', track })),
+        { type: 'cue', cue: cueAt(0, 0) },
+        ...units.map((unit): StreamEvent => ({ type: 'unit', unit })),
+        { type: 'cue', cue: discontinuity },
+      ]);
+      return segments[0]?.durationTicks;
+    };
+    const audioUnits = Array.from({ length: 43 }, (_, i) => audioUnit(i * 1024));
+    const audioEndTicks = Math.round((43 * 1024 * 90_000) / 44_100);
+
+    test('end with their sound where no picture came', () => {
+      expect(durationTicks(tracks, audioUnits)).toBe(audioEndTicks);
+    });
+
+    test('end with their sound where the pictures stopped early', () => {
+      const pictures = [videoUnit(0, true), videoUnit(3600)];
+      expect(durationTicks(tracks, [...pictures, ...audioUnits])).toBe(audioEndTicks);
+    });
+
+    test('do not take a gap before the last unit of audio for its length', () => {
+      const end = 44_100 + 1024;
+      expect(durationTicks([audio], [audioUnit(0), audioUnit(44_100)])).toBe(
+        Math.round((end * 90_000) / 44_100),
+      );
+    });
+
+    test('do not take a gap of 2 s before the last picture for its length', () => {
+      expect(durationTicks([video], [videoUnit(0, true), videoUnit(180_000)])).toBe(270_000);
+    });
+  });
+
   test('that no cue closes are given up, with a code', () => {
     const segmenter = new Segmenter({ partTargetMs: PART_TARGET_MS });
     const event = (ticks: number): StreamEvent => ({ type: 'unit', unit: videoUnit(ticks, true) });

@@ -69,8 +69,10 @@ const MAX_SEGMENT_SIZE_BYTES = 64 * 2 ** 20;
 /** What a unit is counted as beside its payload, so that empty ones are bounded too. */
 const UNIT_OVERHEAD_BYTES = 64;
 
-/** What a segment's only unit is taken to last when a discontinuity follows: one frame at 25 Hz. */
-const LONE_UNIT_TICKS = 3600;
+/** What a segment's only picture is taken to last when a discontinuity follows: one frame at 25 Hz. */
+const LONE_PICTURE_TICKS = 3600;
+/** And the most that any is taken to last: a longer distance of two pictures is a gap. */
+const MAX_PICTURE_TICKS = VIDEO_TIMESCALE_HZ;
 
 /** The segment being made. */
 interface OpenSegment {
@@ -80,8 +82,10 @@ interface OpenSegment {
   readonly parts: Part[];
   /** Where the open part starts, in ticks of 1/90000 s. */
   partStartTicks: number;
-  /** Where the last unit of the leading track ends, if it lasts as long as the one before it. */
-  leading: { readonly dtsTicks: number; readonly endTicks: number } | undefined;
+  /** DTS of the last picture. */
+  lastPictureTicks: number | undefined;
+  /** Where the media ends so far, if the last picture lasts as long as the one before it. */
+  mediaEndTicks: number | undefined;
   /** Units that are in no part yet, in decode order. */
   readonly pending: { video: AccessUnit[]; audio: AccessUnit[] };
   /** Of all units so far, those in parts included. */
@@ -189,7 +193,8 @@ export class Segmenter {
       init: this.#init,
       parts: [],
       partStartTicks: cue.startTicks,
-      leading: undefined,
+      lastPictureTicks: undefined,
+      mediaEndTicks: undefined,
       pending: { video: [], audio: [] },
       sizeBytes: 0,
     };
@@ -202,13 +207,16 @@ export class Segmenter {
       const pending = open.pending[track.kind];
       const early = pending.splice(indexFrom(pending, track, cue.startTicks));
       next.pending[track.kind] = early;
-      for (const unit of early) next.sizeBytes += countedSizeBytes(unit);
+      for (const unit of early) {
+        next.sizeBytes += countedSizeBytes(unit);
+        extendMedia(next, unit, track);
+      }
     }
     const isDiscontinuity = cue.discontinuitySequence > open.cue.discontinuitySequence;
     if (isDiscontinuity) this.#replacesTracks = true;
     // A gap before a discontinuity belongs to no segment.
     const endTicks = isDiscontinuity
-      ? Math.min(cue.startTicks, Math.max(open.leading?.endTicks ?? cue.startTicks, open.partStartTicks))
+      ? Math.min(cue.startTicks, Math.max(open.mediaEndTicks ?? cue.startTicks, open.partStartTicks))
       : cue.startTicks;
     if (endTicks - open.cue.startTicks > this.#maxSegmentTicks) return [];
     return this.#finishSegment(open, open.init, endTicks);
@@ -264,11 +272,9 @@ export class Segmenter {
     this.#lastDts.set(unit.kind, { ticks: unit.dtsTicks, hz });
     open.sizeBytes = sizeBytes;
     open.pending[unit.kind].push(unit);
+    extendMedia(open, unit, track);
     if (unit.kind !== leadingTrack(init).kind) return [];
-    const dtsTicks = timelineTicks(unit, hz);
-    const durationTicks = dtsTicks - (open.leading?.dtsTicks ?? dtsTicks - LONE_UNIT_TICKS);
-    open.leading = { dtsTicks, endTicks: dtsTicks + durationTicks };
-    return this.#finishParts(open, init, dtsTicks);
+    return this.#finishParts(open, init, timelineTicks(unit, hz));
   }
 
   /**
@@ -340,6 +346,20 @@ function leadingTrack(init: InitSegment): Track {
 function endOfAudioTicks(track: AudioTrack, units: readonly AccessUnit[]): number {
   const last = units.at(-1);
   return last === undefined ? 0 : last.dtsTicks + samplesInUnit(track, last.data);
+}
+
+/** Notes where the media of a segment ends with this unit. */
+function extendMedia(open: OpenSegment, unit: AccessUnit, track: Track): void {
+  const dtsTicks = timelineTicks(unit, timescaleHz(track));
+  let endTicks: number;
+  if (track.kind === 'audio') {
+    endTicks = rescaleTicks(endOfAudioTicks(track, [unit]), track.sampleRateHz, VIDEO_TIMESCALE_HZ);
+  } else {
+    const durationTicks = dtsTicks - (open.lastPictureTicks ?? dtsTicks - LONE_PICTURE_TICKS);
+    endTicks = dtsTicks + Math.min(durationTicks, MAX_PICTURE_TICKS);
+    open.lastPictureTicks = dtsTicks;
+  }
+  open.mediaEndTicks = Math.max(open.mediaEndTicks ?? 0, endTicks);
 }
 
 /** DTS in ticks of 1/90000 s, rounded down: a boundary there does not come after the unit. */

@@ -284,6 +284,13 @@ describe('server: the target of publish', () => {
   ])('%s', (_, app, tcUrl, name, expected) => {
     expect(targetOf(app, tcUrl, name)).toEqual(expected);
   });
+
+  test('900,000 slashes within a name take no longer than other letters', () => {
+    const name = `a${'/'.repeat(900_000)}b`;
+    const startMs = performance.now();
+    expect(targetOf('live', '', name)).toEqual(['live', name, {}]);
+    expect(performance.now() - startMs).toBeLessThan(5000); // it was five minutes
+  });
 });
 
 describe('server: publish', () => {
