@@ -112,7 +112,9 @@ describe('a live stream', () => {
     const pipeline = `videotestsrc is-live=true ! video/x-raw,width=320,height=180,framerate=25/1 ! x264enc key-int-max=50 tune=zerolatency speed-preset=ultrafast ! h264parse ! queue ! m. audiotestsrc is-live=true ! avenc_aac ! aacparse ! queue ! m. flvmux name=m streamable=true ! rtmp2sink location=${rtmp}/gst?key=${key}`;
     children.push(spawn('gst-launch-1.0', ['-q', ...pipeline.split(' ')], { stdio: 'ignore' }));
     await until('HLS', 15_000, () => isServed('/live/gst/index.m3u8'));
-    expect(await ffmpegComplaints(`${site}/live/gst/index.m3u8`, 5)).toBe('');
+    // A live source stamps its pictures by the clock: two may fall into one frame's time, which is no fault.
+    const complaints = await ffmpegComplaints(`${site}/live/gst/index.m3u8`, 5, ['-fps_mode', 'passthrough']);
+    expect(complaints).toBe('');
   });
 
   it('goes off the air when its stream is removed, and the key is worth nothing then', async () => {

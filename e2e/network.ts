@@ -130,10 +130,18 @@ export function run(
  * that it wrote itself, and then says that it found a second moov (libavformat/hls.c,
  * update_init_section; libavformat/mov.c, mov_read_moov). No server of live fMP4 can prevent it.
  */
-export async function ffmpegComplaints(url: string, seconds: number): Promise<string> {
-  const played = await run('ffmpeg', ['-v', 'warning', '-i', url, '-t', String(seconds), '-f', 'null', '-'], {
-    timeoutMs: (seconds + 30) * 1000,
-  });
+export async function ffmpegComplaints(
+  url: string,
+  seconds: number,
+  outputOptions: readonly string[] = [],
+): Promise<string> {
+  const played = await run(
+    'ffmpeg',
+    ['-v', 'warning', '-i', url, '-t', String(seconds), ...outputOptions, '-f', 'null', '-'],
+    {
+      timeoutMs: (seconds + 30) * 1000,
+    },
+  );
   return (played.exitCode === 0 ? '' : `exit ${played.exitCode}\n`) + withoutSecondMoov(played.stderr);
 }
 
