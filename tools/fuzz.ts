@@ -34,8 +34,11 @@ const MAX_FIND_BYTES = 8 * 1024;
 const SEEDS_PER_TARGET = 6;
 /** How the origin of a find begins in the manifest. */
 const FIND_ORIGIN = 'found by npm run fuzz, seed';
+/** How the origin of an input begins that once broke something; what broke is behind it. */
+const MENDED_ORIGIN = 'found by npm run fuzz:';
 /** For each target, inputs kept for their signature alone. */
-const MAX_SIGNATURE_BYTES = 2048;
+const MAX_SIGNATURE_INPUTS = 12;
+const MAX_SIGNATURE_BYTES = 4096;
 
 interface Job {
   readonly target: string;
@@ -190,31 +193,29 @@ function plant(chosen: readonly Target[]): void {
 }
 
 /**
- * Keeps of what was found what reaches code that nothing smaller reaches, and of new signatures as many
- * as there is room for. What was planted, and what once broke something, stays.
+ * Keeps what reaches code that nothing smaller reaches, and of new signatures as many as there is room
+ * for. What once broke something stays.
  */
 async function distil(chosen: readonly Target[]): Promise<void> {
   const origins = new Map(readManifest(fixtures).map(({ path, origin }) => [path, origin]));
-  const isFind = ({ path }: { path: string }) => origins.get(path)?.startsWith(FIND_ORIGIN) === true;
+  const stays = ({ path }: { path: string }) => origins.get(path)?.startsWith(MENDED_ORIGIN) === true;
   for (const target of chosen) {
     await target.prepare?.();
     const coverage = new Coverage((url) => url === import.meta.url);
     const signatures = new Set<string>();
     const superfluous: string[] = [];
-    let signatureBytes = 0;
+    let signatureInputs = 0;
     const corpus = readCorpus(fixtures, target.name);
     coverage.reset();
-    for (const entry of [...corpus.filter((one) => !isFind(one)), ...corpus.filter(isFind)]) {
+    for (const entry of [...corpus.filter(stays), ...corpus.filter((one) => !stays(one))]) {
       const result = String(judge(target, entry.bytes));
       const reachesNewCode = coverage.takeNew(true);
       const isNewSignature = !signatures.has(result);
       signatures.add(result);
-      if (reachesNewCode || !isFind(entry)) continue;
-      if (isNewSignature && signatureBytes + entry.bytes.length < MAX_SIGNATURE_BYTES) {
-        signatureBytes += entry.bytes.length;
-      } else {
-        superfluous.push(entry.path);
-      }
+      if (reachesNewCode || stays(entry)) continue;
+      const hasRoom = signatureInputs < MAX_SIGNATURE_INPUTS && entry.bytes.length < MAX_SIGNATURE_BYTES;
+      if (isNewSignature && hasRoom) signatureInputs++;
+      else superfluous.push(entry.path);
     }
     coverage.close();
     await target.close?.();

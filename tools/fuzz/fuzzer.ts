@@ -11,10 +11,13 @@ const DEADLINE_MS = 1000;
 /**
  * Memory that a run may take: a fixed part for the sessions and timelines that it sets up, and a part in
  * proportion to the input. An input is run up to four times over (split, whole, written, read again), and
- * the smallest AMF0 object or RTMP message has a few bytes where its object has a few hundred.
+ * the smallest AMF0 object or RTMP message has a few bytes where its object has a few hundred. Buffers are
+ * counted apart: a length that is believed before its bytes have come shows there.
  */
-const FREE_MEMORY_BYTES = 48 * 2 ** 20;
-const MEMORY_BYTES_PER_INPUT_BYTE = 2048;
+const ALLOWED_BYTES = {
+  heap: { free: 48 * 2 ** 20, perInputByte: 2048 },
+  buffers: { free: 2 * 2 ** 20, perInputByte: 128 },
+};
 const BATCH_INPUTS = 512;
 const MAX_MINIMISE_RUNS = 400;
 const MAX_TRUNCATIONS = 96;
@@ -59,22 +62,29 @@ export function judge(target: Target, input: Uint8Array): string | Error {
     }
     const elapsedMs = performance.now() - startMs;
     const after = getHeapStatistics();
-    const takenBytes =
-      after.used_heap_size - before.used_heap_size + (after.external_memory - before.external_memory);
-    const allowedBytes = FREE_MEMORY_BYTES + MEMORY_BYTES_PER_INPUT_BYTE * input.length;
+    const heapBytes = after.used_heap_size - before.used_heap_size;
+    const bufferBytes = after.external_memory - before.external_memory;
     const isSlow = elapsedMs > DEADLINE_MS;
-    if (!isSlow && takenBytes <= allowedBytes) return signature;
+    const isGreedy =
+      heapBytes > ALLOWED_BYTES.heap.free + ALLOWED_BYTES.heap.perInputByte * input.length ||
+      bufferBytes > ALLOWED_BYTES.buffers.free + ALLOWED_BYTES.buffers.perInputByte * input.length;
+    if (!isSlow && !isGreedy) return signature;
     // Others use this machine and the collector runs when it likes: only a repeated offence counts.
     if (tries < 3) continue;
     return isSlow
       ? new Error(`an input of ${input.length} bytes took ${Math.round(elapsedMs)} ms`)
-      : new Error(`an input of ${input.length} bytes took ${takenBytes} bytes of memory`);
+      : new Error(`an input of ${input.length} bytes took ${heapBytes} + ${bufferBytes} bytes of memory`);
   }
+}
+
+/** The failures that are found here and not in the target: of time and memory. */
+function isOutOfBounds(error: Error): boolean {
+  return / bytes took /.test(error.message);
 }
 
 /** Two failures with the same text, numbers aside, thrown at the same place, are one. */
 export function failureKind(error: Error): string {
-  const place = /at (.+?) \(/.exec(error.stack ?? '')?.[1] ?? '';
+  const place = isOutOfBounds(error) ? '' : (/at (.+?) \(/.exec(error.stack ?? '')?.[1] ?? '');
   return `${error.name}: ${error.message.slice(0, 200).replace(/\d+/g, 'N')} at ${place}`;
 }
 
@@ -101,8 +111,7 @@ export async function fuzz(target: Target, options: FuzzOptions): Promise<FuzzRe
       const result = runOne(smaller);
       return result instanceof Error && failureKind(result) === kind;
     };
-    const isTooSlow = error.message.includes('bytes took');
-    crashes.set(kind, { input: isTooSlow ? input : minimise(input, fails), error });
+    crashes.set(kind, { input: isOutOfBounds(error) ? input : minimise(input, fails), error });
   };
   /** @returns true when the outcome was of a kind not seen before */
   const isNews = (input: Uint8Array, result: string | Error): boolean => {
@@ -134,6 +143,7 @@ export async function fuzz(target: Target, options: FuzzOptions): Promise<FuzzRe
   }
   coverage?.takeNew(true);
 
+  const isOver = () => runs >= options.maxRuns || performance.now() - startMs >= options.maxMs;
   const pick = () => corpus[random.below(corpus.length)] ?? new Uint8Array(0);
   const next = (): Uint8Array => {
     const isFresh = corpus.length === 0 || random.oneIn(4);
@@ -157,9 +167,9 @@ export async function fuzz(target: Target, options: FuzzOptions): Promise<FuzzRe
     return [...findNewCode(batch.slice(0, half)), ...findNewCode(batch.slice(half))];
   };
 
-  while (runs < options.maxRuns && performance.now() - startMs < options.maxMs) {
+  while (!isOver()) {
     const batch: Uint8Array[] = [];
-    for (let i = 0; i < BATCH_INPUTS && runs < options.maxRuns; i++) {
+    for (let i = 0; i < BATCH_INPUTS && !isOver(); i++) {
       const input = next();
       const result = runOne(input);
       if (isNews(input, result) && typeof result === 'string') keep(input, result);

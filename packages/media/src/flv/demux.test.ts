@@ -56,6 +56,18 @@ describe('FlvReader', () => {
     expect(Array.from(bytes, (byte) => reader.push(Uint8Array.of(byte))).flat()).toEqual(expected);
   });
 
+  test('takes no memory for a tag that is announced but does not come', () => {
+    const announcement = concatBytes([bytes.subarray(0, 13), hex('0980000000000000000000'), hex('17')]);
+    const before = process.memoryUsage().arrayBuffers;
+    const readers = Array.from({ length: 20 }, () => {
+      const reader = new FlvReader();
+      reader.push(announcement);
+      return reader;
+    });
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 ** 20); // 8 MiB were announced to each
+    expect(readers).toHaveLength(20);
+  });
+
   test('gives a tag within one push without copying it', () => {
     const [first] = new FlvReader().push(bytes);
     expect(first?.payload.buffer).toBe(bytes.buffer);

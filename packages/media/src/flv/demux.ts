@@ -40,7 +40,8 @@ const TICKS_PER_MS = VIDEO_TIMESCALE_HZ / 1000;
  * Source: Adobe FLV 10.1 annex E.2 to E.4.1.
  *
  * Payloads are views of the pushed bytes where a tag lies within one push, so those bytes must not be
- * reused. At most one tag (8 MiB) is held back. After an error the reader is spent.
+ * reused. At most one tag (8 MiB) is held back, in memory that grows as it comes: an announced size takes
+ * none. After an error the reader is spent.
  *
  * | state   | waits for                                   | then    |
  * | ------- | ------------------------------------------- | ------- |
@@ -77,8 +78,8 @@ export class FlvReader {
       if (this.#partialLength === 0) {
         structure = bytes.subarray(offset, offset + sizeBytes);
       } else {
-        this.#partial.set(bytes.subarray(offset, offset + missing), this.#partialLength);
-        structure = this.#partial;
+        this.#keep(bytes.subarray(offset, offset + missing), sizeBytes);
+        structure = this.#partial.subarray(0, sizeBytes);
         this.#partial = new Uint8Array(0);
         this.#partialLength = 0;
       }
@@ -90,9 +91,14 @@ export class FlvReader {
 
   #keep(bytes: Uint8Array, sizeBytes: number): void {
     if (bytes.length === 0) return;
-    if (this.#partialLength === 0) this.#partial = new Uint8Array(sizeBytes);
+    const neededBytes = this.#partialLength + bytes.length;
+    if (this.#partial.length < neededBytes) {
+      const grown = new Uint8Array(Math.min(sizeBytes, Math.max(neededBytes, 2 * this.#partial.length)));
+      grown.set(this.#partial.subarray(0, this.#partialLength));
+      this.#partial = grown;
+    }
     this.#partial.set(bytes, this.#partialLength);
-    this.#partialLength += bytes.length;
+    this.#partialLength = neededBytes;
   }
 
   /** Takes the whole awaited structure and says what to wait for next. */
