@@ -57,7 +57,7 @@ describe('starling up', () => {
       '-i',
       'testsrc2=s=640x360:r=25',
       '-t',
-      '120',
+      '50',
       '-c:v',
       'libx264',
       '-preset',
@@ -169,7 +169,7 @@ describe('starling media import', () => {
     try {
       const source = join(scratch, 'noise.mp4');
       execFileSync('ffmpeg', [
-        ...'-v error -y -f lavfi -i testsrc2=s=1280x720:r=25,noise=alls=60:allf=t -t 40 -c:v libx264 -preset ultrafast -crf 40'.split(
+        ...'-v error -y -f lavfi -i testsrc2=s=1280x720:r=25,noise=alls=60:allf=t -t 12 -c:v libx264 -preset ultrafast -crf 40'.split(
           ' ',
         ),
         source,
@@ -186,11 +186,11 @@ describe('starling media import', () => {
   });
 });
 
-/** A disk of 8 MiB, as root. */
+/** A disk of 4 MiB, as root. */
 function spawnMount(path: string): boolean {
   if (process.getuid?.() !== 0 || !existsSync('/bin/mount')) return false;
   try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', path], { stdio: 'ignore' });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', path], { stdio: 'ignore' });
     return true;
   } catch {
     return false;
