@@ -19,14 +19,18 @@ const facts = {
   widthPx: 1280,
   heightPx: 720,
   frameRate: 25,
+  videoTracks: [{ widthPx: 1280, heightPx: 720, bitrateBps: 2_000_000 }],
+  audioTracks: [{ language: null, loudnessLufs: -20, gainDb: -3 }],
+  subtitles: [],
+  hasPictures: true,
 };
 const closers: (() => Promise<unknown>)[] = [];
 
 /** What the stand-in for a backend reports on an import, step by step. */
-function reportsOn(sourcePath: string): ImportReport[] {
+function reportsOn(source: string): ImportReport[] {
   const importing: ImportReport = { state: 'importing', progress: 0.5 };
-  if (sourcePath.endsWith('endless.mp4')) return [importing];
-  if (sourcePath.endsWith('broken.mp4'))
+  if (source.endsWith('endless.mp4')) return [importing];
+  if (source.endsWith('broken.mp4'))
     return [importing, { state: 'failed', error: 'The file holds no picture.' }];
   return [importing, { state: 'ready', facts }];
 }
@@ -49,11 +53,11 @@ beforeAll(async () => {
   const stop = new AbortController();
   const begun = new Set<string>();
   const watching = backend.watchBackendState((state) => {
-    for (const { assetId, sourcePath } of state.imports) {
+    for (const { assetId, source } of state.imports) {
       if (begun.has(assetId)) continue;
       begun.add(assetId);
       void (async () => {
-        for (const report of reportsOn(sourcePath)) await backend.reportImport(assetId, report);
+        for (const report of reportsOn(source)) await backend.reportImport(assetId, report);
       })();
     }
   }, stop.signal);

@@ -12,6 +12,10 @@ function facts(durationTicks: number, segmentCount: number, config = 'a'): Asset
     widthPx: 1280,
     heightPx: 720,
     frameRate: 25,
+    videoTracks: [{ widthPx: 1280, heightPx: 720, bitrateBps: 2_000_000 }],
+    audioTracks: [{ language: null, loudnessLufs: -20, gainDb: -3 }],
+    subtitles: [],
+    hasPictures: true,
   };
 }
 

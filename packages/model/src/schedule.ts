@@ -8,22 +8,40 @@
  * follows from the runs alone.
  */
 import { type Static, Type } from 'typebox';
+import { AssetAudioTrack, AssetVideoTrack, isSameTrackSet, Language, TrackSet, trackSetOf } from './track-set.ts';
 
 /** Ticks per second of the timeline. */
 export const TIMELINE_HZ = 90_000;
 
-/** The facts of an asset that the schedule needs. */
+/** Text of the source's, as WebVTT. */
+export const AssetSubtitles = Type.Object({
+  language: Type.Union([Language, Type.Null()]),
+  title: Type.Union([Type.String(), Type.Null()]),
+  /** A file of the asset. */
+  fileName: Type.String(),
+});
+export type AssetSubtitles = Static<typeof AssetSubtitles>;
+
+/** What the schedule, the guide and the operator need to know of an asset. */
 export const AssetFacts = Type.Object({
-  /** SHA-256 of the source bytes and the house settings: the name of the folder in the store. */
+  /** SHA-256 of the source bytes, the house settings and the encoders: the name of the folder in the store. */
   contentHash: Type.String({ pattern: '^[0-9a-f]{64}$' }),
   /** SHA-256 of the codec configurations; where it changes from one item to the next, a discontinuity is due. */
   configHash: Type.String({ pattern: '^[0-9a-f]{64}$' }),
   durationTicks: Type.Integer({ minimum: 1 }),
   segmentCount: Type.Integer({ minimum: 1 }),
   sizeBytes: Type.Integer({ minimum: 1 }),
+  /** Of video track 0, the tallest. */
   widthPx: Type.Integer({ minimum: 1 }),
   heightPx: Type.Integer({ minimum: 1 }),
   frameRate: Type.Integer({ minimum: 1 }),
+  /** By track id. */
+  videoTracks: Type.Array(AssetVideoTrack, { minItems: 1 }),
+  /** By track id. */
+  audioTracks: Type.Array(AssetAudioTrack, { minItems: 1 }),
+  subtitles: Type.Array(AssetSubtitles),
+  /** Whether it has a poster and thumbnails. */
+  hasPictures: Type.Boolean(),
 });
 export type AssetFacts = Static<typeof AssetFacts>;
 
@@ -33,6 +51,8 @@ export const Run = Type.Object({
   firstDiscontinuitySequence: Type.Integer({ minimum: 0 }),
   /** Asset ids, played in order and again from the first. */
   loop: Type.Array(Type.String(), { minItems: 1, maxItems: 10_000 }),
+  /** What the channel sends in this run; the tracks of the assets in its loop where nothing is said. */
+  tracks: Type.Optional(TrackSet),
 });
 export type Run = Static<typeof Run>;
 
@@ -51,6 +71,8 @@ export interface ProgrammePosition {
   readonly discontinuitySequence: number;
   /** Names this airing and no other of the channel: `r<start of the run>-l<loop>-i<item>`. */
   readonly programmeId: string;
+  /** What the channel sends; it changes only where the discontinuity sequence does. */
+  readonly tracks: TrackSet;
 }
 
 /**
@@ -104,6 +126,7 @@ export function programmeAt(
         firstMediaSequenceNumber,
         discontinuitySequence,
         programmeId: `r${run.startTicks}-l${loopIndex}-i${itemIndex}`,
+        tracks: run.tracks ?? trackSetOf(items),
       };
     }
     startTicks += item.durationTicks;
@@ -123,7 +146,8 @@ export function programmeAfter(
 
 /**
  * Edits the programme of a channel that may be on the air: the item that is on at `ticks` plays to its
- * end, then the new loop begins. Runs that would have begun after `ticks` are given up.
+ * end, then the new loop begins. Runs that would have begun after `ticks` are given up. Tracks that the
+ * channel has sent are kept, for viewers who have chosen them.
  *
  * Segments up to the edit may already be with viewers, so choose `ticks` at or after the present.
  * @returns the channel's runs from now on; on a channel without programme the loop starts at `ticks`
@@ -144,14 +168,17 @@ export function withLoopAfter(
     ];
   }
   const next = assets.get(loop[0] ?? '');
+  const items = loop.flatMap((assetId) => assets.get(assetId) ?? []);
+  const tracks = trackSetOf(items, current.tracks);
+  const isSameConfig = next?.configHash === last.configHash && isSameTrackSet(tracks, current.tracks);
   return [
     ...kept,
     {
       startTicks: current.endTicks,
       firstMediaSequenceNumber: current.firstMediaSequenceNumber + last.segmentCount,
-      firstDiscontinuitySequence:
-        current.discontinuitySequence + (next?.configHash === last.configHash ? 0 : 1),
+      firstDiscontinuitySequence: current.discontinuitySequence + (isSameConfig ? 0 : 1),
       loop: [...loop],
+      ...(!isSameTrackSet(tracks, trackSetOf(items)) && { tracks }),
     },
   ];
 }

@@ -1,6 +1,6 @@
 /**
- * A stored asset: `video.mp4`, a fragmented MP4 with one fragment per GOP, and `asset.json`, which says
- * where each fragment lies (docs/formats/house-format.md).
+ * A stored asset: `video.mp4`, a fragmented MP4 with one fragment per GOP that holds all tracks, and
+ * `asset.json`, which says where each fragment lies (docs/formats/house-format.md).
  */
 import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,6 +10,7 @@ import { parseInitSegment } from '@starling/media/fmp4/init-segment';
 import { AssetFacts } from '@starling/model/schedule';
 import { type Static, Type } from 'typebox';
 import { Value } from 'typebox/value';
+import { withTrackIds } from './encoder-output.ts';
 import { BackendError, systemErrorCode } from './error.ts';
 
 export const ASSET_INDEX_NAME = 'asset.json';
@@ -37,6 +38,7 @@ export type AssetIndex = Static<typeof AssetIndex>;
  */
 export class AssetFile {
   readonly index: AssetIndex;
+  /** Pictures by track id, then sounds by track id. */
   readonly tracks: readonly Track[];
   readonly #mediaPath: string;
 
@@ -54,7 +56,16 @@ export class AssetFile {
       if (!Value.Check(AssetIndex, index) || index.segments.length !== index.facts.segmentCount) {
         throw new Error(`${ASSET_INDEX_NAME} does not have its form`);
       }
-      const tracks = parseInitSegment(await readRange(mediaPath, 0, index.initSizeBytes));
+      const { videoTracks, audioTracks } = index.facts;
+      const tracks = withTrackIds(parseInitSegment(await readRange(mediaPath, 0, index.initSizeBytes))).map(
+        (track): Track =>
+          track.kind === 'video'
+            ? track
+            : { ...track, language: audioTracks[track.trackId]?.language ?? undefined },
+      );
+      if (tracks.length !== videoTracks.length + audioTracks.length) {
+        throw new Error(`it has ${tracks.length} tracks`);
+      }
       return new AssetFile(mediaPath, index, tracks);
     } catch (error) {
       throw assetError(error, folder);

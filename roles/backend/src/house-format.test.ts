@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { encodeArguments, fitPicture, houseFrameRate, planAsset } from './house-format.ts';
+import { encodeArguments, fitPicture, houseFrameRate, planAsset, RUNGS } from './house-format.ts';
 
 describe('houseFrameRate', () => {
   it.each([
@@ -79,7 +79,7 @@ describe('fitPicture', () => {
     { widthPx: 2048, heightPx: 858, pixelAspect: 1, fits: [1280, 536] },
     { widthPx: 4096, heightPx: 2, pixelAspect: 1, fits: [1280, 2] },
   ])('$widthPx x $heightPx, pixels of $pixelAspect', ({ fits, ...picture }) => {
-    expect(fitPicture(picture)).toEqual({ widthPx: fits[0], heightPx: fits[1] });
+    expect(fitPicture(picture, RUNGS['720p'])).toEqual({ widthPx: fits[0], heightPx: fits[1] });
   });
 });
 
@@ -90,13 +90,15 @@ describe('encodeArguments', () => {
         inputArguments: ['-i', 'file:/a'],
         inputCount: 1,
         picture: undefined,
-        sound: undefined,
+        sounds: [],
         startSeconds: 0,
       },
-      planAsset(1, 25),
+      { plan: planAsset(1, 25), rungs: [RUNGS['720p']], gainsDb: [] },
     ).join(' ');
     expect(args).toContain('-f lavfi -i color=');
     expect(args).toContain('-f lavfi -i anullsrc=');
-    expect(args).toContain('-map 1:v:0 -map 2:a:0');
+    expect(args).toContain('-filter_complex [1:v:0]');
+    expect(args).toContain('-filter_complex [2:a:0]');
+    expect(args).toContain('-map [v0] -map [a0]');
   });
 });

@@ -4,6 +4,7 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { compareTicks } from '@starling/media/time';
+import { defaultLibrarySettings, type LibrarySettings } from '@starling/model/library';
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { ffmpeg, ffprobe, findFlashesAndBeeps, makeFlashAndBeep } from '../test/flash-and-beep.ts';
@@ -12,6 +13,8 @@ import { BackendError } from './error.ts';
 import { Library } from './library.ts';
 
 const logger = pino({ level: 'silent' });
+/** One rung is enough for most of what is tested here. */
+const settings: LibrarySettings = { ...defaultLibrarySettings, ladder: ['720p'] };
 let dir: string;
 let library: Library;
 
@@ -47,7 +50,7 @@ afterAll(async () => {
 describe('import', { timeout: 60_000 }, () => {
   it('makes the house format: frame grid, closed GOPs, sound on its grid, in time with the picture', async () => {
     const progress: number[] = [];
-    const facts = await library.import(join(dir, 'clip.mp4'), {
+    const facts = await library.import(join(dir, 'clip.mp4'), settings, {
       signal: new AbortController().signal,
       onProgress: (fraction) => progress.push(fraction),
     });
@@ -94,7 +97,7 @@ describe('import', { timeout: 60_000 }, () => {
   });
 
   it('gives the asset back in segments, each with the sound that starts in it', async () => {
-    const { contentHash } = await library.import(join(dir, 'clip.mp4'), options());
+    const { contentHash } = await library.import(join(dir, 'clip.mp4'), settings, options());
     const asset = await library.openAsset(contentHash);
     expect(await library.openAsset(contentHash)).toBe(asset);
     const units = { video: 0, audio: 0 };
@@ -111,10 +114,10 @@ describe('import', { timeout: 60_000 }, () => {
   });
 
   it('makes the same bytes of the same source in another library', async () => {
-    const facts = await library.import(join(dir, 'clip.mp4'), options());
+    const facts = await library.import(join(dir, 'clip.mp4'), settings, options());
     const other = new Library({ mediaDir: join(dir, 'other'), logger });
     await other.open();
-    const again = await other.import(join(dir, 'clip.mp4'), options());
+    const again = await other.import(join(dir, 'clip.mp4'), settings, options());
     expect(again).toEqual(facts);
     expect(await sha256(join(dir, 'other', again.contentHash, 'video.mp4'))).toBe(
       await sha256(mediaPath(facts.contentHash)),
@@ -149,7 +152,7 @@ describe('import', { timeout: 60_000 }, () => {
     const configurations = new Set<string>();
     for (const [name, args] of Object.entries(sources)) {
       await ffmpeg(...args, [join(dir, name)]);
-      const facts = await library.import(join(dir, name), options());
+      const facts = await library.import(join(dir, name), settings, options());
       frameRates.push(facts.frameRate);
       configurations.add(facts.configHash);
       const path = mediaPath(facts.contentHash);
@@ -159,7 +162,7 @@ describe('import', { timeout: 60_000 }, () => {
       expect(played.length / facts.frameRate).toBeCloseTo(facts.durationTicks / 90_000);
     }
     expect(frameRates).toEqual([24, 30, 60, 25, 25]);
-    const { configHash } = await library.import(join(dir, 'clip.mp4'), options());
+    const { configHash } = await library.import(join(dir, 'clip.mp4'), settings, options());
     expect([...configurations]).toEqual([configHash]);
   });
 
@@ -169,7 +172,7 @@ describe('import', { timeout: 60_000 }, () => {
       '-map 0:v -map 1:a -c copy -t 3',
       [join(dir, 'late.mkv')],
     );
-    const { contentHash } = await library.import(join(dir, 'late.mkv'), options());
+    const { contentHash } = await library.import(join(dir, 'late.mkv'), settings, options());
     const { beepSeconds } = await findFlashesAndBeeps(mediaPath(contentHash));
     expect(beepSeconds[0]).toBeCloseTo(1.18, 2);
   });
@@ -186,7 +189,7 @@ describe('import', { timeout: 60_000 }, () => {
       join(dir, 'change.ts'),
       Buffer.concat([await readFile(join(dir, 'a.ts')), await readFile(join(dir, 'b.ts'))]),
     );
-    const { contentHash } = await library.import(join(dir, 'change.ts'), options());
+    const { contentHash } = await library.import(join(dir, 'change.ts'), settings, options());
     const { beepSeconds } = await findFlashesAndBeeps(mediaPath(contentHash));
     // MPEG audio starts a few milliseconds early and an AAC unit may have been repeated.
     expect(Math.abs((beepSeconds[0] ?? 0) - 3)).toBeLessThan(0.04);
@@ -200,12 +203,12 @@ describe('an import that cannot be done says why in one sentence', { timeout: 30
   };
 
   it('missing, a folder, empty, unreadable', async () => {
-    expect(await failure(library.import(join(dir, 'none.mp4'), options()))).toMatchObject({
+    expect(await failure(library.import(join(dir, 'none.mp4'), settings, options()))).toMatchObject({
       code: 'IMPORT_FILE_MISSING',
       message: `${join(dir, 'none.mp4')} does not exist: check the path.`,
     });
-    expect((await failure(library.import(dir, options()))).code).toBe('IMPORT_FILE_UNREADABLE');
-    expect((await failure(library.import(await write('empty.mp4', ''), options()))).code).toBe(
+    expect((await failure(library.import(dir, settings, options()))).code).toBe('IMPORT_FILE_UNREADABLE');
+    expect((await failure(library.import(await write('empty.mp4', ''), settings, options()))).code).toBe(
       'IMPORT_FILE_EMPTY',
     );
   });
@@ -221,7 +224,7 @@ describe('an import that cannot be done says why in one sentence', { timeout: 30
       await write('concat.mp4', `ffconcat version 1.0\nfile ${join(dir, 'clip.mp4')}\n`),
     ];
     for (const path of paths) {
-      const { code, message } = await failure(library.import(path, options()));
+      const { code, message } = await failure(library.import(path, settings, options()));
       expect(code).toBe('IMPORT_NOT_MEDIA');
       expect(message).toContain(path);
     }
@@ -230,10 +233,10 @@ describe('an import that cannot be done says why in one sentence', { timeout: 30
   it('damaged: cut off before the index, or without its data', async () => {
     const clip = await readFile(join(dir, 'clip.mp4'));
     const cut = await write('cut.mp4', clip.subarray(0, clip.length / 2));
-    expect((await failure(library.import(cut, options()))).code).toBe('IMPORT_NOT_MEDIA');
+    expect((await failure(library.import(cut, settings, options()))).code).toBe('IMPORT_NOT_MEDIA');
     const media = clip.indexOf('mdat') + 4;
     const blank = Buffer.from(clip).fill(0, media, clip.indexOf('moov') - 4);
-    const { code, message } = await failure(library.import(await write('blank.mp4', blank), options()));
+    const { code, message } = await failure(library.import(await write('blank.mp4', blank), settings, options()));
     expect(code).toBe('IMPORT_NOT_MEDIA');
     expect(message).toMatch(/is damaged: .*\.$/);
   });
@@ -241,7 +244,7 @@ describe('an import that cannot be done says why in one sentence', { timeout: 30
   it('nothing but subtitles', async () => {
     await write('words.srt', '1\n00:00:00,000 --> 00:00:01,000\nHello\n');
     await ffmpeg(['-i', join(dir, 'words.srt'), join(dir, 'words.mkv')]);
-    expect((await failure(library.import(join(dir, 'words.mkv'), options()))).code).toBe('IMPORT_NO_STREAMS');
+    expect((await failure(library.import(join(dir, 'words.mkv'), settings, options()))).code).toBe('IMPORT_NO_STREAMS');
   });
 
   it('encrypted', async () => {
@@ -251,7 +254,7 @@ describe('an import that cannot be done says why in one sentence', { timeout: 30
       '-c copy -encryption_scheme cenc-aes-ctr -encryption_key 76a6c65c5ea762046bd749a2e632ccbb',
       ['-encryption_kid', 'a7e61c373e219033c21091fa607bf3b8', path],
     );
-    expect(await failure(library.import(path, options()))).toMatchObject({
+    expect(await failure(library.import(path, settings, options()))).toMatchObject({
       code: 'IMPORT_ENCRYPTED',
       message: `${path} is encrypted (DRM), so it cannot be imported.`,
     });
@@ -259,7 +262,7 @@ describe('an import that cannot be done says why in one sentence', { timeout: 30
 
   it('no FFmpeg', async () => {
     const without = new Library({ mediaDir: join(dir, 'media'), logger, ffprobePath: 'ffprobe-none' });
-    expect(await failure(without.import(join(dir, 'clip.mp4'), options()))).toMatchObject({
+    expect(await failure(without.import(join(dir, 'clip.mp4'), settings, options()))).toMatchObject({
       code: 'IMPORT_FFMPEG_MISSING',
       message: expect.stringContaining('install FFmpeg'),
     });
@@ -267,7 +270,9 @@ describe('an import that cannot be done says why in one sentence', { timeout: 30
 
   /** A stand-in for FFmpeg. */
   const libraryWith = async (name: string, script: string) => {
-    const ffmpegPath = await write(name, `#!/bin/sh\n${script}\n`);
+    // Which encoders it has is asked first.
+    const identity = 'case "$*" in *-version*|*"-f h264"*) exit 0;; esac';
+    const ffmpegPath = await write(name, `#!/bin/sh\n${identity}\n${script}\n`);
     await chmod(ffmpegPath, 0o755);
     const mediaDir = join(dir, `media of ${name}`);
     const made = new Library({ mediaDir, logger, ffmpegPath });
@@ -280,7 +285,7 @@ describe('an import that cannot be done says why in one sentence', { timeout: 30
       'crash',
       'echo "[x264 @ 0x5] out of memory" >&2; kill -SEGV $$',
     );
-    expect(await failure(made.import(join(dir, 'clip.mp4'), options()))).toMatchObject({
+    expect(await failure(made.import(join(dir, 'clip.mp4'), settings, options()))).toMatchObject({
       code: 'IMPORT_FFMPEG_FAILED',
       message: `FFmpeg could not convert ${join(dir, 'clip.mp4')}: out of memory.`,
     });
@@ -289,7 +294,7 @@ describe('an import that cannot be done says why in one sentence', { timeout: 30
 
   it('FFmpeg ends too early, as if all were well', async () => {
     const { made, mediaDir } = await libraryWith('short', 'exit 0');
-    expect((await failure(made.import(join(dir, 'clip.mp4'), options()))).message).toContain(
+    expect((await failure(made.import(join(dir, 'clip.mp4'), settings, options()))).message).toContain(
       '0 of 128 frames',
     );
     expect(await readdir(mediaDir)).toEqual([]);
@@ -302,7 +307,7 @@ describe('an import that cannot be done says why in one sentence', { timeout: 30
     );
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
     try {
-      const failed = failure(made.import(join(dir, 'clip.mp4'), options()));
+      const failed = failure(made.import(join(dir, 'clip.mp4'), settings, options()));
       await vi.waitFor(
         async () => expect(await readFile(join(dir, 'stall.pid'), 'utf8')).toMatch(/\n/),
         5000,
@@ -327,7 +332,7 @@ describe('an import that cannot be done says why in one sentence', { timeout: 30
     const mediaDir = join(dir, 'full');
     const made = new Library({ mediaDir, logger });
     await made.open();
-    expect(await failure(made.import(join(dir, 'clip.mp4'), options()))).toMatchObject({
+    expect(await failure(made.import(join(dir, 'clip.mp4'), settings, options()))).toMatchObject({
       code: 'IMPORT_DISK_FULL',
       message: `The disk of ${mediaDir} is full: free some space and import again.`,
     });
@@ -342,7 +347,7 @@ describe('the store', { timeout: 30_000 }, () => {
     const made = new Library({ mediaDir, logger });
     await made.open();
     const cancel = new AbortController();
-    const importing = made.import(join(dir, 'clip.mp4'), {
+    const importing = made.import(join(dir, 'clip.mp4'), settings, {
       signal: cancel.signal,
       onProgress: (fraction) => {
         if (fraction > 0.2) cancel.abort();
@@ -351,14 +356,14 @@ describe('the store', { timeout: 30_000 }, () => {
     expect((await failure(importing)).code).toBe('IMPORT_CANCELLED');
     expect(await readdir(mediaDir)).toEqual([]);
 
-    const closing = failure(made.import(join(dir, 'clip.mp4'), options()));
+    const closing = failure(made.import(join(dir, 'clip.mp4'), settings, options()));
     await made.close();
     expect((await closing).code).toBe('IMPORT_CANCELLED');
     expect(await readdir(mediaDir)).toEqual([]);
   });
 
   it('sweeps what an interrupted import left, and keeps whole assets', async () => {
-    const { contentHash } = await library.import(join(dir, 'clip.mp4'), options());
+    const { contentHash } = await library.import(join(dir, 'clip.mp4'), settings, options());
     await mkdir(join(dir, 'media', 'tmp-0011223344556677'));
     await writeFile(join(dir, 'media', 'tmp-0011223344556677', 'video.mp4'), 'half');
     const next = new Library({ mediaDir: join(dir, 'media'), logger });
@@ -369,12 +374,12 @@ describe('the store', { timeout: 30_000 }, () => {
   });
 
   it('makes an asset anew that was damaged on the disk', async () => {
-    const { contentHash } = await library.import(join(dir, 'clip.mp4'), options());
+    const { contentHash } = await library.import(join(dir, 'clip.mp4'), settings, options());
     const before = await sha256(mediaPath(contentHash));
     await writeFile(join(dir, 'media', contentHash, 'asset.json'), '{"facts":');
     const next = new Library({ mediaDir: join(dir, 'media'), logger });
     expect((await failure(next.openAsset(contentHash))).code).toBe('ASSET_DAMAGED');
-    expect((await next.import(join(dir, 'clip.mp4'), options())).contentHash).toBe(contentHash);
+    expect((await next.import(join(dir, 'clip.mp4'), settings, options())).contentHash).toBe(contentHash);
     expect(await sha256(mediaPath(contentHash))).toBe(before);
   });
 
@@ -383,7 +388,7 @@ describe('the store', { timeout: 30_000 }, () => {
     const made = new Library({ mediaDir, logger });
     await made.open();
     await ffmpeg('-f lavfi -i sine=d=0.1', [join(dir, 'short.mp3')]);
-    const { contentHash } = await made.import(join(dir, 'short.mp3'), options());
+    const { contentHash } = await made.import(join(dir, 'short.mp3'), settings, options());
     await made.retain([]);
     expect(await readdir(mediaDir)).toEqual([contentHash]);
     await made.retain([contentHash]);

@@ -5,7 +5,8 @@
  * It learns what to do from the coordinator, and goes on with what it last heard when the
  * coordinator is gone.
  */
-import { join } from 'node:path';
+import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
 import type { StreamEvent } from '@starling/media/access-unit';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import { CoordinatorClient } from '@starling/model/client';
@@ -20,6 +21,7 @@ import { Ingest } from './ingest.ts';
 import { Library } from './library.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
 import { type FrontendAddress, FrontendLeg } from './publisher.ts';
+import { WatchedFolders } from './watched-folders.ts';
 
 export interface BackendConfig {
   readonly dataDir: string;
@@ -49,6 +51,7 @@ const PLAYOUT_HISTORY_MS = 12_000;
 /** A live channel stays open on the frontends so long after its encoder left. */
 const LIVE_LINGER_MS = 20_000;
 const REPORT_EVERY_MS = 5000;
+const MAX_PARALLEL_IMPORTS = 8;
 
 /** A channel that is on the air, with its legs and, for scheduled ones, its playout. */
 interface OnAir {
@@ -66,10 +69,13 @@ interface OnAir {
 export async function startBackend(config: BackendConfig): Promise<Backend> {
   const { logger } = config;
   const clock = new WallClock();
-  const library = new Library({ mediaDir: join(config.dataDir, 'media'), logger });
+  const mediaDir = resolve(config.dataDir, 'media');
+  const library = new Library({ mediaDir, logger });
   await library.open();
   const coordinator = new CoordinatorClient(config.coordinator);
-  const imports = new Imports({ library, coordinator, logger });
+  const parallelism = Math.min(availableParallelism(), MAX_PARALLEL_IMPORTS);
+  const imports = new Imports({ library, coordinator, logger, parallelism });
+  const folders = new WatchedFolders({ coordinator, logger, mediaDir });
   const onAir = new Map<string, OnAir>();
   let state: BackendState | undefined;
 
@@ -155,7 +161,8 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
         return epochUnixMs === undefined ? [] : [{ ...stream, epochUnixMs }];
       }),
     );
-    imports.setQueue(next.imports);
+    imports.setQueue(next.imports, next.library);
+    folders.setFolders(next.folders);
     void library.retain(next.assets.map((asset) => asset.facts.contentHash));
     void report();
   };
@@ -210,7 +217,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       clearInterval(playoutTimer);
       clearInterval(reportTimer);
       watch.abort();
-      await Promise.all([ingest.close(), imports.close(), watching]);
+      await Promise.all([ingest.close(), imports.close(), folders.close(), watching]);
       for (const [name, one] of onAir) takeOff(name, one);
       await library.close();
     },

@@ -13,6 +13,7 @@ import { avcTrack } from '@starling/media/codec/avc';
 import { fragment } from '@starling/media/fmp4/fragment';
 import { initSegment } from '@starling/media/fmp4/init-segment';
 import { compareTicks } from '@starling/media/time';
+import { defaultLibrarySettings } from '@starling/model/library';
 import { type AssetFacts, type Run, withLoopAfter } from '@starling/model/schedule';
 import fc from 'fast-check';
 import { pino } from 'pino';
@@ -21,7 +22,7 @@ import { findFlashesAndBeeps, makeFlashAndBeep } from '../test/flash-and-beep.ts
 import { AssetFile } from './asset-file.ts';
 import { AssetWriter } from './asset-writer.ts';
 import { BackendError } from './error.ts';
-import { type HouseFrameRate, planAsset } from './house-format.ts';
+import { type HouseFrameRate, planAsset, RUNGS } from './house-format.ts';
 import { Library } from './library.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
 
@@ -52,7 +53,8 @@ async function makeAsset(
   const folder = join(dir, id);
   await mkdir(folder);
   const plan = planAsset(seconds, frameRate);
-  const writer = await AssetWriter.create(folder, plan);
+  const audioTracks = [{ language: null, loudnessLufs: null, gainDb: 0 }];
+  const writer = await AssetWriter.create(folder, { plan, rungs: [RUNGS['720p']], audioTracks });
   await writer.push([
     { type: 'track', track: VIDEO },
     { type: 'track', track: audio },
@@ -73,7 +75,9 @@ async function makeAsset(
       await writer.push([unit('audio', nextAudio++, 48_000, 46.875)]);
     }
   }
-  const { facts } = await writer.finish(Buffer.from(id.padEnd(32, '.')).toString('hex'));
+  const media = await writer.finish(Buffer.from(id.padEnd(32, '.')).toString('hex'));
+  const facts = { ...media, subtitles: [], hasPictures: false };
+  await writer.writeIndex(facts);
   await writer.close();
   files.set(facts.contentHash, await AssetFile.open(folder));
   assets.set(id, facts);
@@ -418,7 +422,11 @@ describe('two hundred loops of a clip with flash and beep', { timeout: 120_000 }
     await library.open();
     const clip = join(dir, 'clip.mp4');
     await makeFlashAndBeep(clip, 10, 44_100);
-    const facts = await library.import(clip, { signal: new AbortController().signal, onProgress: () => {} });
+    const facts = await library.import(
+      clip,
+      { ...defaultLibrarySettings, ladder: ['720p'] },
+      { signal: new AbortController().signal, onProgress: () => {} },
+    );
     expect(facts.durationTicks).toBe(10.24 * SECOND);
     const loops = 200;
     const endTicks = loops * facts.durationTicks;

@@ -8,9 +8,11 @@ import {
   type AccessUnit,
   type StreamEvent,
   type Track,
+  trackIndex,
 } from '@starling/media/access-unit';
 import { compareTicks, rescaleTicks, ticksToMs, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import { type AssetFacts, type ProgrammePosition, programmeAt, type Run } from '@starling/model/schedule';
+import { fillTrackSet, isSameTrackSet, type TrackSet } from '@starling/model/track-set';
 import type { Logger } from 'pino';
 import type { AssetFile } from './asset-file.ts';
 import { BackendError } from './error.ts';
@@ -45,7 +47,8 @@ interface ReadSegment {
   readonly mediaSequenceNumber: number;
   readonly startTicks: number;
   readonly endTicks: number;
-  readonly configHash: string;
+  /** Names the tracks: they are announced again where it changes. */
+  readonly configKey: string;
   readonly tracks: readonly Track[];
   /** In the order of the contract. */
   readonly units: readonly AccessUnit[];
@@ -70,7 +73,7 @@ export class Playout {
   #unitsPlayed: number | undefined;
   #askedTicks: number;
   #isTimelineAnnounced = false;
-  #announcedConfigHash: string | undefined;
+  #announcedConfigKey: string | undefined;
   #reading: Promise<void> | undefined;
   /** Counts the changes that make a read in flight void. */
   #epoch = 0;
@@ -127,8 +130,8 @@ export class Playout {
     if (isFirst) events.push({ type: 'timeline', epochUnixMs });
     this.#isTimelineAnnounced = true;
     const tracks: StreamEvent[] = [];
-    if (this.#announcedConfigHash !== segment.configHash) {
-      this.#announcedConfigHash = segment.configHash;
+    if (this.#announcedConfigKey !== segment.configKey) {
+      this.#announcedConfigKey = segment.configKey;
       for (const track of segment.tracks) tracks.push({ type: 'track', track });
     }
     const cue: StreamEvent = {
@@ -206,9 +209,17 @@ export class Playout {
 
     const storedUnits = await asset.readSegment(segmentIndex);
     const itemStartSamples = rescaleTicks(position.startTicks, VIDEO_TIMESCALE_HZ, HOUSE_SAMPLE_RATE_HZ);
-    const units = storedUnits.map((unit) => {
-      const offsetTicks = unit.kind === 'video' ? position.startTicks : itemStartSamples;
-      return { ...unit, dtsTicks: unit.dtsTicks + offsetTicks, ptsTicks: unit.ptsTicks + offsetTicks };
+    const channelTracks = tracksToPlay(position.tracks, asset);
+    const units = channelTracks.flatMap(({ track, assetTrackId }) => {
+      const offsetTicks = track.kind === 'video' ? position.startTicks : itemStartSamples;
+      return storedUnits
+        .filter((unit) => unit.kind === track.kind && unit.trackId === assetTrackId)
+        .map((unit) => ({
+          ...unit,
+          trackId: track.trackId,
+          dtsTicks: unit.dtsTicks + offsetTicks,
+          ptsTicks: unit.ptsTicks + offsetTicks,
+        }));
     });
     this.#unreadable.delete(facts.contentHash);
     const wholeEndTicks = position.startTicks + asset.segmentEndTicks(segmentIndex);
@@ -217,8 +228,8 @@ export class Playout {
       mediaSequenceNumber: position.firstMediaSequenceNumber + segmentIndex,
       startTicks,
       endTicks: wholeEndTicks,
-      configHash: facts.configHash,
-      tracks: asset.tracks.map(withoutFrameRate),
+      configKey: `${facts.configHash} ${JSON.stringify(position.tracks)}`,
+      tracks: channelTracks.map(({ track }) => track),
       units: units.sort(byDecodingTime),
     });
   }
@@ -289,21 +300,37 @@ export class Playout {
 }
 
 /**
- * A channel may mix frame rates behind one codec configuration. So its track names none: it must not
- * matter which item a playout happened to start with.
+ * The tracks of the channel, each with the track of the asset that is played on it.
+ *
+ * A channel may mix frame rates behind one codec configuration. So its tracks name none: it must not
+ * matter which item a playout happened to start with. For the same reason a sound has the language that
+ * the channel promises, also where an asset has none in it.
  */
-function withoutFrameRate(track: Track): Track {
-  return track.kind === 'video' ? { ...track, frameDurationTicks: undefined } : track;
+function tracksToPlay(
+  set: TrackSet,
+  asset: AssetFile,
+): { readonly track: Track; readonly assetTrackId: number }[] {
+  const { videoTrackIds, audioTrackIds } = fillTrackSet(set, asset.index.facts);
+  const find = (kind: Track['kind'], assetTrackId: number, trackId: number): Track => {
+    const found = asset.tracks.find((track) => track.kind === kind && track.trackId === assetTrackId);
+    if (!found) throw new BackendError('ASSET_DAMAGED', `A stored asset lacks ${kind} track ${assetTrackId}.`);
+    return found.kind === 'video'
+      ? { ...found, trackId, frameDurationTicks: undefined }
+      : { ...found, trackId, language: set.languages[trackId] ?? undefined };
+  };
+  return [
+    ...videoTrackIds.map((id, trackId) => ({ track: find('video', id, trackId), assetTrackId: id })),
+    ...audioTrackIds.map((id, trackId) => ({ track: find('audio', id, trackId), assetTrackId: id })),
+  ];
 }
 
 function unitHz(unit: AccessUnit): number {
   return unit.kind === 'video' ? VIDEO_TIMESCALE_HZ : HOUSE_SAMPLE_RATE_HZ;
 }
 
-/** The order of the contract: by DTS, at equal DTS video first. */
+/** The order of the contract: by DTS, at equal DTS by track. */
 function byDecodingTime(a: AccessUnit, b: AccessUnit): number {
-  const order = compareTicks(a.dtsTicks, unitHz(a), b.dtsTicks, unitHz(b));
-  return order !== 0 ? order : a.kind === b.kind ? 0 : a.kind === 'video' ? -1 : 1;
+  return compareTicks(a.dtsTicks, unitHz(a), b.dtsTicks, unitHz(b)) || trackIndex(a) - trackIndex(b);
 }
 
 /** Leaves out the units that would last beyond the time. */
@@ -327,6 +354,7 @@ function isSameAiring(a: ProgrammePosition, b: ProgrammePosition): boolean {
     a.assetId === b.assetId &&
     a.startTicks === b.startTicks &&
     a.firstMediaSequenceNumber === b.firstMediaSequenceNumber &&
-    a.discontinuitySequence === b.discontinuitySequence
+    a.discontinuitySequence === b.discontinuitySequence &&
+    isSameTrackSet(a.tracks, b.tracks)
   );
 }

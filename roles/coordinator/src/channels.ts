@@ -51,6 +51,7 @@ export class Channels {
           first_media_sequence_number: 0,
           first_discontinuity_sequence: 0,
           loop: await resolveLoop(transaction, loop),
+          tracks: null,
         })
         .execute();
     });
@@ -126,6 +127,7 @@ export async function readChannels(transaction: Transaction, name?: string): Pro
       firstMediaSequenceNumber: Number(run.first_media_sequence_number),
       firstDiscontinuitySequence: Number(run.first_discontinuity_sequence),
       loop: run.loop,
+      ...(run.tracks !== null && { tracks: run.tracks }),
     });
   }
   return channels.map((channel) => ({

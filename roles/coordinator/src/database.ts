@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { AssetState, ChannelKind } from '@starling/model/entities';
 import type { AssetFacts } from '@starling/model/schedule';
+import type { TrackSet } from '@starling/model/track-set';
 import {
   type ColumnType,
   Kysely,
@@ -37,7 +38,8 @@ export interface Tables {
     error: string | null;
     /** JSON. */
     facts: ColumnType<AssetFacts | null, string | null, string | null>;
-    source_path: Fixed<string>;
+    source: Fixed<string>;
+    attempt: number;
     created_at: Fixed<Date>;
   };
   channels: {
@@ -53,12 +55,26 @@ export interface Tables {
     first_media_sequence_number: Int8;
     first_discontinuity_sequence: Int8;
     loop: string[];
+    /** JSON. */
+    tracks: ColumnType<TrackSet | null, string | null, string | null>;
   };
   streams: {
     name: Fixed<string>;
     key_sha256: string;
     key_rotated_at: Date;
     created_at: Fixed<Date>;
+  };
+  watched_folders: {
+    id: Fixed<string>;
+    path: Fixed<string>;
+    is_recursive: Fixed<boolean>;
+    created_at: Fixed<Date>;
+  };
+  /** What was reported of the folders: it is not imported again. */
+  watched_files: {
+    folder: Fixed<string>;
+    path: Fixed<string>;
+    version: string;
   };
   settings: {
     name: Fixed<string>;

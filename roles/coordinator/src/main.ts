@@ -2,7 +2,7 @@
  * The coordinator role: what the network is to do is kept here and told to everyone else. This file is
  * the composition root.
  *
- * The path of a change: `routes` -> a noun (`assets`, `channels`, `streams`) -> `changes` (one
+ * The path of a change: `routes` -> a noun (`assets`, `library`, `channels`, `streams`) -> `changes` (one
  * transaction, one revision) -> `state` -> `watch` -> the backends.
  */
 
@@ -11,12 +11,14 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { createApi } from './api.ts';
+import { AssetFiles } from './asset-files.ts';
 import { Assets } from './assets.ts';
 import { BackendPresence } from './backend-presence.ts';
 import { Changes } from './changes.ts';
 import { Channels } from './channels.ts';
 import { lockDataFolder } from './data-folder-lock.ts';
 import { openDatabase } from './database.ts';
+import { Library } from './library.ts';
 import { PublicChannels } from './public-channels.ts';
 import { State } from './state.ts';
 import { Streams } from './streams.ts';
@@ -76,6 +78,8 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const watch = new Watch(state, changes, logger);
     const app = await createApi(config, {
       assets: new Assets(db, changes, logger, now),
+      library: new Library(db, changes, logger, now),
+      assetFiles: new AssetFiles(join(dataDir, 'media')),
       channels: new Channels(db, changes, logger, now),
       streams: new Streams(db, changes, presence, logger, now),
       publicChannels: new PublicChannels(state, presence, now),

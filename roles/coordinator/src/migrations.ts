@@ -60,6 +60,36 @@ const migrations: Record<string, Migration> = {
       await sql`insert into settings (name, value) values ('revision', '0')`.execute(db);
     },
   },
+  '002-library': {
+    async up(db: Kysely<unknown>) {
+      await sql`alter table assets rename column source_path to source`.execute(db);
+      await sql`alter table assets add column attempt int4 not null default 1`.execute(db);
+      await sql`alter table assets drop constraint assets_state_check`.execute(db);
+      await sql`
+        alter table assets add constraint assets_state_check
+        check (state in ('queued', 'importing', 'ready', 'failed', 'cancelled'))
+      `.execute(db);
+      // The house format has changed: what was imported before is imported again.
+      await sql`update assets set state = 'queued', facts = null where state = 'ready'`.execute(db);
+      await sql`alter table runs add column tracks jsonb`.execute(db);
+      await db.schema
+        .createTable('watched_folders')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('path', 'text', (column) => column.notNull().unique())
+        .addColumn('is_recursive', 'boolean', (column) => column.notNull())
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createTable('watched_files')
+        .addColumn('folder', 'text', (column) =>
+          column.notNull().references('watched_folders.id').onDelete('cascade'),
+        )
+        .addColumn('path', 'text', (column) => column.notNull())
+        .addColumn('version', 'text', (column) => column.notNull())
+        .addPrimaryKeyConstraint('watched_files_pkey', ['folder', 'path'])
+        .execute();
+    },
+  },
 };
 
 /**

@@ -5,6 +5,7 @@ import { readAssets } from './assets.ts';
 import { type Changes, readRevision } from './changes.ts';
 import { readChannels } from './channels.ts';
 import type { Tables } from './database.ts';
+import { readLibrary } from './library.ts';
 import { readStreams } from './streams.ts';
 
 export class State {
@@ -39,6 +40,7 @@ export class State {
         channels: await readChannels(transaction),
         ...(await readStreams(transaction)),
         ...(await readAssets(transaction)),
+        ...(await readLibrary(transaction)),
       }));
   }
 }

@@ -12,7 +12,7 @@ afterAll(() => lab.close());
 
 describe('assets', () => {
   it('follows an import from the queue to its facts', async () => {
-    const queued = await lab.operator.assets.create({ sourcePath: '/videos/Big Film.mp4' });
+    const queued = await lab.operator.assets.create({ source: '/videos/Big Film.mp4' });
     expect(queued).toMatchObject({
       name: 'Big Film',
       state: 'queued',
@@ -33,7 +33,7 @@ describe('assets', () => {
   });
 
   it('keeps the sentence that says why an import failed', async () => {
-    const { id } = await lab.operator.assets.create({ sourcePath: '/videos/broken.mp4', name: 'broken' });
+    const { id } = await lab.operator.assets.create({ source: '/videos/broken.mp4', name: 'broken' });
     await lab.node.reportImport(id, { state: 'failed', error: 'The file holds no picture.' });
     expect(await lab.operator.assets.get(id)).toMatchObject({
       state: 'failed',
@@ -55,7 +55,7 @@ describe('assets', () => {
   });
 
   it('refuses a path that depends on where the coordinator was started', async () => {
-    await expect(lab.operator.assets.create({ sourcePath: 'film.mp4' })).rejects.toMatchObject({
+    await expect(lab.operator.assets.create({ source: 'film.mp4' })).rejects.toMatchObject({
       status: 400,
     });
   });
@@ -101,7 +101,7 @@ describe('channels', () => {
   });
 
   it('says what is wrong with a loop', async () => {
-    const { id } = await lab.operator.assets.create({ sourcePath: '/videos/slow.mp4' });
+    const { id } = await lab.operator.assets.create({ source: '/videos/slow.mp4' });
     await addReadyAsset(lab, 'double', 10);
     await addReadyAsset(lab, 'double', 10);
     const create = (loop: string[]) => lab.operator.channels.create({ name: 'faulty', loop });

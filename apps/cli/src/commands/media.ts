@@ -31,8 +31,8 @@ export function addMediaCommands(program: Command, { io, dataDir, wantsJson }: C
       const paths = files.map((file) => readablePath(file, io.cwd));
       const { client } = requireRunning(dataDir());
       const assets: Asset[] = [];
-      for (const sourcePath of paths) {
-        assets.push(await client.assets.create({ sourcePath, ...(name === undefined ? {} : { name }) }));
+      for (const source of paths) {
+        assets.push(await client.assets.create({ source, ...(name === undefined ? {} : { name }) }));
       }
       const ended = await followImports(client, assets, io, (asset) => {
         if (asset.state === 'ready' && !wantsJson()) io.stdout.write(`${asset.id}\n`);
