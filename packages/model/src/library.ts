@@ -46,6 +46,14 @@ export const defaultLibrarySettings: LibrarySettings = {
   allowsPrivateUrls: false,
 };
 
+/** What is taken for media in a folder, by its name; anything else is left alone. */
+const MEDIA_FILE_NAME =
+  /^[^.].*\.(3gp|aac|ac3|aiff?|avi|divx|dv|eac3|flac|flv|m2ts|m2v|m4a|m4v|mka|mkv|mov|mp3|mp4|mpe?g|mts|mxf|nut|og[agv]|opus|rm|ts|vob|wav|webm|wm[av])$/i;
+
+export function isMediaFileName(name: string): boolean {
+  return MEDIA_FILE_NAME.test(name);
+}
+
 /** A folder on the machine of the backend; what is put into it is imported. */
 export const WatchedFolder = Type.Object({
   id: Type.String(),

@@ -50,6 +50,7 @@ describe('programmeAt', () => {
       firstMediaSequenceNumber: 100,
       discontinuitySequence: 7,
       programmeId: 'r90000-l0-i0',
+      tracks: { heightsPx: [720], languages: [null] },
     });
     // Two loops of 11 s and the 6 s of the news later.
     expect(programmeAt(runs, assets, (1 + 22 + 6) * SECOND)).toEqual({
@@ -61,6 +62,7 @@ describe('programmeAt', () => {
       firstMediaSequenceNumber: 100 + 12 + 3,
       discontinuitySequence: 7,
       programmeId: 'r90000-l2-i1',
+      tracks: { heightsPx: [720], languages: [null] },
     });
   });
 
@@ -176,6 +178,17 @@ describe('withLoopAfter', () => {
       run(0, ['news']),
       run(6 * SECOND, ['foreign'], 3, 1),
     ]);
+  });
+
+  it('keeps the tracks that a channel has, and marks it where others come', () => {
+    const german = { language: 'de', loudnessLufs: -20, gainDb: -3 };
+    const more = new Map([...assets, ['german', { ...facts(4 * SECOND, 2), audioTracks: [german] }]]);
+    const added = withLoopAfter([run(0, ['news'])], more, SECOND, ['german']);
+    expect(added.at(-1)).toEqual(run(6 * SECOND, ['german'], 3, 1)); // its own tracks are all there are
+    const back = withLoopAfter(added, more, 7 * SECOND, ['news']);
+    const tracks = { heightsPx: [720], languages: ['de'] };
+    expect(back.at(-1)).toEqual({ ...run(10 * SECOND, ['news'], 5, 1), tracks });
+    expect(programmeAt(back, more, 11 * SECOND)).toMatchObject({ assetId: 'news', tracks });
   });
 
   it('starts a channel that had no programme', () => {

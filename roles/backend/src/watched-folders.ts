@@ -6,12 +6,9 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { CoordinatorClient } from '@starling/model/client';
-import type { FolderReport, WatchedFolder } from '@starling/model/library';
+import { type FolderReport, isMediaFileName, type WatchedFolder } from '@starling/model/library';
 import type { Logger } from 'pino';
 
-/** What is taken for media by its name; anything else in the folder is left alone. */
-const MEDIA_NAME =
-  /^[^.].*\.(3gp|aac|ac3|aiff?|avi|divx|dv|eac3|flac|flv|m2ts|m2v|m4a|m4v|mka|mkv|mov|mp3|mp4|mpe?g|mts|mxf|nut|og[agv]|opus|rm|ts|vob|wav|webm|wm[av])$/i;
 const MAX_FILES = 100_000;
 const MAX_DEPTH = 16;
 const MAX_REPORT_FILES = 500;
@@ -118,7 +115,7 @@ export class WatchedFolders {
     entries.sort((a, b) => (a.name < b.name ? -1 : 1));
     for (const entry of entries) {
       const entryPath = join(path, entry.name);
-      if (entry.isFile() && MEDIA_NAME.test(entry.name)) yield entryPath;
+      if (entry.isFile() && isMediaFileName(entry.name)) yield entryPath;
       const isBelow = entry.isDirectory() && depth > 1 && !entry.name.startsWith('.');
       if (isBelow && entryPath !== this.#options.mediaDir) yield* this.#mediaFiles(entryPath, depth - 1);
     }
