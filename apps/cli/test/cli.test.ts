@@ -310,7 +310,16 @@ describe('media of other sources', () => {
 
   it('shows and changes the settings', async () => {
     expect((await starling(['media', 'settings'])).stdout).toMatch(/--ladder +1080p,720p,480p\n/);
-    const flags = ['--ladder', '720p,360p', '--max-size', '1.5TB', '--languages', 'de,en', '--scale-up', 'no'];
+    const flags = [
+      '--ladder',
+      '720p,360p',
+      '--max-size',
+      '1.5TB',
+      '--languages',
+      'de,en',
+      '--scale-up',
+      'no',
+    ];
     const { stdout } = await starling(['--json', 'media', 'settings', ...flags]);
     expect(JSON.parse(stdout)).toEqual({
       ladder: ['720p', '360p'],

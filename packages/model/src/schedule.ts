@@ -8,7 +8,14 @@
  * follows from the runs alone.
  */
 import { type Static, Type } from 'typebox';
-import { AssetAudioTrack, AssetVideoTrack, isSameTrackSet, Language, TrackSet, trackSetOf } from './track-set.ts';
+import {
+  AssetAudioTrack,
+  AssetVideoTrack,
+  isSameTrackSet,
+  Language,
+  TrackSet,
+  trackSetOf,
+} from './track-set.ts';
 
 /** Ticks per second of the timeline. */
 export const TIMELINE_HZ = 90_000;

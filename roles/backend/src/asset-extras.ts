@@ -57,7 +57,18 @@ export async function drawPictures(
         `[a]select=not(mod(n\\,${every})),scale=${widthPx}:${heightPx}:flags=area+accurate_rnd,tile=${columns}x${rows}[sheets];` +
         `[b]select=between(n\\,${posterFrom}\\,${posterUntil})*not(mod(n-${posterFrom}\\,${posterEvery})),` +
         `thumbnail=${POSTER_CANDIDATES}[poster]`,
-      ...['-map', '[sheets]', '-fps_mode', 'passthrough', '-q:v', '5', '-threads', '1', '-flags', '+bitexact'],
+      ...[
+        '-map',
+        '[sheets]',
+        '-fps_mode',
+        'passthrough',
+        '-q:v',
+        '5',
+        '-threads',
+        '1',
+        '-flags',
+        '+bitexact',
+      ],
       join(folder, sheetName('%d')),
       ...['-map', '[poster]', '-frames:v', '1', '-q:v', '3', '-threads', '1', '-flags', '+bitexact'],
       ...['-update', '1', join(folder, POSTER_NAME)],
@@ -67,7 +78,10 @@ export async function drawPictures(
     onOutput: () => {},
   });
   if (!isSuccess) {
-    throw new BackendError('IMPORT_FFMPEG_FAILED', `FFmpeg could not draw the poster of ${subject}: ${reason}.`);
+    throw new BackendError(
+      'IMPORT_FFMPEG_FAILED',
+      `FFmpeg could not draw the poster of ${subject}: ${reason}.`,
+    );
   }
   const starts = segmentStartsTicks.filter((_, index) => index % every === 0);
   await writeFile(join(folder, THUMBNAILS_MAP_NAME), thumbnailsMap(starts, durationTicks));
@@ -128,7 +142,10 @@ export async function extractSubtitles(
     onOutput: () => {},
   });
   if (!isSuccess) {
-    throw new BackendError('IMPORT_FFMPEG_FAILED', `FFmpeg could not read the subtitles of ${subject}: ${reason}.`);
+    throw new BackendError(
+      'IMPORT_FFMPEG_FAILED',
+      `FFmpeg could not read the subtitles of ${subject}: ${reason}.`,
+    );
   }
   const subtitles: AssetSubtitles[] = [];
   for (const { language, title, fileName } of named) {

@@ -123,7 +123,9 @@ export async function identifyEncoders(program: string, signal: AbortSignal): Pr
   const versions = ['-hide_banner', '-version'];
   // x264 is a library of its own, and tells its build only in the SEI of what it encodes.
   const oneFrame =
-    '-nostdin -v error -f lavfi -i color=s=64x64 -frames:v 1 -c:v libx264 -threads 1 -f h264 pipe:1'.split(' ');
+    '-nostdin -v error -f lavfi -i color=s=64x64 -frames:v 1 -c:v libx264 -threads 1 -f h264 pipe:1'.split(
+      ' ',
+    );
   for (const args of [versions, oneFrame]) {
     const { isSuccess, reason } = await runFfmpeg({
       program,

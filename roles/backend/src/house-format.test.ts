@@ -1,6 +1,14 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { encodeArguments, fitPicture, houseFrameRate, planAsset, RUNGS } from './house-format.ts';
+import {
+  assetRungs,
+  encodeArguments,
+  fitPicture,
+  houseFrameRate,
+  loudnessGainDb,
+  planAsset,
+  RUNGS,
+} from './house-format.ts';
 
 describe('houseFrameRate', () => {
   it.each([
@@ -80,6 +88,54 @@ describe('fitPicture', () => {
     { widthPx: 4096, heightPx: 2, pixelAspect: 1, fits: [1280, 2] },
   ])('$widthPx x $heightPx, pixels of $pixelAspect', ({ fits, ...picture }) => {
     expect(fitPicture(picture, RUNGS['720p'])).toEqual({ widthPx: fits[0], heightPx: fits[1] });
+  });
+});
+
+describe('assetRungs', () => {
+  const heights = (scalesUp: boolean, picture: { widthPx: number; heightPx: number; pixelAspect?: number }) =>
+    assetRungs(
+      { ladder: ['480p', '1080p', '720p'], scalesUp, languages: [] },
+      {
+        streamIndex: 0,
+        pixelAspect: 1,
+        isInterlaced: false,
+        isMatrixUntagged: false,
+        isHdr: false,
+        ...picture,
+      },
+    ).map(({ heightPx, maxBitrateBps }) => [heightPx, maxBitrateBps / 1e6]);
+
+  it.each([
+    ['4K', { widthPx: 3840, heightPx: 2160 }, 1080],
+    ['full HD', { widthPx: 1920, heightPx: 1080 }, 1080],
+    ['cinema', { widthPx: 1920, heightPx: 800 }, 1080],
+    ['a telephone on end', { widthPx: 720, heightPx: 1280 }, 1080],
+    ['HD', { widthPx: 1280, heightPx: 720 }, 720],
+    ['PAL, 16:9', { widthPx: 720, heightPx: 576, pixelAspect: 64 / 45 }, 720],
+    ['NTSC, 4:3', { widthPx: 720, heightPx: 480, pixelAspect: 8 / 9 }, 720], // 540 lines of square pixels
+    ['VGA', { widthPx: 640, heightPx: 480 }, 480],
+    ['small', { widthPx: 320, heightPx: 180 }, 480],
+  ])('of %s: up to the smallest that holds it, unless told to scale up', (_name, picture, topPx) => {
+    const rungs = [
+      [1080, 6.5],
+      [720, 4],
+      [480, 1.8],
+    ];
+    const topMbps = rungs.find(([heightPx]) => heightPx === topPx)?.[1] ?? 0;
+    expect(heights(false, picture)).toEqual(rungs.filter(([heightPx = 0]) => heightPx <= topPx));
+    expect(heights(true, picture)).toEqual(rungs.map(([px, mbps = 0]) => [px, Math.min(mbps, topMbps)]));
+  });
+});
+
+describe('loudnessGainDb', () => {
+  it.each([
+    [-33, -20, 10],
+    [-14.04, 0.5, -9],
+    [-23, -3, 0],
+    [-40, -10, 9], // to a peak of -1 dBTP, no further
+    [-65, -50, 20],
+  ])('of %d LUFS with peaks of %d dBTP is %d dB', (integratedLufs, truePeakDbtp, gainDb) => {
+    expect(loudnessGainDb({ integratedLufs, truePeakDbtp })).toBe(gainDb);
   });
 });
 

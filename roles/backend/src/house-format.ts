@@ -335,12 +335,17 @@ function videoGraph(
   shared.push('tpad=stop=-1:stop_mode=clone', `trim=end_frame=${plan.frameCount}`);
   // Untagged HD is BT.709 and untagged SD is BT.601, as players take them.
   const matrix = !picture?.isMatrixUntagged ? 'auto' : picture.heightPx >= 720 ? 'bt709' : 'bt601';
-  const conversion = picture && !picture.isHdr ? `:in_color_matrix=${matrix}:out_color_matrix=bt709:out_range=tv` : '';
+  const conversion =
+    picture && !picture.isHdr ? `:in_color_matrix=${matrix}:out_color_matrix=bt709:out_range=tv` : '';
   const branches = rungs.map((rung, trackId) => {
     const { widthPx, heightPx } = picture ? fitPicture(picture, rung) : rung;
     return [
       `[s${trackId}]scale=${widthPx}:${heightPx}:flags=bicubic+accurate_rnd${conversion}`,
-      ...['format=yuv420p', 'setsar=1', `pad=${rung.widthPx}:${rung.heightPx}:(ow-iw)/2:(oh-ih)/2[v${trackId}]`],
+      ...[
+        'format=yuv420p',
+        'setsar=1',
+        `pad=${rung.widthPx}:${rung.heightPx}:(ow-iw)/2:(oh-ih)/2[v${trackId}]`,
+      ],
     ].join();
   });
   const split = `split=${rungs.length}${rungs.map((_, trackId) => `[s${trackId}]`).join('')}`;
@@ -399,7 +404,17 @@ function silenceFilters(plan: HousePlan): string {
  */
 export function loudnessArguments({ inputArguments, sounds }: Source): string[] {
   return [
-    ...['-nostdin', '-hide_banner', '-nostats', '-v', 'info', '-progress', 'pipe:1', '-max_error_rate', '0.5'],
+    ...[
+      '-nostdin',
+      '-hide_banner',
+      '-nostats',
+      '-v',
+      'info',
+      '-progress',
+      'pipe:1',
+      '-max_error_rate',
+      '0.5',
+    ],
     ...inputArguments,
     ...sounds.flatMap((sound, trackId) => [
       ...['-map', `0:${sound.streamIndex}`, '-f', 'null', '-filter:a'],

@@ -2,7 +2,13 @@ import { once } from 'node:events';
 import { createServer, get, request } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
-import { checkHost, ForbiddenAddress, isPublicAddress, openGuardProxy, publicLookup } from './outbound-guard.ts';
+import {
+  checkHost,
+  ForbiddenAddress,
+  isPublicAddress,
+  openGuardProxy,
+  publicLookup,
+} from './outbound-guard.ts';
 
 const closers: (() => unknown)[] = [];
 afterEach(async () => {

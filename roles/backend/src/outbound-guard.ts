@@ -99,7 +99,11 @@ export async function openGuardProxy(): Promise<GuardProxy> {
       checkHost(url.hostname);
       const upstream = httpRequest(
         url,
-        { method: request.method, headers: { ...request.headers, connection: 'close' }, lookup: publicLookup },
+        {
+          method: request.method,
+          headers: { ...request.headers, connection: 'close' },
+          lookup: publicLookup,
+        },
         (answer) => {
           response.writeHead(answer.statusCode ?? 502, answer.headers);
           answer.on('error', fail).pipe(response);

@@ -6,6 +6,7 @@ import {
   type AccessUnit,
   type StreamEvent,
   type Track,
+  trackIndex,
 } from '@starling/media/access-unit';
 import { concatBytes } from '@starling/media/bytes';
 import { aacTrack } from '@starling/media/codec/aac';
@@ -13,12 +14,12 @@ import { avcTrack } from '@starling/media/codec/avc';
 import { fragment } from '@starling/media/fmp4/fragment';
 import { initSegment } from '@starling/media/fmp4/init-segment';
 import { compareTicks } from '@starling/media/time';
-import { defaultLibrarySettings } from '@starling/model/library';
+import { defaultLibrarySettings, type LibrarySettings } from '@starling/model/library';
 import { type AssetFacts, type Run, withLoopAfter } from '@starling/model/schedule';
 import fc from 'fast-check';
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { findFlashesAndBeeps, makeFlashAndBeep } from '../test/flash-and-beep.ts';
+import { ffmpeg, findFlashesAndBeeps, makeFlashAndBeep } from '../test/flash-and-beep.ts';
 import { AssetFile } from './asset-file.ts';
 import { AssetWriter } from './asset-writer.ts';
 import { BackendError } from './error.ts';
@@ -413,6 +414,86 @@ describe('an edit on the air', () => {
       [0, 0],
       [1, 1],
     ]);
+  });
+});
+
+describe('assets with different tracks', { timeout: 60_000 }, () => {
+  it('play on the same tracks, filled where one has less', async () => {
+    const mediaDir = join(dir, 'ladders');
+    const library = new Library({ mediaDir, logger });
+    await library.open();
+    const source = join(dir, 'two languages.mkv');
+    await ffmpeg(
+      '-f lavfi -i testsrc2=s=320x180:r=25:d=2.5 -f lavfi -i sine=f=300:d=2.5 -f lavfi -i sine=f=900:d=2.5',
+      '-map 0 -map 1 -map 2 -c:v libx264 -preset ultrafast -c:a aac',
+      ['-metadata:s:a:0', 'language=eng', '-metadata:s:a:1', 'language=fre', source],
+    );
+    const importWith = (changed: Partial<LibrarySettings>) =>
+      library.import(
+        source,
+        { ...defaultLibrarySettings, ...changed },
+        { signal: new AbortController().signal, onProgress: () => {} },
+      );
+    const ladder = await importWith({ ladder: ['360p', '240p'] });
+    const low = await importWith({ ladder: ['240p'], languages: ['fr'] });
+    const item = (index: number) =>
+      [index * ladder.durationTicks, (index + 1) * ladder.durationTicks] as const;
+    const shown = {
+      runs: [run(0, 'ladder', 'low', 'low')],
+      assets: new Map([
+        ['ladder', ladder],
+        ['low', low],
+      ]),
+      epochUnixMs: EPOCH_UNIX_MS,
+    };
+    const playout = new Playout({
+      programme: shown,
+      openAsset: (contentHash) => library.openAsset(contentHash),
+      startTicks: 0,
+      logger,
+    });
+    const events = await play(playout, 0, item(3)[1]);
+    const trackNames = events.map((event) =>
+      event.type === 'track'
+        ? `${event.track.kind} ${event.track.trackId} ${event.track.kind === 'video' ? event.track.heightPx : event.track.language}`
+        : event.type,
+    );
+    const announced = (first: string) => [first, 'video 1 240', 'audio 0 en', 'audio 1 fr'];
+    expect(trackNames.filter((name) => name.includes(' '))).toEqual([
+      ...announced('video 0 360'),
+      ...announced('video 0 240'),
+      ...announced('video 0 360'),
+    ]);
+    // Announced anew only where the cue before says so.
+    expect(cuesOf(events).map((cue) => cue.discontinuitySequence)).toEqual([0, 0, 1, 1, 1, 1, 2, 2]);
+    for (const [i, name] of trackNames.entries()) {
+      if (i > 5 && name.startsWith('video 0')) expect(trackNames[i - 1]).toBe('cue');
+    }
+    const units = unitsOf(events);
+    for (let i = 1; i < units.length; i++) {
+      const [before, after] = [units[i - 1], units[i]];
+      if (!before || !after) continue;
+      const order = compareTicks(before.dtsTicks, hzOf(before), after.dtsTicks, hzOf(after));
+      expect(order < 0 || (order === 0 && trackIndex(before) < trackIndex(after))).toBe(true);
+    }
+    const bytesOf = (kind: string, trackId: number, [fromTicks, untilTicks]: readonly [number, number]) =>
+      units
+        .filter(
+          (unit) =>
+            unit.kind === kind &&
+            unit.trackId === trackId &&
+            compareTicks(unit.dtsTicks, hzOf(unit), fromTicks, SECOND) >= 0 &&
+            compareTicks(unit.dtsTicks, hzOf(unit), untilTicks, SECOND) < 0,
+        )
+        .map(({ data }) => Buffer.from(data).toString('hex'));
+    // The low one fills the upper track with what it has; French is its first sound, and still on track 1.
+    expect(bytesOf('video', 0, item(1))).toEqual(bytesOf('video', 1, item(1)));
+    expect(bytesOf('video', 0, item(0))).not.toEqual(bytesOf('video', 1, item(0)));
+    expect(bytesOf('audio', 1, item(0))).toHaveLength(ladder.durationTicks / 1920);
+    expect(bytesOf('audio', 1, item(1))).toEqual(bytesOf('audio', 1, item(0)));
+    expect(bytesOf('audio', 0, item(1))).toEqual(bytesOf('audio', 0, item(0)));
+    await playout.close();
+    await library.close();
   });
 });
 

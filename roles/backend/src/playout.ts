@@ -313,7 +313,8 @@ function tracksToPlay(
   const { videoTrackIds, audioTrackIds } = fillTrackSet(set, asset.index.facts);
   const find = (kind: Track['kind'], assetTrackId: number, trackId: number): Track => {
     const found = asset.tracks.find((track) => track.kind === kind && track.trackId === assetTrackId);
-    if (!found) throw new BackendError('ASSET_DAMAGED', `A stored asset lacks ${kind} track ${assetTrackId}.`);
+    if (!found)
+      throw new BackendError('ASSET_DAMAGED', `A stored asset lacks ${kind} track ${assetTrackId}.`);
     return found.kind === 'video'
       ? { ...found, trackId, frameDurationTicks: undefined }
       : { ...found, trackId, language: set.languages[trackId] ?? undefined };

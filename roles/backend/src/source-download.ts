@@ -4,7 +4,7 @@
  */
 import { createWriteStream } from 'node:fs';
 import { open as openFile } from 'node:fs/promises';
-import { type IncomingMessage, request as httpRequest } from 'node:http';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -96,7 +96,8 @@ async function open(
   redirectsLeft: number,
 ): Promise<IncomingMessage> {
   const target = new URL(url);
-  if (target.protocol !== 'http:' && target.protocol !== 'https:') throw new ForbiddenAddress(target.protocol);
+  if (target.protocol !== 'http:' && target.protocol !== 'https:')
+    throw new ForbiddenAddress(target.protocol);
   if (!options.allowsPrivateUrls) checkHost(target.hostname);
   const response = await new Promise<IncomingMessage>((resolve, reject) => {
     const request = (target.protocol === 'http:' ? httpRequest : httpsRequest)(target, {
@@ -104,7 +105,9 @@ async function open(
       headers: { 'user-agent': 'Starling', accept: '*/*', 'accept-encoding': 'identity' },
       ...(options.allowsPrivateUrls ? {} : { lookup: publicLookup }),
     });
-    request.setTimeout(SILENCE_MS, () => request.destroy(new Error(`it was silent for ${SILENCE_MS / 1000} s`)));
+    request.setTimeout(SILENCE_MS, () =>
+      request.destroy(new Error(`it was silent for ${SILENCE_MS / 1000} s`)),
+    );
     request.on('response', resolve).on('error', reject).end();
   });
   const { statusCode = 0, headers } = response;

@@ -99,9 +99,7 @@ export class WatchedFolders {
       }
     }
     this.#seen.set(folder.id, seen);
-    const complete = [...seen].filter(
-      ([, file]) => !file.isReported && nowMs() - file.sinceMs >= settleMs,
-    );
+    const complete = [...seen].filter(([, file]) => !file.isReported && nowMs() - file.sinceMs >= settleMs);
     for (let i = 0; i < complete.length && !this.#isClosed; i += MAX_REPORT_FILES) {
       const batch = complete.slice(i, i + MAX_REPORT_FILES);
       const files: FolderReport['files'] = batch.map(([path, { version }]) => ({ path, version }));

@@ -193,7 +193,10 @@ function checkSource(source: string): void {
   }
   const { username, password } = new URL(source);
   if (username !== '' || password !== '') {
-    throw new ApiProblem('REQUEST_INVALID', 'A URL with a name or password in it is not taken: it would be stored.');
+    throw new ApiProblem(
+      'REQUEST_INVALID',
+      'A URL with a name or password in it is not taken: it would be stored.',
+    );
   }
 }
 

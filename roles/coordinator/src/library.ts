@@ -103,9 +103,9 @@ export class Library {
   async report(folderId: string, { files }: FolderReport): Promise<void> {
     const isNews = await this.#db.transaction().execute(async (transaction) => {
       const known = new Map(
-        (await transaction.selectFrom('watched_files').selectAll().where('folder', '=', folderId).execute()).map(
-          ({ path, version }) => [path, version],
-        ),
+        (
+          await transaction.selectFrom('watched_files').selectAll().where('folder', '=', folderId).execute()
+        ).map(({ path, version }) => [path, version]),
       );
       return files.some(({ path, version }) => known.get(path) !== version);
     });

@@ -36,7 +36,10 @@ function addImportCommand(media: Command, { io, dataDir, wantsJson }: CommandCon
     .argument('<source...>', 'video or sound files, folders of them, or http and https URLs')
     .option('--name <name>', 'name of the asset (default: the name of the file)')
     .option('--recursive', 'folders with the folders in them')
-    .option('--watch', 'folders: import what is put into them, too, from now on; prints the id of each folder')
+    .option(
+      '--watch',
+      'folders: import what is put into them, too, from now on; prints the id of each folder',
+    )
     .addHelpText(
       'after',
       examples(
@@ -231,7 +234,8 @@ function parseYesNo(text: string): boolean {
 function parseSize(text: string): number | null {
   if (text === 'none') return null;
   const [, number, unit = ''] = /^(\d+(?:\.\d+)?) ?([kMGT]?)B?$/.exec(text) ?? [];
-  if (number === undefined) throw new InvalidArgumentError('A size is a number with a unit, such as 500GB, or none.');
+  if (number === undefined)
+    throw new InvalidArgumentError('A size is a number with a unit, such as 500GB, or none.');
   return Math.round(Number(number) * 1000 ** ['', 'k', 'M', 'G', 'T'].indexOf(unit));
 }
 
