@@ -19,7 +19,13 @@ import {
   Stream,
   StreamWithKey,
 } from './entities.ts';
-import { type FolderReport, LibrarySettings, type NewWatchedFolder, WatchedFolder } from './library.ts';
+import {
+  type FolderReport,
+  LibrarySettings,
+  type LibrarySettingsChange,
+  type NewWatchedFolder,
+  WatchedFolder,
+} from './library.ts';
 
 const REQUEST_TIMEOUT_MS = 30_000;
 /** The coordinator pings every 15 s; a watch that is silent for longer than two pings is dead. */
@@ -85,7 +91,7 @@ export class CoordinatorClient {
   readonly library = {
     settings: (): Promise<LibrarySettings> => this.#request('GET', '/library/settings', LibrarySettings),
     /** Changes those that are given. */
-    changeSettings: (settings: Partial<LibrarySettings>): Promise<LibrarySettings> =>
+    changeSettings: (settings: LibrarySettingsChange): Promise<LibrarySettings> =>
       this.#request('PATCH', '/library/settings', LibrarySettings, settings),
     folders: (): Promise<WatchedFolder[]> => this.#list('/library/folders', WatchedFolder),
     watch: (folder: NewWatchedFolder): Promise<WatchedFolder> =>

@@ -37,6 +37,10 @@ export const LibrarySettings = Type.Object(
 );
 export type LibrarySettings = Static<typeof LibrarySettings>;
 
+/** What is left out stays as it is. */
+export const LibrarySettingsChange = Type.Partial(LibrarySettings, { additionalProperties: false });
+export type LibrarySettingsChange = Static<typeof LibrarySettingsChange>;
+
 export const defaultLibrarySettings: LibrarySettings = {
   ladder: ['1080p', '720p', '480p'],
   scalesUp: true,

@@ -6,6 +6,7 @@ import {
   defaultLibrarySettings,
   type FolderReport,
   LibrarySettings,
+  type LibrarySettingsChange,
   type NewWatchedFolder,
   type WatchedFolder,
 } from '@starling/model/library';
@@ -37,7 +38,7 @@ export class Library {
   }
 
   /** Changes the settings that are given; they hold for imports that start from now on. */
-  async changeSettings(changed: Partial<LibrarySettings>): Promise<LibrarySettings> {
+  async changeSettings(changed: LibrarySettingsChange): Promise<LibrarySettings> {
     const settings = await this.#changes.make(async (transaction) => {
       const next = { ...(await readSettings(transaction)), ...changed };
       const value = JSON.stringify(next);
@@ -131,7 +132,8 @@ export class Library {
           )
           .executeTakeFirstOrThrow();
         if (numInsertedOrUpdatedRows === 0n) continue;
-        await insertAsset(transaction, { source: path }, this.#now());
+        // A millisecond apart, so that they are imported in this order.
+        await insertAsset(transaction, { source: path }, this.#now() + count);
         count += 1;
       }
       return count;

@@ -16,7 +16,13 @@ import {
   Stream,
   StreamWithKey,
 } from '@starling/model/entities';
-import { FolderReport, LibrarySettings, NewWatchedFolder, WatchedFolder } from '@starling/model/library';
+import {
+  FolderReport,
+  LibrarySettings,
+  LibrarySettingsChange,
+  NewWatchedFolder,
+  WatchedFolder,
+} from '@starling/model/library';
 import { type TSchema, Type } from 'typebox';
 import type { AssetFiles } from './asset-files.ts';
 import type { Assets } from './assets.ts';
@@ -194,7 +200,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         schema: {
           tags: ['library'],
           summary: 'Change how imports are done from now on; what is left out stays as it is',
-          body: Type.Partial(LibrarySettings),
+          body: LibrarySettingsChange,
           response: { 200: LibrarySettings },
         },
       },
