@@ -7,7 +7,7 @@ import { BackendError, systemErrorCode } from './error.ts';
 const STALL_MS = 60_000;
 const MAX_STDERR_CHARS = 16_384;
 /** Imports have time; what is on the air has not. */
-const NICENESS = 10;
+const IMPORT_NICENESS = 10;
 
 export interface FfmpegRun {
   /** `ffmpeg` or `ffprobe`: a path, or a name to be found in PATH. */
@@ -16,6 +16,8 @@ export interface FfmpegRun {
   /** What is being worked on, for the sentence of an error. */
   readonly subject: string;
   readonly signal: AbortSignal;
+  /** Somebody waits for it, and nothing is on the air yet. */
+  readonly isUrgent?: boolean;
   /** Added to the environment. */
   readonly env?: Readonly<Record<string, string>>;
   /** Takes the standard output. FFmpeg waits while a promise is pending. */
@@ -49,7 +51,7 @@ export async function runFfmpeg(run: FfmpegRun): Promise<FfmpegExit> {
     child.once('close', (exitCode, signalName) => resolve({ exitCode, signalName }));
   });
   ended.catch(() => {}); // awaited below, after the output
-  if (child.pid !== undefined) beNice(child.pid);
+  if (child.pid !== undefined && run.isUrgent !== true) beNice(child.pid);
 
   let failure: unknown;
   const stop = (error: unknown) => {
@@ -107,7 +109,7 @@ export async function runFfmpeg(run: FfmpegRun): Promise<FfmpegExit> {
 
 function beNice(pid: number): void {
   try {
-    setPriority(pid, NICENESS);
+    setPriority(pid, IMPORT_NICENESS);
   } catch {
     // It has ended already, or the system has no priorities.
   }

@@ -69,6 +69,7 @@ interface Job {
   readonly loudness: readonly (Loudness | undefined)[];
   readonly subtitles: readonly SubtitleStream[];
   readonly hasPictures: boolean;
+  readonly isUrgent?: boolean;
   /** Throws when the source is not what it was when it was hashed. */
   checkSource?(): Promise<void>;
 }
@@ -248,6 +249,7 @@ export class Library {
         subtitles: [],
         // It is drawn at the very first start, which should be short.
         hasPictures: false,
+        isUrgent: true,
       };
       return this.#make(job, null, signal, options.onProgress);
     });
@@ -391,6 +393,7 @@ export class Library {
         args: encodeArguments(source, { plan, rungs, gainsDb: audioTracks.map(({ gainDb }) => gainDb) }),
         subject,
         signal,
+        isUrgent: job.isUrgent ?? false,
         onOutput: async (chunk) => {
           await asset.push(output.push(chunk));
           this.#setSize(folder, asset.sizeBytes, maxStoreBytes);
