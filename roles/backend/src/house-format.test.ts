@@ -123,7 +123,9 @@ describe('assetRungs', () => {
     ];
     const topMbps = rungs.find(([heightPx]) => heightPx === topPx)?.[1] ?? 0;
     expect(heights(false, picture)).toEqual(rungs.filter(([heightPx = 0]) => heightPx <= topPx));
-    expect(heights(true, picture)).toEqual(rungs.map(([px, mbps = 0]) => [px, Math.min(mbps, topMbps)]));
+    expect(heights(true, picture)).toEqual(
+      rungs.map(([px = 0, mbps = 0]) => [px, Math.min(mbps, (topMbps * px) / topPx)]),
+    );
   });
 });
 

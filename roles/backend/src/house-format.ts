@@ -89,7 +89,8 @@ function ladderRungs(ladder: readonly RungName[]): Rung[] {
 
 /**
  * The rungs that an asset gets. Above the smallest that holds the whole picture there is nothing more to be
- * seen: rungs from there on are left out, or get no more bits than that one.
+ * seen: rungs from there on are left out, or get only as many bits as they need to look no worse than that
+ * one, which is in proportion to their height (docs/decisions/006-every-asset-has-every-rung.md).
  */
 export function assetRungs({ ladder, scalesUp }: LadderSettings, picture: SourcePicture | undefined): Rung[] {
   const rungs = ladderRungs(ladder);
@@ -99,7 +100,10 @@ export function assetRungs({ ladder, scalesUp }: LadderSettings, picture: Source
   if (!holding) return rungs;
   return rungs
     .filter((rung) => scalesUp || rung.heightPx <= holding.heightPx)
-    .map((rung) => ({ ...rung, maxBitrateBps: Math.min(rung.maxBitrateBps, holding.maxBitrateBps) }));
+    .map((rung) => {
+      const neededBps = Math.round((holding.maxBitrateBps * rung.heightPx) / holding.heightPx);
+      return { ...rung, maxBitrateBps: Math.min(rung.maxBitrateBps, neededBps) };
+    });
 }
 
 /** The picture's size where pixels are made square without losing any. */

@@ -265,9 +265,10 @@ describe('what an import makes of a film', { timeout: 60_000 }, () => {
     expect(keyFrames[0]).toEqual(['0,K_', '180000,K_', '360000,K_']);
     expect(keyFrames[1]).toEqual(keyFrames[0]);
     expect(keyFrames[2]).toEqual(keyFrames[0]);
-    // Rungs above what the source holds get no more than the one that holds it: 1.8 Mb/s, and once its buffer.
-    const boundBps = 1_800_000 * (1 + 2 / 5.12);
-    for (const { bitrateBps } of facts.videoTracks) expect(bitrateBps).toBeLessThan(boundBps);
+    // The source is one of 480p. So 1080p gets 1080 / 480 of that rung's 1.8 Mb/s, and once its buffer of 2 s.
+    for (const { heightPx, bitrateBps } of facts.videoTracks) {
+      expect(bitrateBps).toBeLessThan(((1_800_000 * heightPx) / 480) * (1 + 2 / 5.12));
+    }
   });
 
   it('has one sound of each language, the wanted one first, all at the loudness of the house', async () => {
