@@ -69,7 +69,7 @@ export async function drawPictures(
         '-flags',
         '+bitexact',
       ],
-      join(folder, sheetName('%d')),
+      join(folder.replaceAll('%', '%%'), sheetName('%d')),
       ...['-map', '[poster]', '-frames:v', '1', '-q:v', '3', '-threads', '1', '-flags', '+bitexact'],
       ...['-update', '1', join(folder, POSTER_NAME)],
     ],

@@ -332,7 +332,7 @@ describe('what an import makes of a film', { timeout: 60_000 }, () => {
     const onOneCore = join(dir, 'ffmpeg-on-one-core');
     await writeFile(onOneCore, '#!/bin/sh\nexec taskset -c 0 ffmpeg "$@"\n');
     await chmod(onOneCore, 0o755);
-    const mediaDir = join(dir, 'one core');
+    const mediaDir = join(dir, '100 %d on one core');
     const other = new Library({ mediaDir, logger, ffmpegPath: onOneCore });
     await other.open();
     const wanted = { ...defaultLibrarySettings, languages: ['de'] };

@@ -30,6 +30,7 @@ import {
   planAsset,
   RUNGS,
 } from './house-format.ts';
+import { isPublicAddress } from './outbound-guard.ts';
 import { displayUrl, downloadSource } from './source-download.ts';
 import { chooseStreams, type MeasuredSource, measureSource, type SubtitleStream } from './source-probe.ts';
 
@@ -150,7 +151,7 @@ export class Library {
         ffmpegPath: this.#ffmpegPath,
         ffprobePath: this.#ffprobePath,
         signal,
-        allowsPrivateUrls: settings.allowsPrivateUrls,
+        allows: (address) => settings.allowsPrivateUrls || isPublicAddress(address),
         onBytes: (count) => {
           sizeBytes += count;
           this.#setSize(folder, sizeBytes, settings.maxStoreBytes);
@@ -183,7 +184,7 @@ export class Library {
     );
     const contentHash = sourceHash
       .update(houseSettingsText(settings))
-      .update(await this.#identifyEncoders(signal))
+      .update(await this.#identifyEncoders())
       .digest('hex');
     const known = await this.#find(contentHash);
     if (known) return known;
@@ -217,7 +218,7 @@ export class Library {
       const contentHash = createHash('sha256')
         .update(generated.identity)
         .update(houseSettingsText(GENERATED_SETTINGS))
-        .update(await this.#identifyEncoders(signal))
+        .update(await this.#identifyEncoders())
         .digest('hex');
       const known = await this.#find(contentHash);
       if (known) return known;
@@ -332,12 +333,12 @@ export class Library {
     }
   }
 
-  #identifyEncoders(signal: AbortSignal): Promise<string> {
+  /** Once; what is cancelled meanwhile ends with the next program that it runs. */
+  #identifyEncoders(): Promise<string> {
     this.#encoders ??= identifyEncoders(this.#ffmpegPath, this.#closing.signal).catch((error: unknown) => {
       this.#encoders = undefined;
       throw error;
     });
-    signal.throwIfAborted();
     return this.#encoders;
   }
 

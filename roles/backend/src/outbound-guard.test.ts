@@ -5,9 +5,9 @@ import { afterEach, describe, expect, it } from 'vitest';
 import {
   checkHost,
   ForbiddenAddress,
+  guardedLookup,
   isPublicAddress,
   openGuardProxy,
-  publicLookup,
 } from './outbound-guard.ts';
 
 const closers: (() => unknown)[] = [];
@@ -48,19 +48,41 @@ describe('isPublicAddress', () => {
 
 describe('the look-up', () => {
   it('fails for a name of this machine', async () => {
-    const outcome = new Promise((resolve) => publicLookup('localhost', {}, resolve));
+    const outcome = new Promise((resolve) => guardedLookup(isPublicAddress)('localhost', {}, resolve));
     expect(await outcome).toBeInstanceOf(ForbiddenAddress);
   });
 
   it('does not see addresses, so they are checked by themselves, in every notation that URLs have', () => {
     for (const url of ['http://127.1/', 'http://0x7f000001/', 'http://2130706433/', 'http://[::1]/']) {
-      expect(() => checkHost(new URL(url).hostname)).toThrow(ForbiddenAddress);
+      expect(() => checkHost(new URL(url).hostname, isPublicAddress)).toThrow(ForbiddenAddress);
     }
-    checkHost(new URL('http://example.org/').hostname);
+    checkHost(new URL('http://example.org/').hostname, isPublicAddress);
   });
 });
 
 describe('the proxy for FFmpeg', () => {
+  it('lets through what is allowed, plain and as a tunnel', async () => {
+    const inside = createServer((incoming, response) => response.end(`asked for ${incoming.url}`));
+    inside.listen(0, '127.0.0.1');
+    await once(inside, 'listening');
+    const { port } = inside.address() as AddressInfo;
+    const proxy = await openGuardProxy((address) => address === '127.0.0.1');
+    closers.push(
+      () => proxy.close(),
+      () => inside.close(),
+    );
+    const [answer] = await once(
+      get({ ...parts(proxy.url), path: `http://127.0.0.1:${port}/a?b` }),
+      'response',
+    );
+    expect(Buffer.concat(await answer.toArray()).toString()).toBe('asked for /a?b');
+    const tunnel = request({ ...parts(proxy.url), method: 'CONNECT', path: `127.0.0.1:${port}` }).end();
+    const [established, socket] = await once(tunnel, 'connect');
+    expect(established.statusCode).toBe(200);
+    socket.write('GET /c HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n');
+    expect(Buffer.concat(await socket.toArray()).toString()).toMatch(/asked for \/c/);
+  });
+
   it('lets nothing through to this machine, neither plain nor as a tunnel', async () => {
     const asked: string[] = [];
     const inside = createServer((incoming, response) => {
@@ -69,7 +91,7 @@ describe('the proxy for FFmpeg', () => {
     }).listen(0, '127.0.0.1');
     await once(inside, 'listening');
     const { port } = inside.address() as AddressInfo;
-    const proxy = await openGuardProxy();
+    const proxy = await openGuardProxy(isPublicAddress);
     closers.push(
       () => proxy.close(),
       () => inside.close(),

@@ -45,30 +45,39 @@ export function isPublicAddress(address: string): boolean {
   return isIP(address) === 6 && globalIpv6.check(address, 'ipv6') && !notPublic.check(address, 'ipv6');
 }
 
+/** Says which addresses may be connected to. */
+export type AddressFilter = (address: string) => boolean;
+
 /** The URL leads where imports may not go. */
 export class ForbiddenAddress extends Error {
   override readonly name = 'ForbiddenAddress';
 }
 
-/** Resolves like Node does, but fails with {@link ForbiddenAddress} where an address is not public. */
-export const publicLookup: LookupFunction = (hostname, options, callback) => {
-  lookup(hostname, { ...options, all: true }, (error, addresses) => {
-    const [first] = addresses ?? [];
-    if (error) callback(error, '');
-    else if (!first || !addresses.every(({ address }) => isPublicAddress(address))) {
-      callback(new ForbiddenAddress(hostname), '');
-    } else if (options.all === true) callback(null, addresses);
-    else callback(null, first.address, first.family);
-  });
-};
+/** Resolves like Node does, but fails with {@link ForbiddenAddress} where one of the addresses may not be connected to. */
+export function guardedLookup(allows: AddressFilter): LookupFunction {
+  return (hostname, options, callback) => {
+    lookup(hostname, { ...options, all: true }, (error, addresses) => {
+      const [first] = addresses ?? [];
+      if (error) callback(error, '');
+      else if (!first || !addresses.every(({ address }) => allows(address))) {
+        callback(new ForbiddenAddress(hostname), '');
+      } else if (options.all === true) callback(null, addresses);
+      else callback(null, first.address, first.family);
+    });
+  };
+}
 
 /**
  * A host that is written as an address is never looked up, so it is checked by itself.
  * @throws ForbiddenAddress
  */
-export function checkHost(hostname: string): void {
-  const address = hostname.replace(/^\[(.*)\]$/, '$1');
-  if (isIP(address) !== 0 && !isPublicAddress(address)) throw new ForbiddenAddress(hostname);
+export function checkHost(hostname: string, allows: AddressFilter): void {
+  const address = withoutBrackets(hostname);
+  if (isIP(address) !== 0 && !allows(address)) throw new ForbiddenAddress(hostname);
+}
+
+function withoutBrackets(hostname: string): string {
+  return hostname.replace(/^\[(.*)\]$/, '$1');
 }
 
 const MAX_CONNECTIONS = 32;
@@ -86,7 +95,8 @@ export interface GuardProxy {
  *
  * Source: RFC 9110, sections 9.3.6 (CONNECT) and 7.2 (absolute form).
  */
-export async function openGuardProxy(): Promise<GuardProxy> {
+export async function openGuardProxy(allows: AddressFilter): Promise<GuardProxy> {
+  const guarded = guardedLookup(allows);
   const sockets = new Set<Socket>();
   const server = createServer((request, response) => {
     const fail = () => {
@@ -96,13 +106,13 @@ export async function openGuardProxy(): Promise<GuardProxy> {
     try {
       const url = new URL(request.url ?? '');
       if (url.protocol !== 'http:' || (request.method !== 'GET' && request.method !== 'HEAD')) return fail();
-      checkHost(url.hostname);
+      checkHost(url.hostname, allows);
       const upstream = httpRequest(
         url,
         {
           method: request.method,
           headers: { ...request.headers, connection: 'close' },
-          lookup: publicLookup,
+          lookup: guarded,
         },
         (answer) => {
           response.writeHead(answer.statusCode ?? 502, answer.headers);
@@ -121,9 +131,9 @@ export async function openGuardProxy(): Promise<GuardProxy> {
     client.on('error', () => client.destroy()).setTimeout(IDLE_MS, () => client.destroy());
     try {
       const [, hostname = '', port] = /^(.+):(\d{1,5})$/.exec(request.url ?? '') ?? [];
-      checkHost(hostname);
-      const host = hostname.replace(/^\[(.*)\]$/, '$1');
-      const target = connect({ host, port: Number(port), lookup: publicLookup });
+      checkHost(hostname, allows);
+      const host = withoutBrackets(hostname);
+      const target = connect({ host, port: Number(port), lookup: guarded });
       let isOpen = false;
       target.on('connect', () => {
         isOpen = true;

@@ -10,7 +10,13 @@ import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { BackendError, systemErrorCode } from './error.ts';
 import { runFfmpeg } from './ffmpeg.ts';
-import { checkHost, ForbiddenAddress, openGuardProxy, publicLookup } from './outbound-guard.ts';
+import {
+  type AddressFilter,
+  checkHost,
+  ForbiddenAddress,
+  guardedLookup,
+  openGuardProxy,
+} from './outbound-guard.ts';
 
 const MAX_REDIRECTS = 5;
 /** For an answer, and then for each next piece of it. */
@@ -26,7 +32,7 @@ export interface DownloadOptions {
   readonly ffmpegPath: string;
   readonly ffprobePath: string;
   readonly signal: AbortSignal;
-  readonly allowsPrivateUrls: boolean;
+  readonly allows: AddressFilter;
   /** Called with the bytes of each piece before it is written; may throw. */
   onBytes(sizeBytes: number): void;
   /** Called with 0..1 where the length is known. */
@@ -35,6 +41,7 @@ export interface DownloadOptions {
 
 /** The URL without what might be secret in it. */
 export function displayUrl(url: string): string {
+  if (!URL.canParse(url)) return 'the URL';
   const { origin, pathname } = new URL(url);
   return `${origin}${pathname}`;
 }
@@ -92,18 +99,18 @@ function isWriteError(error: unknown): boolean {
 /** Asks, and follows redirects, each of which is checked anew. */
 async function open(
   url: string,
-  options: Pick<DownloadOptions, 'signal' | 'allowsPrivateUrls'>,
+  options: Pick<DownloadOptions, 'signal' | 'allows'>,
   redirectsLeft: number,
 ): Promise<IncomingMessage> {
   const target = new URL(url);
   if (target.protocol !== 'http:' && target.protocol !== 'https:')
     throw new ForbiddenAddress(target.protocol);
-  if (!options.allowsPrivateUrls) checkHost(target.hostname);
+  checkHost(target.hostname, options.allows);
   const response = await new Promise<IncomingMessage>((resolve, reject) => {
     const request = (target.protocol === 'http:' ? httpRequest : httpsRequest)(target, {
       signal: options.signal,
       headers: { 'user-agent': 'Starling', accept: '*/*', 'accept-encoding': 'identity' },
-      ...(options.allowsPrivateUrls ? {} : { lookup: publicLookup }),
+      lookup: guardedLookup(options.allows),
     });
     request.setTimeout(SILENCE_MS, () =>
       request.destroy(new Error(`it was silent for ${SILENCE_MS / 1000} s`)),
@@ -162,10 +169,10 @@ function downloadError(error: unknown, shown: string, signal: AbortSignal): Back
 
 /** Has FFmpeg fetch what a playlist names: its best picture and its default sound. */
 async function copyPlaylist(url: string, path: string, options: DownloadOptions): Promise<void> {
-  const { ffmpegPath, ffprobePath, signal, allowsPrivateUrls } = options;
+  const { ffmpegPath, ffprobePath, signal, allows } = options;
   const shown = displayUrl(url);
-  const proxy = allowsPrivateUrls ? undefined : await openGuardProxy();
-  const env = { http_proxy: proxy?.url ?? '', no_proxy: '' };
+  const proxy = await openGuardProxy(allows);
+  const env = { http_proxy: proxy.url, no_proxy: '' };
   const input = ['-protocol_whitelist', PLAYLIST_PROTOCOLS, '-format_whitelist', PLAYLIST_FORMATS];
   input.push('-rw_timeout', String(SILENCE_MS * 1000), '-i', url);
   try {
@@ -206,7 +213,7 @@ async function copyPlaylist(url: string, path: string, options: DownloadOptions)
       await file.close();
     }
   } finally {
-    await proxy?.close();
+    await proxy.close();
   }
 }
 

@@ -202,8 +202,13 @@ function checkSource(source: string): void {
 
 /** What an asset is called where nobody says: the last part of its source, without its ending. */
 function nameOf(source: string): string {
-  const path = URL.canParse(source) ? decodeURI(new URL(source).pathname) : source;
-  return posix.basename(path, posix.extname(path)).slice(0, 200) || 'asset';
+  const path = URL.canParse(source) ? new URL(source).pathname : source;
+  const name = posix.basename(path, posix.extname(path)).slice(0, 200) || 'asset';
+  try {
+    return path === source ? name : decodeURIComponent(name);
+  } catch {
+    return name; // not UTF-8
+  }
 }
 
 /** Queues one import. */

@@ -67,6 +67,8 @@ describe('assets', () => {
       source: url,
       name: 'Die Welle',
     });
+    expect(await lab.operator.assets.create({ source: 'http://h/%ff.mp4' })).toMatchObject({ name: '%ff' });
+    expect(await lab.operator.assets.create({ source: 'http://h' })).toMatchObject({ name: 'asset' });
     for (const source of [
       'ftp://example.org/a.mp4',
       'file:///etc/passwd',
