@@ -296,7 +296,8 @@ export function encodeArguments(source: Source, { plan, rungs, gainsDb }: Encodi
     ...houseSettings.audio,
     // One stream may run ahead of the others by a whole GOP's worth of encoder look-ahead.
     ...['-max_muxing_queue_size', '4096', '-video_track_timescale', String(VIDEO_TIMESCALE_HZ)],
-    ...['-f', 'mp4', '-movflags', '+frag_keyframe+empty_moov+default_base_moof', 'pipe:1'],
+    // Fragments far shorter than a GOP, so that a slow import still shows signs of life.
+    ...['-f', 'mp4', '-movflags', '+empty_moov+default_base_moof', '-frag_duration', '200000', 'pipe:1'],
   ];
 }
 

@@ -204,8 +204,9 @@ export class Library {
     const { subtitles } = choice;
     const hasPictures = source.picture !== undefined;
     const checkSource = async () => {
-      const { size, mtimeMs } = await stat(path);
-      if (size === before.size && mtimeMs === before.mtimeMs) return;
+      const after = await stat(path).catch(() => undefined);
+      // One that is gone was whole until then, or FFmpeg had complained.
+      if (!after || (after.size === before.size && after.mtimeMs === before.mtimeMs)) return;
       throw new BackendError('IMPORT_FILE_CHANGED', `${subject} was written to while it was imported.`);
     };
     const job = { contentHash, subject, source, settings, loudness, subtitles, hasPictures, checkSource };
