@@ -9,6 +9,7 @@ import { MediaError } from '@starling/media/error';
 import type { FlvMessage } from '@starling/media/flv/tag';
 import { type PublishTarget, RtmpServerSession, SHARED_PLAY_STREAM_ID } from '@starling/media/rtmp/session';
 import type { Logger } from 'pino';
+import { RefusalLog } from './refusal-log.ts';
 
 const HANDSHAKE_BYTES = 1528;
 
@@ -94,11 +95,11 @@ export class RtmpServer {
   readonly #limits: RtmpLimits;
   readonly #connections = new Set<Connection>();
   readonly #pendingByAddress = new Map<string, number>();
-  #refusedSinceLog = 0;
-  #lastRefusalLogMs = 0;
+  readonly #refusals: RefusalLog;
 
   private constructor(options: RtmpServerOptions) {
     this.#logger = options.logger;
+    this.#refusals = new RefusalLog(options.logger, 'too many RTMP connections: refused');
     this.#handlers = options.handlers;
     this.#limits = { ...defaultLimits, ...options.limits };
     this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
@@ -141,7 +142,7 @@ export class RtmpServer {
       pending >= this.#limits.maxPendingPerAddress
     ) {
       socket.destroy();
-      this.#logRefusal(address);
+      this.#refusals.add(address);
       return;
     }
     this.#pendingByAddress.set(address, pending + 1);
@@ -157,16 +158,6 @@ export class RtmpServer {
       onClosed: () => this.#connections.delete(connection),
     });
     this.#connections.add(connection);
-  }
-
-  /** A flood of connections makes one line a second, not one each. */
-  #logRefusal(address: string): void {
-    this.#refusedSinceLog++;
-    const nowMs = performance.now();
-    if (nowMs - this.#lastRefusalLogMs < 1000) return;
-    this.#lastRefusalLogMs = nowMs;
-    this.#logger.warn({ address, refused: this.#refusedSinceLog }, 'too many RTMP connections: refused');
-    this.#refusedSinceLog = 0;
   }
 }
 
