@@ -40,8 +40,10 @@ export interface RtmpPlayer {
 /** Serves an accepted player from now on, until its socket closes. */
 export type PlayerSource = (player: RtmpPlayer) => void;
 
-/** Decides on a play, at once. */
-export type PlayHandler = (target: PublishTarget, peer: RtmpPeer) => PlayerSource | Refusal;
+type PlayDecision = PlayerSource | Refusal;
+
+/** Decides on a play, at once or soon: the player hears nothing before. A promise is not to be rejected. */
+export type PlayHandler = (target: PublishTarget, peer: RtmpPeer) => PlayDecision | Promise<PlayDecision>;
 
 export interface RtmpHandlers {
   /** Decides on a publish, at once. `disconnect` closes the connection later, from outside. */
@@ -252,6 +254,18 @@ class Connection implements RtmpPeer {
 
   #play(target: PublishTarget): void {
     const decision = this.#decidePlay(target);
+    if (!(decision instanceof Promise)) return this.#answerPlay(target, decision);
+    this.#socket.pause(); // what the player says next comes after the answer
+    void decision.then((decided) => {
+      if (this.#isClosed) return;
+      this.#socket.resume();
+      if (this.#session.state.phase !== 'requested') return; // it withdrew the request
+      this.#answerPlay(target, decided);
+      this.#flush();
+    });
+  }
+
+  #answerPlay(target: PublishTarget, decision: PlayDecision): void {
     if (typeof decision !== 'function') {
       this.#session.rejectPlay(decision.code, decision.description);
       this.#refused('play', target, decision);
@@ -272,7 +286,7 @@ class Connection implements RtmpPeer {
     });
   }
 
-  #decidePlay(target: PublishTarget): PlayerSource | Refusal {
+  #decidePlay(target: PublishTarget): ReturnType<PlayHandler> {
     const { onPlay } = this.#options.handlers;
     if (onPlay === undefined) {
       return {

@@ -1,5 +1,6 @@
 /** Who may call which route: bearer tokens, and a guard that no route can forget. */
 import { createHash, timingSafeEqual } from 'node:crypto';
+import { bearerToken } from '@starling/model/viewing-token';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { ApiProblem } from './problem.ts';
 
@@ -31,7 +32,7 @@ export function guardRoutes(app: FastifyInstance, tokens: Tokens): void {
 
   /** Digests are of equal length, so that the comparison takes the same time for any token. */
   const accessOf = (request: FastifyRequest): Access | undefined => {
-    const token = /^bearer +([\x21-\x7e]+)$/i.exec(request.headers.authorization ?? '')?.[1];
+    const token = bearerToken(request.headers.authorization);
     if (token === undefined) return undefined;
     const digest = sha256(token);
     return digests.filter((known) => timingSafeEqual(known.digest, digest))[0]?.access;
