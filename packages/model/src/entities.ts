@@ -278,7 +278,8 @@ export const ViewerList = Type.Object({
 });
 export type ViewerList = Static<typeof ViewerList>;
 
-export const MAX_REPORTED_VIEWERS = 1000;
+/** In one report, so that it fits into a request. */
+export const MAX_REPORTED_VIEWERS = 500;
 
 /** A frontend's report on its viewers; sent at each change and every 2 s. */
 export const FrontendReport = Type.Object({

@@ -16,6 +16,10 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     access?: Access;
   }
+  interface FastifyRequest {
+    /** Whose token the request carries; undefined where it is nobody's, for instance a viewer's. */
+    caller?: Exclude<Access, 'public'> | undefined;
+  }
 }
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest();
@@ -31,7 +35,7 @@ export function guardRoutes(app: FastifyInstance, tokens: Tokens): void {
   ] as const;
 
   /** Digests are of equal length, so that the comparison takes the same time for any token. */
-  const accessOf = (request: FastifyRequest): Access | undefined => {
+  const callerOf = (request: FastifyRequest): FastifyRequest['caller'] => {
     const token = bearerToken(request.headers.authorization);
     if (token === undefined) return undefined;
     const digest = sha256(token);
@@ -41,18 +45,20 @@ export function guardRoutes(app: FastifyInstance, tokens: Tokens): void {
   app.addHook('onRoute', ({ config, method, url }) => {
     if (config?.access === undefined) throw new Error(`${method} ${url} does not say who may call it.`);
   });
+  app.decorateRequest('caller', undefined);
   app.addHook('onRequest', async (request, reply) => {
     const wanted = request.routeOptions.config.access;
+    const caller = callerOf(request);
+    request.caller = caller;
     if (wanted === 'public') return;
-    const access = accessOf(request);
-    if (access === undefined) {
+    if (caller === undefined) {
       reply.header('www-authenticate', 'Bearer realm="starling"');
       throw new ApiProblem('TOKEN_MISSING', 'Send `Authorization: Bearer <token>` with a valid token.');
     }
-    if (access !== wanted) {
+    if (caller !== wanted) {
       throw new ApiProblem(
         'TOKEN_NOT_ALLOWED',
-        `This needs the ${wanted} token; the request carries the ${access} token.`,
+        `This needs the ${wanted} token; the request carries the ${caller} token.`,
       );
     }
   });

@@ -8,8 +8,8 @@ import type { Channel, PublicChannel } from '@starling/model/entities';
 import { Type } from 'typebox';
 import { ApiProblem } from './problem.ts';
 import type { Programme, PublicChannels } from './public-channels.ts';
-import { viewingTokenOf } from './viewing-routes.ts';
-import type { ViewingTokens } from './viewing-tokens.ts';
+import { viewingRightOf, viewingTokenOf } from './viewing-routes.ts';
+import type { ViewingRight, ViewingTokens } from './viewing-tokens.ts';
 
 const GUIDE_HOURS = 24;
 /** One a minute. A loop of shorter clips is shown as the channel itself, hour by hour. */
@@ -72,10 +72,8 @@ export function guideRoutes(nouns: {
 }): FastifyPluginAsyncTypebox {
   return async (app) => {
     const { publicChannels, viewingTokens, now } = nouns;
-    const render = async (token: string | undefined) => {
-      const right = await viewingTokens.rightOf(token);
-      return guideOf(await publicChannels.programmes(right, GUIDE_HOURS, MAX_ENTRIES_PER_CHANNEL), now());
-    };
+    const render = async (right: ViewingRight) =>
+      guideOf(await publicChannels.programmes(right, GUIDE_HOURS, MAX_ENTRIES_PER_CHANNEL), now());
     /** Of the public channels. */
     let guide: { readonly text: Promise<string>; readonly atMs: number } | undefined;
 
@@ -99,12 +97,11 @@ export function guideRoutes(nouns: {
         if (!/^[\w.:[\]-]{1,260}$/.test(request.host)) {
           throw new ApiProblem('REQUEST_INVALID', 'The Host header is not the name of a host.');
         }
-        const token = viewingTokenOf(request);
-        const right = await viewingTokens.rightOf(token);
+        const right = await viewingRightOf(request, viewingTokens);
         const text = playlistOf(
           await publicChannels.list(right),
           `${request.protocol}://${request.host}`,
-          right.refusal === undefined ? token : undefined,
+          right.isPersonal ? viewingTokenOf(request) : undefined,
         );
         return reply.type('audio/x-mpegurl; charset=utf-8').header('cache-control', 'no-cache').send(text);
       },
@@ -122,10 +119,10 @@ export function guideRoutes(nouns: {
       },
       async (request, reply) => {
         reply.type('application/xml; charset=utf-8');
-        const token = viewingTokenOf(request);
-        if (token !== undefined) return reply.header('cache-control', 'no-store').send(await render(token));
+        const right = await viewingRightOf(request, viewingTokens);
+        if (right.isPersonal) return reply.header('cache-control', 'no-store').send(await render(right));
         if (guide === undefined || now() - guide.atMs > GUIDE_MAX_AGE_MS) {
-          guide = { text: render(undefined), atMs: now() };
+          guide = { text: render(right), atMs: now() };
           guide.text.catch(() => {
             guide = undefined;
           });

@@ -19,7 +19,7 @@ export const problemCatalogue = {
   CHANNEL_IS_LIVE: [409, 'The channel belongs to a stream.'],
   STREAM_UNKNOWN: [404, 'There is no such stream.'],
   VIEWING_TOKEN_UNKNOWN: [404, 'There is no such viewing token.'],
-  VIEWING_TOKEN_REFUSED: [403, 'The viewing token does not open this channel.'],
+  VIEWING_TOKEN_REFUSED: [404, 'The viewing token opens no such channel.'],
   TOO_MANY_VIEWING_TOKENS: [409, 'There are as many viewing tokens as there may be.'],
   VIEWER_UNKNOWN: [404, 'There is no such viewer.'],
   BODY_TOO_LARGE: [413, 'The request body is too large.'],

@@ -24,7 +24,7 @@ import type { Channels } from './channels.ts';
 import type { PublicChannels } from './public-channels.ts';
 import type { State } from './state.ts';
 import type { Streams } from './streams.ts';
-import { type ViewingNouns, viewingRoutes, viewingTokenOf } from './viewing-routes.ts';
+import { type ViewingNouns, viewingRightOf, viewingRoutes } from './viewing-routes.ts';
 import type { Watch } from './watch.ts';
 
 /** What the routes speak to. */
@@ -259,7 +259,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         },
       },
       async (request) => ({
-        items: await publicChannels.list(await viewingTokens.rightOf(viewingTokenOf(request))),
+        items: await publicChannels.list(await viewingRightOf(request, viewingTokens)),
       }),
     );
     app.get(
@@ -274,7 +274,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         },
       },
       async (request) =>
-        publicChannels.get(request.params.name, await viewingTokens.rightOf(viewingTokenOf(request))),
+        publicChannels.get(request.params.name, await viewingRightOf(request, viewingTokens)),
     );
     await app.register(viewingRoutes(nouns));
 

@@ -14,7 +14,7 @@ import { bearerToken } from '@starling/model/viewing-token';
 import type { FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import type { FleetViewers } from './fleet-viewers.ts';
-import type { ViewingTokens } from './viewing-tokens.ts';
+import type { ViewingRight, ViewingTokens } from './viewing-tokens.ts';
 import type { Watch } from './watch.ts';
 
 export interface ViewingNouns {
@@ -148,9 +148,19 @@ export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
   };
 }
 
-/** The viewing token of a viewer's request, from its `Authorization` header or `?token=`. */
+/** The viewing token of a request, from `?token=` or its `Authorization` header, which the operator uses too. */
 export function viewingTokenOf(request: FastifyRequest): string | undefined {
   const { query } = request;
   const inQuery = typeof query === 'object' && query !== null && 'token' in query ? query.token : undefined;
-  return typeof inQuery === 'string' ? inQuery : bearerToken(request.headers.authorization);
+  if (typeof inQuery === 'string') return inQuery;
+  return request.caller === undefined ? bearerToken(request.headers.authorization) : undefined;
+}
+
+/** What whoever sent a request may watch: the operator everything, viewers what their token opens. */
+export async function viewingRightOf(
+  request: FastifyRequest,
+  viewingTokens: ViewingTokens,
+): Promise<ViewingRight> {
+  if (request.caller !== undefined) return { isPersonal: true, refusal: undefined, covers: () => true };
+  return viewingTokens.rightOf(viewingTokenOf(request));
 }

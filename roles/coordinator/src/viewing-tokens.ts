@@ -32,6 +32,8 @@ export interface ViewingRules {
 
 /** What a caller may see beside the public channels. */
 export interface ViewingRight {
+  /** False: what anyone may see. */
+  readonly isPersonal: boolean;
   /** Why the token that was shown opens nothing; undefined when it does, or none was shown. */
   readonly refusal: string | undefined;
   covers(channel: string): boolean;
@@ -157,14 +159,14 @@ export class ViewingTokens {
 
   /** What a token that a viewer shows is good for. */
   async rightOf(token: string | undefined): Promise<ViewingRight> {
-    const none = (refusal: string | undefined) => ({ refusal, covers: () => false });
+    const none = (refusal: string | undefined) => ({ isPersonal: false, refusal, covers: () => false });
     if (token === undefined) return none(undefined);
     const claims = await this.#verifier.verify(token);
     if (claims === 'expired') return none('The viewing token has expired. Ask for a new one.');
     if (claims === 'invalid') return none('This is no viewing token of this network.');
     const { revokedTokenIds } = await this.#rules.read();
     if (revokedTokenIds.includes(claims.id)) return none('The viewing token has been revoked.');
-    return { refusal: undefined, covers: (channel) => coversChannel(claims, channel) };
+    return { isPersonal: true, refusal: undefined, covers: (channel) => coversChannel(claims, channel) };
   }
 }
 

@@ -1,5 +1,10 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { type HlsViewer, ViewerRegistry, type ViewerRegistryOptions } from '../src/viewers.ts';
+import {
+  CHANNEL_FULL_TEXT,
+  type HlsViewer,
+  ViewerRegistry,
+  type ViewerRegistryOptions,
+} from '../src/viewers.ts';
 
 const TARGET_DURATION_MS = 2000;
 /** Two and a half target durations and 3 s. */
@@ -63,6 +68,9 @@ describe('a viewer with a connection', () => {
         protocol: 'flv',
         startedAtUnixMs: expect.any(Number),
         sentBytes: 5,
+        rendition: undefined,
+        latencyMs: undefined,
+        pass: undefined,
       },
     ]);
   });
@@ -116,10 +124,11 @@ describe('a viewer of HLS', () => {
 
   it('stays while a request of it waits, and its time runs from the answer on', () => {
     const viewer = touched(registry.newHlsSessionId());
-    registry.beginHlsWait(viewer);
+    const refuse = () => undefined;
+    registry.beginHlsWait(viewer, refuse);
     passTime(60_000);
     expect(counts()).toEqual({ hls: 1 });
-    registry.endHlsWait(viewer);
+    registry.endHlsWait(viewer, refuse);
     passTime(LIFETIME_MS);
     expect(counts()).toEqual({ hls: 1 });
     passTime(1);
@@ -182,15 +191,15 @@ describe('a viewer of HLS', () => {
 
 describe('limits', () => {
   it('keep out the viewer that is one too many for the channel, whatever its protocol', () => {
-    registry = newRegistry({ maxViewersPerChannel: 2 });
+    registry = newRegistry({ maxViewersOf: () => 2 });
     const id = registry.newHlsSessionId();
     const viewer = open();
     touch(id);
-    expect(registry.hasRoom('demo')).toBe(false);
+    expect(registry.whyFull('demo', undefined)).toBe(CHANNEL_FULL_TEXT);
     expect(open()).toBeUndefined();
     expect(touch(registry.newHlsSessionId())).toBe('full');
     expect(touch(id)).toMatchObject({ id }); // it is in
-    expect(registry.hasRoom('other')).toBe(true);
+    expect(registry.whyFull('other', undefined)).toBeUndefined();
     if (viewer !== undefined) registry.close(viewer);
     expect(touch(registry.newHlsSessionId())).toMatchObject({ protocol: 'hls' });
   });
@@ -198,7 +207,7 @@ describe('limits', () => {
   it('bound the viewers of all channels together', () => {
     registry = newRegistry({ maxViewers: 1 });
     open();
-    expect(registry.hasRoom('other')).toBe(false);
+    expect(registry.whyFull('other', undefined)).toBe(CHANNEL_FULL_TEXT);
     expect(touch(undefined, client, 'other')).toBe('full');
   });
 
