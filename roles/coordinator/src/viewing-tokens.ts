@@ -11,7 +11,7 @@ import { ApiProblem } from './problem.ts';
 import type { Snapshot } from './state.ts';
 import type { ViewingKeys } from './viewing-keys.ts';
 
-const ID_BYTES = 12;
+const ID_BYTES = 9;
 /** That have not expired; frontends hear of all that are revoked. */
 const MAX_TOKENS = 10_000;
 /** Expired ones stay in the list so long. */
@@ -83,7 +83,7 @@ export class ViewingTokens {
    */
   async create(wanted: NewViewingToken): Promise<ViewingTokenWithSecret> {
     const { channels, maxConcurrent, name } = wanted;
-    const id = randomBytes(ID_BYTES).toString('base64url');
+    const id = randomBytes(ID_BYTES).toString('hex');
     const issuedAtUnixMs = this.#now();
     // Whole seconds, as in the token.
     const expiresAtUnixMs = (Math.floor(issuedAtUnixMs / 1000) + wanted.expiresInSeconds) * 1000;

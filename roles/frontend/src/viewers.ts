@@ -254,7 +254,7 @@ export class ViewerRegistry {
     const digest = createHash('sha256')
       .update(`${of} ${pass?.tokenId ?? ''}`)
       .digest();
-    return digest.subarray(0, ID_BYTES).toString('base64url');
+    return idOf(digest.subarray(0, ID_BYTES));
   }
 
   #openHls(id: string, channel: string, client: Client): HlsViewer | undefined {
@@ -317,7 +317,12 @@ export class ViewerRegistry {
 }
 
 function newId(): string {
-  return randomBytes(ID_BYTES).toString('base64url');
+  return idOf(randomBytes(ID_BYTES));
+}
+
+/** Without hyphens, so that a command line does not take an id for an option. */
+function idOf(bytes: Buffer): string {
+  return bytes.toString('base64url').replaceAll('-', '0');
 }
 
 function clientKey(channel: string, { address, userAgent = '' }: Client): string {
