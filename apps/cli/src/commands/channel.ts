@@ -31,7 +31,7 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
         loop,
         ...(title === undefined ? {} : { title }),
         ...(isPrivate === undefined ? {} : { isPrivate }),
-        ...(maxViewers === undefined ? {} : { maxViewers }),
+        ...(maxViewers === undefined ? {} : { maxViewers: maxViewers === 'none' ? null : maxViewers }),
       });
       if (wantsJson()) return printJson(io.stdout, added);
       io.stdout.write(`Channel ${name} is on: ${apiUrl}/watch/${name}\n`);
@@ -62,7 +62,7 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
       }
       const updated = await requireRunning(dataDir()).client.channels.update(name, {
         ...(options.private || options.public ? { isPrivate: options.private === true } : {}),
-        ...(maxViewers === undefined ? {} : { maxViewers }),
+        ...(maxViewers === undefined ? {} : { maxViewers: maxViewers === 'none' ? null : maxViewers }),
       });
       if (wantsJson()) return printJson(io.stdout, updated);
       io.stdout.write(`Channel ${name} is ${accessWords(updated)}.\n`);
@@ -105,17 +105,20 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
     });
 }
 
+/** Commander takes null for no value. */
+type MaxViewers = number | 'none';
+
 interface AddOptions {
   readonly loop: string[];
   readonly title?: string;
   readonly private?: true;
-  readonly maxViewers?: number | null;
+  readonly maxViewers?: MaxViewers;
 }
 
 interface SetOptions {
   readonly private?: true;
   readonly public?: true;
-  readonly maxViewers?: number | null;
+  readonly maxViewers?: MaxViewers;
 }
 
 function accessWords({ isPrivate, maxViewers }: Channel): string {
@@ -123,9 +126,8 @@ function accessWords({ isPrivate, maxViewers }: Channel): string {
   return maxViewers === null ? access : `${access}, for at most ${maxViewers} viewers`;
 }
 
-/** Null lifts the limit. */
-function parseMaxViewers(text: string): number | null {
-  if (text === 'none') return null;
+function parseMaxViewers(text: string): MaxViewers {
+  if (text === 'none') return text;
   const count = Number(text);
   if (!/^\d+$/.test(text) || count < 1 || count > 1_000_000) {
     throw new InvalidArgumentError('Give a number from 1 to 1000000, or "none".');
