@@ -88,7 +88,8 @@ export class ViewingTokens {
     // Whole seconds, as in the token.
     const expiresAtUnixMs = (Math.floor(issuedAtUnixMs / 1000) + wanted.expiresInSeconds) * 1000;
     const key = this.#keys.signingKey;
-    const row = await this.#db.transaction().execute(async (transaction) => {
+    // A change, because of its limit.
+    const row = await this.#changes.make(async (transaction) => {
       await requireChannels(transaction, channels ?? []);
       await transaction
         .deleteFrom('viewing_tokens')
