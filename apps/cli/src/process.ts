@@ -3,9 +3,11 @@ import { existsSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { LOOPBACK } from '@starling/net/address-limits';
+import type { HttpOptions } from '@starling/net/http-server';
 import { type Logger, pino } from 'pino';
 import pinoPretty from 'pino-pretty';
-import { collectDefaultMetrics, Registry } from 'prom-client';
+import { Counter, collectDefaultMetrics, Registry } from 'prom-client';
 
 /** A reason not to start, in one sentence that says what to do. */
 export class StartError extends Error {}
@@ -69,6 +71,23 @@ export function openRegistry(): Registry {
   // The default looks at the event loop a hundred times a second, which costs more than an idle channel.
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 200 });
   return registry;
+}
+
+/**
+ * What an HTTP port is opened with: refusals are counted.
+ * @param trustedProxies CIDR blocks, beside loopback
+ */
+export function httpOptions(registry: Registry, trustedProxies: readonly string[] = []): HttpOptions {
+  const refused = new Counter({
+    name: 'starling_http_refused_total',
+    help: 'HTTP connections and requests beyond what one address may have',
+    labelNames: ['reason'],
+    registers: [registry],
+  });
+  return {
+    trustedProxies: [...LOOPBACK, ...trustedProxies],
+    onRefused: (reason) => refused.inc({ reason }),
+  };
 }
 
 /**

@@ -11,7 +11,15 @@ import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { Value } from 'typebox/value';
 import { parse as parseYaml } from 'yaml';
-import { answerHealth, findSite, openLog, openRegistry, runUntilStopped, StartError } from './process.ts';
+import {
+  answerHealth,
+  findSite,
+  httpOptions,
+  openLog,
+  openRegistry,
+  runUntilStopped,
+  StartError,
+} from './process.ts';
 
 export const roles = ['frontend', 'backend', 'coordinator'] as const;
 export type Role = (typeof roles)[number];
@@ -50,6 +58,11 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       rtmpHost: section.rtmp.host,
       rtmpPort: section.rtmp.port,
       publishToken: readSecret(section.publishTokenFile),
+      coordinator: section.coordinator && {
+        baseUrl: section.coordinator.url,
+        token: readSecret(section.coordinator.tokenFile),
+      },
+      dataDir: section.dataDir,
       logger,
       registry,
     });
@@ -57,7 +70,17 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       if (answerHealth(request, response, { isReady: () => frontend.isReady(), registry })) return;
       if (!frontend.handleRequest(request, response)) response.writeHead(404).end('Not here.\n');
     };
-    const http = await listenHttp(section.http, logger, handle, frontend.handleUpgrade);
+    const { trustedProxies, maxConnectionsPerAddress, maxRequestsPerSecondPerAddress } = section.http;
+    const http = await listenHttp(section.http, logger, handle, frontend.handleUpgrade, {
+      ...httpOptions(registry, trustedProxies),
+      limits: {
+        ...(maxConnectionsPerAddress === undefined ? {} : { maxConnectionsPerAddress }),
+        ...(maxRequestsPerSecondPerAddress === undefined ? {} : { maxRequestsPerSecondPerAddress }),
+      },
+    }).catch(async (error: unknown) => {
+      await frontend.close();
+      throw error instanceof RangeError ? new StartError(`trustedProxies: ${error.message}`) : error;
+    });
     return {
       says: `frontend: HTTP on port ${http.port}, RTMP on port ${frontend.rtmpPort}`,
       async close() {

@@ -7,6 +7,8 @@ import { addChannelCommands } from './commands/channel.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addMediaCommands } from './commands/media.ts';
 import { addStreamCommands } from './commands/stream.ts';
+import { addTokenCommands } from './commands/token.ts';
+import { addViewersCommands } from './commands/viewers.ts';
 import { type CommandContext, CommandError, type Io } from './io.ts';
 import { examples } from './output.ts';
 import { StartError } from './process.ts';
@@ -52,6 +54,8 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addMediaCommands(program, context);
   addChannelCommands(program, context);
   addStreamCommands(program, context);
+  addTokenCommands(program, context);
+  addViewersCommands(program, context);
   addDoctorCommand(program, context, { httpPort: DEFAULT_HTTP_PORT, rtmpPort: DEFAULT_RTMP_PORT });
   program.addHelpText(
     'after',
@@ -82,8 +86,19 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
     .option('--http <port>', 'port of the site, the API and HLS', parsePort, DEFAULT_HTTP_PORT)
     .option('--rtmp <port>', 'port for encoders', parsePort, DEFAULT_RTMP_PORT)
     .option('--host <address>', 'address to listen on (default: all)')
-    .addHelpText('after', examples('starling up', 'starling up --data /srv/starling --http 80'))
-    .action(async (options: { http: number; rtmp: number; host?: string }) => {
+    .option(
+      '--trusted-proxy <cidr...>',
+      'balancers in front, whose X-Forwarded-For is believed (loopback always is)',
+    )
+    .addHelpText(
+      'after',
+      examples(
+        'starling up',
+        'starling up --data /srv/starling --http 80',
+        'starling up --trusted-proxy 10.0.0.0/24',
+      ),
+    )
+    .action(async (options: { http: number; rtmp: number; host?: string; trustedProxy?: string[] }) => {
       // Loaded here, because the other commands do not need the servers.
       const { runUp } = await import('./up.ts');
       await runUp({
@@ -91,6 +106,7 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
         httpPort: options.http,
         rtmpPort: options.rtmp,
         host: options.host,
+        trustedProxies: options.trustedProxy ?? [],
       });
     });
 }

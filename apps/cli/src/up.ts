@@ -20,6 +20,7 @@ import {
   answerHealth,
   asStartError,
   findSite,
+  httpOptions,
   openLog,
   openRegistry,
   runUntilStopped,
@@ -32,6 +33,8 @@ export interface UpOptions {
   readonly rtmpPort: number;
   /** The address to listen on; all of them when undefined. */
   readonly host: string | undefined;
+  /** CIDR blocks of balancers in front. */
+  readonly trustedProxies: readonly string[];
 }
 
 const DEMO_CHANNEL = 'demo';
@@ -87,7 +90,9 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
         if (!handleLive(request, response)) handleRest(request, response);
       },
       (request, socket, head) => handleLiveUpgrade(request, socket, head),
+      httpOptions(registry, options.trustedProxies),
     ).catch((error: unknown) => {
+      if (error instanceof RangeError) throw new StartError(`--trusted-proxy: ${error.message}`);
       throw asStartError(error, options.httpPort, '--http PORT');
     });
     closers.push(() => http.close());
@@ -110,6 +115,8 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       rtmpHost: '127.0.0.1',
       rtmpPort: 0,
       publishToken,
+      coordinator: { baseUrl: coordinatorUrl, token: nodeToken },
+      dataDir,
       logger: logger.child({ role: 'frontend' }),
       registry,
     });

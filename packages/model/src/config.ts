@@ -8,11 +8,34 @@ const Port = Type.Integer({ minimum: 0, maximum: 65_535, description: '0 takes a
 const Host = Type.Optional(Type.String({ description: 'Address to listen on; all of them when left out' }));
 const SecretFile = Type.String({ description: 'File that holds the secret, and nothing else' });
 
+const Coordinator = Type.Object(
+  { url: Type.String(), tokenFile: SecretFile },
+  { additionalProperties: false },
+);
+
 export const FrontendSection = Type.Object(
   {
-    http: Type.Object({ host: Host, port: Port }, { additionalProperties: false }),
+    http: Type.Object(
+      {
+        host: Host,
+        port: Port,
+        trustedProxies: Type.Optional(
+          Type.Array(Type.String(), {
+            description:
+              'CIDR blocks of balancers: they say whose requests they bring, and have no limits. Loopback always is one',
+          }),
+        ),
+        maxConnectionsPerAddress: Type.Optional(Type.Integer({ minimum: 1 })),
+        maxRequestsPerSecondPerAddress: Type.Optional(Type.Integer({ minimum: 1 })),
+      },
+      { additionalProperties: false },
+    ),
     rtmp: Type.Object({ host: Host, port: Port }, { additionalProperties: false }),
     publishTokenFile: SecretFile,
+    coordinator: Type.Optional(Coordinator),
+    dataDir: Type.Optional(
+      Type.String({ description: 'Keeps what the coordinator said last, for a start while it is gone' }),
+    ),
   },
   { additionalProperties: false, description: 'Serves channels to viewers' },
 );
@@ -22,7 +45,7 @@ export const BackendSection = Type.Object(
   {
     dataDir: Type.String(),
     rtmp: Type.Object({ host: Host, port: Port }, { additionalProperties: false }),
-    coordinator: Type.Object({ url: Type.String(), tokenFile: SecretFile }, { additionalProperties: false }),
+    coordinator: Coordinator,
     frontends: Type.Array(
       Type.Object(
         { host: Type.String(), port: Port, publishTokenFile: SecretFile },

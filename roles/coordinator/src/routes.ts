@@ -5,6 +5,7 @@ import {
   BackendReport,
   BackendState,
   Channel,
+  ChannelUpdate,
   CoordinatorStatus,
   ImportReport,
   Name,
@@ -23,10 +24,11 @@ import type { Channels } from './channels.ts';
 import type { PublicChannels } from './public-channels.ts';
 import type { State } from './state.ts';
 import type { Streams } from './streams.ts';
+import { type ViewingNouns, viewingRightOf, viewingRoutes } from './viewing-routes.ts';
 import type { Watch } from './watch.ts';
 
 /** What the routes speak to. */
-export interface Nouns {
+export interface Nouns extends ViewingNouns {
   readonly assets: Assets;
   readonly channels: Channels;
   readonly streams: Streams;
@@ -49,7 +51,7 @@ const problems = {
 };
 
 export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
-  const { assets, channels, streams, publicChannels, presence, state, watch } = nouns;
+  const { assets, channels, streams, publicChannels, presence, state, watch, viewingTokens } = nouns;
   const startedAt = new Date(nouns.now()).toISOString();
   return async (app) => {
     app.addHook('onRoute', (route) => {
@@ -142,6 +144,20 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         schema: { tags: ['channels'], summary: 'One channel', params: ByName, response: { 200: Channel } },
       },
       (request) => channels.get(request.params.name),
+    );
+    app.patch(
+      '/channels/:name',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['channels'],
+          summary: 'Change who may watch a channel',
+          params: ByName,
+          body: ChannelUpdate,
+          response: { 200: Channel },
+        },
+      },
+      (request) => channels.update(request.params.name, request.body),
     );
     app.delete(
       '/channels/:name',
@@ -238,11 +254,13 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         config: { access: 'public' },
         schema: {
           tags: ['public'],
-          summary: 'All channels by name, with what is on',
+          summary: 'Public channels by name, and private ones that the viewing token opens, with what is on',
           response: { 200: Items(PublicChannel) },
         },
       },
-      async () => ({ items: await publicChannels.list() }),
+      async (request) => ({
+        items: await publicChannels.list(await viewingRightOf(request, viewingTokens)),
+      }),
     );
     app.get(
       '/public/channels/:name',
@@ -255,8 +273,10 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
           response: { 200: PublicChannel },
         },
       },
-      (request) => publicChannels.get(request.params.name),
+      async (request) =>
+        publicChannels.get(request.params.name, await viewingRightOf(request, viewingTokens)),
     );
+    await app.register(viewingRoutes(nouns));
 
     app.get(
       '/backend/watch',

@@ -41,8 +41,8 @@ export interface NewViewer {
   /** The head of the response has been written; the socket is the fan-out's from now on. */
   readonly socket: Socket;
   readonly delivery: Delivery;
-  /** Where what is written to it is added up. */
-  readonly tally: { sentBytes: number };
+  /** Where what is written to it is added up, and the age of what waits to be taken by it stands. */
+  readonly tally: { sentBytes: number; latencyMs?: number | undefined };
   /** Last bytes for the viewer when the stream ends, in the words of its protocol. */
   readonly farewell?: () => Uint8Array | undefined;
 }
@@ -203,6 +203,7 @@ export class FanOut {
     const { limits } = this.#options;
     if (viewer.socket.writableLength === 0) viewer.drainedAtMs = nowMs;
     const behindMs = nowMs - viewer.drainedAtMs;
+    viewer.tally.latencyMs = Math.round(behindMs);
     if (behindMs > limits.evictAfterMs) {
       viewer.delivery.evicted();
       viewer.socket.destroy();

@@ -7,6 +7,8 @@
  *   /live/<channel>/main/<number>.m4s              segment
  *   /live/<channel>/main/<number>.<part>.m4s       part of a segment; the next one is waited for
  *
+ * On a private channel the last three lie in folders that only its playlists tell (segment-names.ts).
+ *
  * Names are the same on every frontend and always mean the same bytes. A playlist is rendered and
  * compressed once per part, whatever the number of viewers.
  *
@@ -32,8 +34,11 @@ import {
   serialiseMultivariantPlaylist,
   skippableSegmentCount,
 } from '@starling/media/hls/playlist';
+import { clientAddress } from '@starling/net/http-server';
+import { behindLiveEdgeMs } from './live-edge.ts';
 import type { Stream } from './stream.ts';
 import { CHANNEL_FULL_TEXT, type Client, type HlsViewer, type ViewerRegistry } from './viewers.ts';
+import type { Pass } from './viewing-access.ts';
 
 /** The type that Apple's validator accepts; `application/x-mpegURL` it calls illegal. */
 const PLAYLIST_TYPE = 'application/vnd.apple.mpegurl';
@@ -57,11 +62,11 @@ const SESSION_PLACE = '{session}';
 
 const corsHeaders = { 'Access-Control-Allow-Origin': '*', 'Access-Control-Expose-Headers': 'Date, Age' };
 
-const names: MediaNames = {
-  segment: (mediaSequenceNumber) => `${mediaSequenceNumber}.m4s`,
-  part: (mediaSequenceNumber, index) => `${mediaSequenceNumber}.${index}.m4s`,
-  init: (id) => `init-${id}.mp4`,
-};
+const mediaNames = (addressOf: (name: string) => string): MediaNames => ({
+  segment: (mediaSequenceNumber) => addressOf(`${mediaSequenceNumber}.m4s`),
+  part: (mediaSequenceNumber, index) => addressOf(`${mediaSequenceNumber}.${index}.m4s`),
+  init: (id) => addressOf(`init-${id}.mp4`),
+});
 
 /** A playlist that many players get; compressed when the first asks for it so. */
 class RenderedPlaylist {
@@ -86,6 +91,8 @@ interface Waiter {
   readonly deadline: NodeJS.Timeout;
   /** Who asked, where the request says it. */
   readonly viewer: HlsViewer | undefined;
+  /** Answers when the viewer has been shown out. */
+  readonly refuse: () => void;
 }
 
 /** What a media playlist request asks for beside the playlist itself. */
@@ -96,11 +103,18 @@ interface Directives {
   readonly sessionId: string | undefined;
 }
 
+export interface HlsRoutesOptions {
+  readonly maxWaiters?: number;
+  /** What playlists call a media file; the name itself when undefined. */
+  readonly mediaAddress?: (name: string) => string;
+}
+
 export class HlsRoutes {
   readonly #stream: Stream;
   readonly #viewers: ViewerRegistry;
   readonly #countBytes: (sizeBytes: number) => void;
   readonly #maxWaiters: number;
+  readonly #names: MediaNames;
   readonly #stopListening: () => void;
   readonly #waiters = new Set<Waiter>();
   /** Of the window at {@link #renderedRevision}. */
@@ -113,12 +127,13 @@ export class HlsRoutes {
     stream: Stream,
     viewers: ViewerRegistry,
     countBytes: (sizeBytes: number) => void,
-    maxWaiters = MAX_WAITERS,
+    { maxWaiters = MAX_WAITERS, mediaAddress = (name) => name }: HlsRoutesOptions = {},
   ) {
     this.#stream = stream;
     this.#viewers = viewers;
     this.#countBytes = countBytes;
     this.#maxWaiters = maxWaiters;
+    this.#names = mediaNames(mediaAddress);
     this.#stopListening = stream.listen({
       event: () => this.#follow(),
       reset: () => this.#startAnew(),
@@ -130,11 +145,14 @@ export class HlsRoutes {
     return this.#waiters.size;
   }
 
-  /** Answers a GET or HEAD for a path below `/live/<channel>/`. */
-  handle(path: string, request: IncomingMessage, response: ServerResponse): void {
+  /**
+   * Answers a GET or HEAD for a path below `/live/<channel>/`.
+   * @param pass of who asks for a playlist of a private channel
+   */
+  handle(path: string, request: IncomingMessage, response: ServerResponse, pass?: Pass): void {
     const { window } = this.#stream;
-    if (path === 'index.m3u8') return this.#answerMultivariant(request, response);
-    if (path === 'main/index.m3u8') return this.#takeMediaPlaylist(request, response);
+    if (path === 'index.m3u8') return this.#answerMultivariant(request, response, pass);
+    if (path === 'main/index.m3u8') return this.#takeMediaPlaylist(request, response, pass);
     const mediaMatch = /^main\/(\d{1,15})(?:\.(\d{1,4}))?\.m4s$/.exec(path);
     if (mediaMatch !== null) {
       const number = Number(mediaMatch[1]);
@@ -154,6 +172,11 @@ export class HlsRoutes {
       return this.#answerMedia([init.bytes], init.bytes.length, request, response);
     }
     return this.#answerNotFound('No such file in this channel.', response);
+  }
+
+  /** Playlists are rendered anew: what they call media files has changed. */
+  forgetPlaylists(): void {
+    this.#renderedRevision = -1;
   }
 
   /** Releases whoever waits. The routes are of no more use then. */
@@ -190,7 +213,7 @@ export class HlsRoutes {
   #forget(waiter: Waiter): void {
     if (!this.#waiters.delete(waiter)) return;
     clearTimeout(waiter.deadline);
-    if (waiter.viewer !== undefined) this.#viewers.endHlsWait(waiter.viewer);
+    if (waiter.viewer !== undefined) this.#viewers.endHlsWait(waiter.viewer, waiter.refuse);
   }
 
   #wait(response: ServerResponse, tryToAnswer: () => boolean, viewer?: HlsViewer): void {
@@ -205,13 +228,17 @@ export class HlsRoutes {
       MAX_WAIT_TARGET_DURATIONS * this.#targetSeconds * 1000,
     );
     deadline.unref();
-    const waiter: Waiter = { response, tryToAnswer, deadline, viewer };
+    const refuse = () => {
+      this.#forget(waiter);
+      answerForbidden(response);
+    };
+    const waiter: Waiter = { response, tryToAnswer, deadline, viewer, refuse };
     this.#waiters.add(waiter);
-    if (viewer !== undefined) this.#viewers.beginHlsWait(viewer);
+    if (viewer !== undefined) this.#viewers.beginHlsWait(viewer, refuse);
     response.once('close', () => this.#forget(waiter));
   }
 
-  #takeMediaPlaylist(request: IncomingMessage, response: ServerResponse): void {
+  #takeMediaPlaylist(request: IncomingMessage, response: ServerResponse, pass: Pass | undefined): void {
     const { window } = this.#stream;
     const directives = parseDirectives(request.url ?? '');
     if (directives === undefined) {
@@ -229,19 +256,27 @@ export class HlsRoutes {
         isBlocking,
       );
     }
+    const { channel } = this.#stream;
+    const client = clientOf(request, pass);
     const viewer =
       request.method === 'HEAD'
         ? undefined
-        : this.#viewers.touchHls(this.#stream.channel, sessionId, clientOf(request), window.targetDurationMs);
-    if (viewer === 'full') return answerUnavailable(response, CHANNEL_FULL_TEXT);
-    if (viewer === 'kicked') {
-      return answerText(response, 403, 'This session has been ended.', { 'Cache-Control': 'no-store' });
+        : this.#viewers.touchHls(channel, sessionId, client, window.targetDurationMs);
+    if (viewer === 'full') {
+      return answerUnavailable(response, this.#viewers.whyFull(channel, pass) ?? CHANNEL_FULL_TEXT);
+    }
+    if (viewer === 'kicked') return answerForbidden(response);
+    if (viewer !== undefined) {
+      viewer.rendition = 'main';
+      viewer.latencyMs = isBlocking ? behindLiveEdgeMs(window, mediaSequenceNumber, partIndex) : undefined;
     }
     const answer = () => {
       const rendered = this.#renderMedia(isDeltaUpdate ? 'delta' : 'media');
       const sizeBytes = this.#answerPlaylist(
         rendered,
-        isBlocking ? 'blockingPlaylist' : 'playlist',
+        pass !== undefined
+          ? 'private, no-store'
+          : this.#cacheControl(isBlocking ? 'blockingPlaylist' : 'playlist'),
         request,
         response,
       );
@@ -298,15 +333,15 @@ export class HlsRoutes {
     }
     const known = this.#rendered.get(which);
     if (known !== undefined) return known;
-    const playlist = mediaPlaylist(window, names, { partTargetMs, otherRenditions: [] });
+    const playlist = mediaPlaylist(window, this.#names, { partTargetMs, otherRenditions: [] });
     const skippedSegments = which === 'delta' ? skippableSegmentCount(playlist) : 0;
     const rendered = new RenderedPlaylist(serialiseMediaPlaylist(playlist, skippedSegments));
     this.#rendered.set(which, rendered);
     return rendered;
   }
 
-  /** Each player gets its own: the media playlist's address in it has a new session id. */
-  #answerMultivariant(request: IncomingMessage, response: ServerResponse): void {
+  /** Each player gets its own: the media playlist's address in it has a new session id, and the viewing token. */
+  #answerMultivariant(request: IncomingMessage, response: ServerResponse, pass: Pass | undefined): void {
     const { window } = this.#stream;
     const newestSegment = window.segments.at(-1)?.cue.mediaSequenceNumber;
     if (!window.isPlayable || newestSegment === undefined) {
@@ -318,7 +353,9 @@ export class HlsRoutes {
       this.#multivariant = { newestSegment, template };
     }
     const { template } = this.#multivariant;
-    const body = template.replaceAll(SESSION_PLACE, this.#viewers.newHlsSessionId());
+    const token = pass?.tokenInAddress;
+    const query = this.#viewers.newHlsSessionId() + (token === undefined ? '' : `&token=${token}`);
+    const body = template.replaceAll(SESSION_PLACE, query);
     // A few hundred bytes, never twice the same: not worth compressing.
     response.writeHead(200, {
       ...corsHeaders,
@@ -333,7 +370,7 @@ export class HlsRoutes {
   /** @returns the size of the body in bytes */
   #answerPlaylist(
     rendered: RenderedPlaylist,
-    kind: 'playlist' | 'blockingPlaylist',
+    cacheControl: string,
     request: IncomingMessage,
     response: ServerResponse,
   ): number {
@@ -342,7 +379,7 @@ export class HlsRoutes {
     const headers: OutgoingHttpHeaders = {
       ...corsHeaders,
       'Content-Type': PLAYLIST_TYPE,
-      'Cache-Control': this.#cacheControl(kind),
+      'Cache-Control': cacheControl,
       Vary: 'Accept-Encoding',
       'Content-Length': body.length,
     };
@@ -423,13 +460,17 @@ function parseDirectives(url: string): Directives | undefined {
   };
 }
 
+function answerForbidden(response: ServerResponse): void {
+  answerText(response, 403, 'This session has been ended.', { 'Cache-Control': 'no-store' });
+}
+
 function answerBadRequest(response: ServerResponse, text: string): void {
   answerText(response, 400, text, { 'Cache-Control': 'no-store' });
 }
 
 /** Who sent a request. */
-export function clientOf(request: IncomingMessage): Client {
-  return { address: request.socket.remoteAddress ?? 'unknown', userAgent: request.headers['user-agent'] };
+export function clientOf(request: IncomingMessage, pass?: Pass): Client {
+  return { address: clientAddress(request), userAgent: request.headers['user-agent'], pass };
 }
 
 /** Answers 503; the player is to come back. */
@@ -442,7 +483,8 @@ export function notFound(response: ServerResponse, text: string, maxAgeSeconds: 
   answerText(response, 404, text, { 'Cache-Control': `public, max-age=${maxAgeSeconds}` });
 }
 
-function answerText(
+/** Answers with a sentence. */
+export function answerText(
   response: ServerResponse,
   status: number,
   text: string,

@@ -12,7 +12,6 @@ export class FrontendMetrics {
   readonly bytesSent: Counter<'channel' | 'protocol'>;
   readonly skippedViewers: Counter<'channel' | 'protocol'>;
   readonly evictedViewers: Counter<'channel' | 'protocol'>;
-  readonly refusedConnections: Counter<'reason'>;
 
   /** @param read the present figures of the streams, asked for at each scrape */
   constructor(registry: Registry, read: () => readonly StreamFigures[]) {
@@ -33,12 +32,6 @@ export class FrontendMetrics {
       name: 'starling_frontend_evicted_viewers_total',
       help: 'Viewers cut off because they stayed behind',
       labelNames: ['channel', 'protocol'],
-      registers,
-    });
-    this.refusedConnections = new Counter({
-      name: 'starling_frontend_refused_requests_total',
-      help: 'HTTP requests and connections that were refused or broke the protocol',
-      labelNames: ['reason'],
       registers,
     });
     const gauge = (name: string, help: string, value: (stream: StreamFigures) => number) =>

@@ -106,8 +106,15 @@ export class Thumbnail {
     this.#options = options;
   }
 
-  /** Answers a GET or HEAD. */
-  async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  /**
+   * Answers a GET or HEAD.
+   * @param scope whether caches that serve several people may keep it
+   */
+  async handle(
+    request: IncomingMessage,
+    response: ServerResponse,
+    scope: 'public' | 'private' = 'public',
+  ): Promise<void> {
     const { stream, catchUp, bytesSent } = this.#options;
     const track = stream.tracks.find(({ kind }) => kind === 'video');
     const picture = catchUp.randomAccessPicture;
@@ -130,7 +137,7 @@ export class Thumbnail {
       'Access-Control-Allow-Origin': '*',
       'Content-Type': 'image/jpeg',
       'Content-Length': drawn.jpeg.length,
-      'Cache-Control': `public, max-age=${Math.max(1, Math.ceil((LIFETIME_MS - ageMs) / 1000))}`,
+      'Cache-Control': `${scope}, max-age=${Math.max(1, Math.ceil((LIFETIME_MS - ageMs) / 1000))}`,
     });
     response.end(request.method === 'HEAD' ? undefined : drawn.jpeg);
     bytesSent(drawn.jpeg.length);

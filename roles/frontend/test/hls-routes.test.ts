@@ -33,7 +33,7 @@ function newStream(): Stream {
 beforeEach(async () => {
   stream = newStream();
   viewers = new ViewerRegistry();
-  routes = new HlsRoutes(stream, viewers, () => undefined, 3);
+  routes = new HlsRoutes(stream, viewers, () => undefined, { maxWaiters: 3 });
   server = createServer((request, response) => {
     const path = (request.url ?? '').split('?', 1)[0] ?? '';
     routes.handle(path.slice(1), request, response);
@@ -194,7 +194,7 @@ describe('a blocking reload', () => {
     // Segment 5 is the last finished one; part 0 of segment 6 the newest.
     stream = newStream();
     routes.close();
-    routes = new HlsRoutes(stream, viewers, () => undefined, 3);
+    routes = new HlsRoutes(stream, viewers, () => undefined, { maxWaiters: 3 });
     const publisher = stream.addPublisher();
     for (const event of [...head, ...segment(4), ...segment(5), ...upToPart(6, 1)]) publisher.event(event, 1);
     const answer = await get(`main/index.m3u8?${query}`);
@@ -380,7 +380,7 @@ describe('a viewer', () => {
 
   it('that is one too many is answered 503', async () => {
     routes.close();
-    viewers = new ViewerRegistry({ maxViewersPerChannel: 1 });
+    viewers = new ViewerRegistry({ maxViewersOf: () => 1 });
     routes = new HlsRoutes(stream, viewers, () => undefined);
     const [mine, other] = [await mediaAddress(), await mediaAddress()];
     expect((await get(mine)).status).toBe(200);

@@ -27,6 +27,8 @@ export const openFlvPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
   const player = mpegts.createPlayer(
     { type: 'flv', isLive: true, url },
     {
+      // Its default would tell the address of the page, which may hold a viewing token.
+      referrerPolicy: 'no-referrer',
       enableStashBuffer: false,
       lazyLoad: false,
       deferLoadAfterSourceOpen: false,

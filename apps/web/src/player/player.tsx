@@ -22,18 +22,21 @@ const BEHIND_LIVE_S = 3;
 interface PlayerProps {
   readonly channelName: string;
   readonly title: string;
+  /** Opens a private channel. */
+  readonly token: string | undefined;
   /** What the directory says; undefined while it cannot be reached. */
   readonly isOnAir: boolean | undefined;
   readonly protocol: Protocol;
   readonly onStatusChange: (status: PlayerStatus['name']) => void;
 }
 
-export function Player({ channelName, title, isOnAir, protocol, onStatusChange }: PlayerProps) {
+export function Player(props: PlayerProps) {
+  const { channelName, token, title, isOnAir, protocol, onStatusChange } = props;
   const rootRef = useRef<HTMLElement>(null);
   const videoRef = useRef<HTMLVideoElement>(null);
   const [isMutedForAutoplay, setMutedForAutoplay] = useState(false);
   const sound = useSound(videoRef);
-  const session = useSession(videoRef, channelName, protocol, () => setMutedForAutoplay(true));
+  const session = useSession(videoRef, channelName, token, protocol, () => setMutedForAutoplay(true));
   const state = useSyncExternalStore(
     session?.subscribe ?? subscribeToNothing,
     session?.getState ?? getInitialState,
@@ -191,6 +194,7 @@ function spokenStatus(status: PlayerStatus, words: string | undefined): string {
 function useSession(
   videoRef: RefObject<HTMLVideoElement | null>,
   channelName: string,
+  token: string | undefined,
   protocol: Protocol,
   onAutoplayMuted: () => void,
 ): PlayerSession | undefined {
@@ -200,7 +204,7 @@ function useSession(
     const video = videoRef.current;
     if (video === null) return;
     // mpegts.js takes only whole addresses.
-    const url = new URL(mediaPaths(channelName)[protocol], location.href).href;
+    const url = new URL(mediaPaths(channelName, token)[protocol], location.href).href;
     const opened = new PlayerSession({
       video,
       loadPlayer: async () => {
@@ -212,7 +216,7 @@ function useSession(
     });
     setSession(opened);
     return () => opened.close();
-  }, [videoRef, channelName, protocol]);
+  }, [videoRef, channelName, token, protocol]);
   return session;
 }
 
