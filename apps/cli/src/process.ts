@@ -39,7 +39,7 @@ export function runUntilStopped(close: () => Promise<void>, logger: Logger): Pro
 export function answerHealth(
   request: IncomingMessage,
   response: ServerResponse,
-  { isReady, registry }: { isReady: () => boolean; registry: Registry },
+  { isReady, metrics }: { isReady: () => boolean; metrics: () => Promise<string> },
 ): boolean {
   const answer = (status: number, text: string, type = 'text/plain; charset=utf-8') => {
     response.writeHead(status, { 'Content-Type': type, 'Cache-Control': 'no-store' });
@@ -54,8 +54,8 @@ export function answerHealth(
       else answer(503, 'starting\n');
       return true;
     case '/metrics':
-      registry.metrics().then(
-        (text) => answer(200, text, registry.contentType),
+      metrics().then(
+        (text) => answer(200, text, Registry.PROMETHEUS_CONTENT_TYPE),
         () => answer(500, 'the metrics could not be collected\n'),
       );
       return true;
@@ -85,6 +85,11 @@ export function asStartError(error: unknown, port: number, remedy: string): unkn
     return new StartError(`This account may not open port ${port}. Choose one above 1023 with ${remedy}.`);
   }
   return error;
+}
+
+/** The program of a frontend's worker, beside this one. */
+export function workerProgram(): string {
+  return join(dirname(fileURLToPath(import.meta.url)), 'frontend-worker.js');
 }
 
 /** The built site, beside the program in a checkout. */

@@ -1,20 +1,32 @@
 /** `starling frontend`, `backend` and `coordinator`: one role in this process, from a configuration file. */
 import { readFileSync } from 'node:fs';
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import { dirname, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { startCoordinator } from '@starling/coordinator/main';
 import { startFrontend } from '@starling/frontend/main';
-import { StarlingConfig } from '@starling/model/config';
-import { listenHttp } from '@starling/net/http-server';
+import { type FrontendSection, StarlingConfig } from '@starling/model/config';
+import { listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { Value } from 'typebox/value';
 import { parse as parseYaml } from 'yaml';
-import { answerHealth, findSite, openLog, openRegistry, runUntilStopped, StartError } from './process.ts';
+import { machineMetrics } from './machine-metrics.ts';
+import {
+  answerHealth,
+  asStartError,
+  findSite,
+  openLog,
+  openRegistry,
+  runUntilStopped,
+  StartError,
+  workerProgram,
+} from './process.ts';
+import { WorkerPortError, Workers } from './workers.ts';
 
 export const roles = ['frontend', 'backend', 'coordinator'] as const;
 export type Role = (typeof roles)[number];
+
+const MAX_PORT = 65_535;
 
 interface RunningRole {
   /** What to tell the operator. */
@@ -22,17 +34,22 @@ interface RunningRole {
   close(): Promise<void>;
 }
 
+export interface RoleFlags {
+  /** Instead of what the configuration says. */
+  readonly workers: number | undefined;
+}
+
 /**
  * Runs one role until SIGINT or SIGTERM.
  * @throws StartError when it cannot start
  */
-export async function runRole(role: Role, configPath: string): Promise<void> {
+export async function runRole(role: Role, configPath: string, flags: RoleFlags): Promise<void> {
   const { config, readSecret } = readConfig(configPath);
   const section = config[role];
   if (section === undefined) throw new StartError(`${configPath} has no section "${role}".`);
   const logger = openLog().child({ role });
   const registry = openRegistry();
-  const running = await starters[role](config, { logger, registry, readSecret });
+  const running = await starters[role](config, { logger, registry, readSecret, flags });
   process.stdout.write(`${running.says}\n`);
   await runUntilStopped(() => running.close(), logger);
 }
@@ -41,11 +58,15 @@ interface Context {
   readonly logger: Logger;
   readonly registry: Registry;
   readonly readSecret: (path: string) => string;
+  readonly flags: RoleFlags;
 }
 
 const starters: Record<Role, (config: StarlingConfig, context: Context) => Promise<RunningRole>> = {
-  async frontend({ frontend: section }, { logger, registry, readSecret }) {
+  async frontend({ frontend: section }, context) {
     if (section === undefined) throw new StartError('no section "frontend"');
+    const workers = context.flags.workers ?? section.workers ?? 1;
+    if (workers > 1) return startFrontendWorkers({ ...section, workers }, context);
+    const { logger, registry, readSecret } = context;
     const frontend = await startFrontend({
       rtmpHost: section.rtmp.host,
       rtmpPort: section.rtmp.port,
@@ -53,8 +74,9 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       logger,
       registry,
     });
-    const handle = (request: IncomingMessage, response: ServerResponse) => {
-      if (answerHealth(request, response, { isReady: () => frontend.isReady(), registry })) return;
+    const health = { isReady: () => frontend.isReady(), metrics: () => registry.metrics() };
+    const handle: RequestHandler = (request, response) => {
+      if (answerHealth(request, response, health)) return;
       if (!frontend.handleRequest(request, response)) response.writeHead(404).end('Not here.\n');
     };
     const http = await listenHttp(section.http, logger, handle, frontend.handleUpgrade);
@@ -98,6 +120,47 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     return { says: `coordinator: HTTP on port ${port}`, close: () => coordinator.close() };
   },
 };
+
+/** A frontend in several processes; this one keeps them going. */
+async function startFrontendWorkers(
+  section: FrontendSection & { workers: number },
+  { logger, registry, readSecret }: Context,
+): Promise<RunningRole> {
+  registry.setDefaultLabels({ process: 'main' });
+  let workers: Workers | undefined;
+  const health = {
+    isReady: () => workers?.isReady() ?? false,
+    async metrics() {
+      const processes = [await registry.getMetricsAsJSON(), ...((await workers?.metrics()) ?? [])];
+      return machineMetrics(processes, workers?.viewers() ?? []);
+    },
+  };
+  const { http, rtmp } = section;
+  if (rtmp.port + section.workers - 1 > MAX_PORT) {
+    throw new StartError(`There are no ${section.workers} ports from rtmp.port ${rtmp.port} on.`);
+  }
+  workers = await Workers.start({
+    count: section.workers,
+    program: workerProgram(),
+    http,
+    rtmp,
+    publishToken: readSecret(section.publishTokenFile),
+    logger,
+    handleRest(request, response) {
+      if (!answerHealth(request, response, health)) response.writeHead(404).end('Not here.\n');
+    },
+    ownChannels: () => [],
+    onRtmpPortsChange: () => {},
+  }).catch((error: unknown) => {
+    const isRtmp = error instanceof WorkerPortError && error.protocol === 'rtmp';
+    if (isRtmp) throw asStartError(error, error.port, 'rtmp.port; each worker has one, from there on');
+    throw asStartError(error, http.port, 'http.port');
+  });
+  return {
+    says: `frontend: HTTP on port ${workers.port}, RTMP on ports ${workers.rtmpPorts.join(', ')}`,
+    close: () => workers.close(),
+  };
+}
 
 /** Reads and checks the file; paths in it are relative to it. */
 function readConfig(path: string): { config: StarlingConfig; readSecret: (file: string) => string } {

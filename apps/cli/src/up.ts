@@ -1,21 +1,26 @@
 /**
- * `starling up`: coordinator, backend and frontend in one process, wired over loopback as they are
- * in a fleet. This is the composition root of the one-machine network.
+ * `starling up`: coordinator, backend and frontends on one machine, wired over loopback as they are in a
+ * fleet. This is the composition root of the one-machine network.
+ *
+ * With one worker everything is in this process. With more, each is a process with a frontend of its own;
+ * together they have the HTTP port, and hand on to this process whatever is not for a frontend. The frontend
+ * in this process then serves RTMP players only: they come to the port that encoders publish to.
  */
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { DataFolderError } from '@starling/coordinator/data-folder-lock';
 import { DatabaseUnavailable } from '@starling/coordinator/database';
-import { startCoordinator } from '@starling/coordinator/main';
+import { type Coordinator, startCoordinator } from '@starling/coordinator/main';
 import { type Frontend, startFrontend } from '@starling/frontend/main';
+import { mergeViewers } from '@starling/frontend/merge-viewers';
 import { CoordinatorClient } from '@starling/model/client';
 import { TEST_CARD_SOURCE } from '@starling/model/entities';
-import { listenHttp } from '@starling/net/http-server';
+import { listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
+import { machineMetrics } from './machine-metrics.ts';
 import {
   answerHealth,
   asStartError,
@@ -24,7 +29,9 @@ import {
   openRegistry,
   runUntilStopped,
   StartError,
+  workerProgram,
 } from './process.ts';
+import { Workers } from './workers.ts';
 
 export interface UpOptions {
   readonly dataDir: string;
@@ -32,6 +39,8 @@ export interface UpOptions {
   readonly rtmpPort: number;
   /** The address to listen on; all of them when undefined. */
   readonly host: string | undefined;
+  /** Processes that serve viewers; 1 keeps everything in this one. */
+  readonly workers: number;
 }
 
 const DEMO_CHANNEL = 'demo';
@@ -61,6 +70,13 @@ interface Network {
   close(): Promise<void>;
 }
 
+/** What answers requests, once all of it has started. */
+interface Running {
+  readonly coordinator: Coordinator;
+  readonly frontend: Frontend;
+  isReady(): boolean;
+}
+
 async function startNetwork(options: UpOptions, logger: Logger): Promise<Network> {
   const { dataDir, host } = options;
   const registry = openRegistry();
@@ -73,23 +89,44 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
   };
 
   try {
-    let isReady = () => false;
-    let handleLive: Frontend['handleRequest'] = () => false;
-    let handleRest: (request: IncomingMessage, response: ServerResponse) => void = (_request, response) => {
-      response.writeHead(503, { 'Content-Type': 'text/plain', 'Retry-After': '1' }).end('Starting.\n');
+    let running: Running | undefined;
+    let workers: Workers | undefined;
+    let tellBackend = () => {};
+    const isReady = () => running?.isReady() ?? false;
+    const metrics = async () => {
+      if (workers === undefined) return registry.metrics();
+      const processes = [await registry.getMetricsAsJSON(), ...(await workers.metrics())];
+      return machineMetrics(processes, mergeViewers([running?.frontend.viewers() ?? [], workers.viewers()]));
     };
-    let handleLiveUpgrade: Frontend['handleUpgrade'] = () => false;
-    const http = await listenHttp(
-      { host, port: options.httpPort },
-      logger,
-      (request, response) => {
-        if (answerHealth(request, response, { isReady: () => isReady(), registry })) return;
-        if (!handleLive(request, response)) handleRest(request, response);
-      },
-      (request, socket, head) => handleLiveUpgrade(request, socket, head),
-    ).catch((error: unknown) => {
+    const handle: RequestHandler = (request, response) => {
+      if (answerHealth(request, response, { isReady, metrics })) return;
+      if (running === undefined) {
+        response.writeHead(503, { 'Content-Type': 'text/plain', 'Retry-After': '1' }).end('Starting.\n');
+      } else if (!running.frontend.handleRequest(request, response)) {
+        running.coordinator.handleRequest(request, response);
+      }
+    };
+    const handleUpgrade: Frontend['handleUpgrade'] = (...upgrade) =>
+      running?.frontend.handleUpgrade(...upgrade) ?? false;
+    const address = { host, port: options.httpPort };
+    const explain = (error: unknown) => {
       throw asStartError(error, options.httpPort, '--http PORT');
-    });
+    };
+    if (options.workers > 1) {
+      registry.setDefaultLabels({ process: 'main' });
+      workers = await Workers.start({
+        count: options.workers,
+        program: workerProgram(),
+        http: address,
+        rtmp: { host: '127.0.0.1', port: 0 },
+        publishToken,
+        logger,
+        handleRest: handle,
+        ownChannels: () => running?.frontend.channels() ?? [],
+        onRtmpPortsChange: () => tellBackend(),
+      }).catch(explain);
+    }
+    const http = workers ?? (await listenHttp(address, logger, handle, handleUpgrade).catch(explain));
     closers.push(() => http.close());
 
     const coordinator = await startCoordinator({
@@ -121,7 +158,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       rtmpHost: host,
       rtmpPort: options.rtmpPort,
       onPlay: frontend.onPlay, // publish and play on one address
-      frontends: [{ host: '127.0.0.1', port: frontend.rtmpPort, publishToken }],
+      frontends: [],
       logger: logger.child({ role: 'backend' }),
       registry,
     }).catch((error: unknown) => {
@@ -129,12 +166,20 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     });
     closers.push(() => backend.close());
 
-    handleLive = (request, response) => frontend.handleRequest(request, response);
-    handleLiveUpgrade = (request, socket, head) => frontend.handleUpgrade(request, socket, head);
-    handleRest = (request, response) => coordinator.handleRequest(request, response);
+    tellBackend = () => {
+      const rtmpPorts = [frontend.rtmpPort, ...(workers?.rtmpPorts ?? [])];
+      backend.setFrontends(rtmpPorts.map((port) => ({ host: '127.0.0.1', port, publishToken })));
+    };
+    tellBackend();
     const client = new CoordinatorClient({ baseUrl: coordinatorUrl, token: operatorToken });
     let isDemoDone = false;
-    isReady = () => isDemoDone && coordinator.isReady() && backend.isReady() && frontend.isReady();
+    running = {
+      coordinator,
+      frontend,
+      isReady: () =>
+        isDemoDone &&
+        [coordinator, backend, frontend, workers].every((part) => part === undefined || part.isReady()),
+    };
 
     const upPath = join(dataDir, 'up.json');
     const addresses = {

@@ -5,7 +5,7 @@ import { type AddressInfo, Socket } from 'node:net';
 import type { Logger } from 'pino';
 import { isWebSocketRequest, refuseUpgrade } from './websocket.ts';
 
-type RequestHandler = (request: IncomingMessage, response: ServerResponse) => void;
+export type RequestHandler = (request: IncomingMessage, response: ServerResponse) => void;
 /** @returns false when the path is not the handler's */
 type UpgradeHandler = (request: IncomingMessage, socket: Socket, head: Uint8Array) => boolean;
 
