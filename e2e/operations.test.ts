@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, inject, it } from 'vitest';
 import { ffmpegComplaints, program, run, starling, startNetwork, until } from './network.ts';
+import { childrenOf, isRunning } from './processes.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'starling-operations-'));
 const mediaFrom = inject('shared').dataDir;
@@ -72,6 +73,8 @@ describe('starling up', () => {
     await until('FFmpeg to run', 15_000, () =>
       processesNaming(source).some((line) => line.startsWith('ffmpeg')) ? true : undefined,
     );
+    const children = childrenOf(network.process.pid ?? 0);
+    expect(children.length).toBeGreaterThanOrEqual(2); // the workers, and FFmpeg
     const askedAt = performance.now();
     network.process.kill('SIGTERM');
     const [exitCode] = await once(network.process, 'exit');
@@ -81,6 +84,7 @@ describe('starling up', () => {
     await once(importing, 'exit');
     expect(processesNaming(network.dataDir)).toEqual([]);
     expect(processesNaming(source)).toEqual([]);
+    expect(children.filter(isRunning)).toEqual([]);
     await network.stop();
   });
 
