@@ -95,8 +95,11 @@ describe('starling up', () => {
     expect((await starling(dataDir, ['stream', 'add', 'kept'])).exitCode).toBe(0);
     const before = await channelsKept(dataDir);
     const numberBefore = await newestSegment(first.site);
+    const workers = childrenOf(first.process.pid ?? 0);
+    expect(workers).toHaveLength(2);
     first.process.kill('SIGKILL');
     await once(first.process, 'exit');
+    await until('the workers to end', 5000, () => (workers.some(isRunning) ? undefined : true));
     const second = await startNetwork({ dataDir });
     try {
       expect(await channelsKept(dataDir)).toEqual(before);
