@@ -190,8 +190,11 @@ export class Workers {
     await Promise.all(
       this.#lives.map(async (life) => {
         const ended = once(life.worker, 'exit');
-        const deadline = setTimeout(() => life.worker.process.kill('SIGKILL'), STOP_DEADLINE_MS);
-        tell(life, { type: 'stop' });
+        const kill = () => life.worker.process.kill('SIGKILL');
+        const deadline = setTimeout(kill, STOP_DEADLINE_MS);
+        if (life.phase === 'starting')
+          kill(); // it may not hear yet, and has nothing to finish
+        else tell(life, { type: 'stop' });
         await ended;
         clearTimeout(deadline);
       }),
