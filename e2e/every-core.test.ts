@@ -77,7 +77,8 @@ describe('with one of two workers killed', () => {
 
   it('only its viewers reconnect, and at once', async () => {
     const { flv, hls } = viewers;
-    const [victim = 0, survivor = 0] = childrenOf(mainPid);
+    const [victim, survivor] = childrenOf(mainPid);
+    if (victim === undefined || survivor === undefined) throw new Error('two workers expected');
     const lost = peersOf(victim, httpPort);
     expect(lost.size).toBeGreaterThan(0);
     expect(peersOf(survivor, httpPort).size).toBeGreaterThan(0);

@@ -29,13 +29,10 @@ report({ type: 'listening' });
 function obey(order: WorkerOrder): void {
   switch (order.type) {
     case 'start':
-      start(order).catch((error: unknown) => fail('rtmp', order.rtmp.port, error));
+      start(order).catch((error: unknown) => fail('rtmp', order.frontend.rtmpPort, error));
       return;
     case 'serve':
       serve(order).catch((error: unknown) => fail('http', order.http.port, error));
-      return;
-    case 'kick':
-      for (const viewerId of order.viewerIds) running?.frontend.kick(viewerId);
       return;
     case 'metrics':
       void registry.getMetricsAsJSON().then((metrics) => report({ type: 'metrics', metrics }));
@@ -50,9 +47,7 @@ async function start(order: Extract<WorkerOrder, { type: 'start' }>): Promise<vo
   registry.setDefaultLabels({ process: `worker-${order.workerNumber}` });
   const logger = openLog().child({ role: 'frontend', worker: order.workerNumber });
   const frontend = await startFrontend({
-    rtmpHost: order.rtmp.host,
-    rtmpPort: order.rtmp.port,
-    publishToken: order.publishToken,
+    ...order.frontend,
     logger,
     registry,
   });
@@ -90,7 +85,7 @@ function keepReporting(frontend: Frontend): void {
   }, LOOK_AT_CHANNELS_EVERY_MS);
 
   const reportViewers = () => {
-    const viewers = frontend.viewers();
+    const viewers = frontend.viewers().map(({ id, channel, protocol }) => ({ id, channel, protocol }));
     const waitMs = Math.max(
       REPORT_VIEWERS_EVERY_MS,
       (viewers.length / MAX_REPORTED_VIEWERS_PER_SECOND) * 1000,

@@ -10,7 +10,6 @@ import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { Value } from 'typebox/value';
 import { parse as parseYaml } from 'yaml';
-import { machineMetrics } from './machine-metrics.ts';
 import {
   answerHealth,
   asStartError,
@@ -126,32 +125,29 @@ async function startFrontendWorkers(
   section: FrontendSection & { workers: number },
   { logger, registry, readSecret }: Context,
 ): Promise<RunningRole> {
+  const { http, rtmp, workers: count } = section;
+  if (rtmp.port + count - 1 > MAX_PORT)
+    throw new StartError(`There are no ${count} ports from rtmp.port ${rtmp.port} on.`);
   registry.setDefaultLabels({ process: 'main' });
-  let workers: Workers | undefined;
-  const health = {
-    isReady: () => workers?.isReady() ?? false,
-    async metrics() {
-      const processes = [await registry.getMetricsAsJSON(), ...((await workers?.metrics()) ?? [])];
-      return machineMetrics(processes, workers?.viewers() ?? []);
-    },
-  };
-  const { http, rtmp } = section;
-  if (rtmp.port + section.workers - 1 > MAX_PORT) {
-    throw new StartError(`There are no ${section.workers} ports from rtmp.port ${rtmp.port} on.`);
-  }
-  workers = await Workers.start({
-    count: section.workers,
+  const workers = new Workers({
+    count,
     program: workerProgram(),
+    frontend: {
+      rtmpHost: rtmp.host,
+      rtmpPort: rtmp.port,
+      publishToken: readSecret(section.publishTokenFile),
+    },
     http,
-    rtmp,
-    publishToken: readSecret(section.publishTokenFile),
-    logger,
     handleRest(request, response) {
+      const health = { isReady: () => workers.isReady(), metrics: () => workers.metrics(registry, []) };
       if (!answerHealth(request, response, health)) response.writeHead(404).end('Not here.\n');
     },
     ownChannels: () => [],
     onRtmpPortsChange: () => {},
-  }).catch((error: unknown) => {
+    logger,
+  });
+  await workers.start().catch(async (error: unknown) => {
+    await workers.close();
     const isRtmp = error instanceof WorkerPortError && error.protocol === 'rtmp';
     if (isRtmp) throw asStartError(error, error.port, 'rtmp.port; each worker has one, from there on');
     throw asStartError(error, http.port, 'http.port');

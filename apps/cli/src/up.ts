@@ -13,14 +13,12 @@ import { join, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { DataFolderError } from '@starling/coordinator/data-folder-lock';
 import { DatabaseUnavailable } from '@starling/coordinator/database';
-import { type Coordinator, startCoordinator } from '@starling/coordinator/main';
-import { type Frontend, startFrontend } from '@starling/frontend/main';
-import { mergeViewers } from '@starling/frontend/merge-viewers';
+import { startCoordinator } from '@starling/coordinator/main';
+import { startFrontend } from '@starling/frontend/main';
 import { CoordinatorClient } from '@starling/model/client';
 import { TEST_CARD_SOURCE } from '@starling/model/entities';
-import { listenHttp, type RequestHandler } from '@starling/net/http-server';
+import { type HttpListener, listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
-import { machineMetrics } from './machine-metrics.ts';
 import {
   answerHealth,
   asStartError,
@@ -70,13 +68,6 @@ interface Network {
   close(): Promise<void>;
 }
 
-/** What answers requests, once all of it has started. */
-interface Running {
-  readonly coordinator: Coordinator;
-  readonly frontend: Frontend;
-  isReady(): boolean;
-}
-
 async function startNetwork(options: UpOptions, logger: Logger): Promise<Network> {
   const { dataDir, host } = options;
   const registry = openRegistry();
@@ -88,47 +79,10 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     for (const closeOne of closers.splice(0).reverse()) await closeOne();
   };
 
+  const explainHttpPort = (error: unknown) => {
+    throw asStartError(error, options.httpPort, '--http PORT');
+  };
   try {
-    let running: Running | undefined;
-    let workers: Workers | undefined;
-    let tellBackend = () => {};
-    const isReady = () => running?.isReady() ?? false;
-    const metrics = async () => {
-      if (workers === undefined) return registry.metrics();
-      const processes = [await registry.getMetricsAsJSON(), ...(await workers.metrics())];
-      return machineMetrics(processes, mergeViewers([running?.frontend.viewers() ?? [], workers.viewers()]));
-    };
-    const handle: RequestHandler = (request, response) => {
-      if (answerHealth(request, response, { isReady, metrics })) return;
-      if (running === undefined) {
-        response.writeHead(503, { 'Content-Type': 'text/plain', 'Retry-After': '1' }).end('Starting.\n');
-      } else if (!running.frontend.handleRequest(request, response)) {
-        running.coordinator.handleRequest(request, response);
-      }
-    };
-    const handleUpgrade: Frontend['handleUpgrade'] = (...upgrade) =>
-      running?.frontend.handleUpgrade(...upgrade) ?? false;
-    const address = { host, port: options.httpPort };
-    const explain = (error: unknown) => {
-      throw asStartError(error, options.httpPort, '--http PORT');
-    };
-    if (options.workers > 1) {
-      registry.setDefaultLabels({ process: 'main' });
-      workers = await Workers.start({
-        count: options.workers,
-        program: workerProgram(),
-        http: address,
-        rtmp: { host: '127.0.0.1', port: 0 },
-        publishToken,
-        logger,
-        handleRest: handle,
-        ownChannels: () => running?.frontend.channels() ?? [],
-        onRtmpPortsChange: () => tellBackend(),
-      }).catch(explain);
-    }
-    const http = workers ?? (await listenHttp(address, logger, handle, handleUpgrade).catch(explain));
-    closers.push(() => http.close());
-
     const coordinator = await startCoordinator({
       dataDir,
       operatorToken,
@@ -143,14 +97,17 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     const { port: coordinatorPort } = await coordinator.listen('127.0.0.1', 0);
     const coordinatorUrl = `http://127.0.0.1:${coordinatorPort}`;
 
+    const frontendSettings = { rtmpHost: '127.0.0.1', rtmpPort: 0, publishToken };
     const frontend = await startFrontend({
-      rtmpHost: '127.0.0.1',
-      rtmpPort: 0,
-      publishToken,
+      ...frontendSettings,
       logger: logger.child({ role: 'frontend' }),
       registry,
     });
-    closers.push(() => frontend.close());
+    let http: HttpListener | Workers | undefined;
+    closers.push(async () => {
+      await frontend.close(); // says goodbye to its viewers
+      await http?.close();
+    });
 
     const backend = await startBackend({
       dataDir,
@@ -166,38 +123,60 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     });
     closers.push(() => backend.close());
 
-    tellBackend = () => {
+    let workers: Workers | undefined;
+    const pushToFrontends = () => {
       const rtmpPorts = [frontend.rtmpPort, ...(workers?.rtmpPorts ?? [])];
       backend.setFrontends(rtmpPorts.map((port) => ({ host: '127.0.0.1', port, publishToken })));
     };
-    tellBackend();
-    const client = new CoordinatorClient({ baseUrl: coordinatorUrl, token: operatorToken });
+    pushToFrontends();
     let isDemoDone = false;
-    running = {
-      coordinator,
-      frontend,
-      isReady: () =>
-        isDemoDone &&
-        [coordinator, backend, frontend, workers].every((part) => part === undefined || part.isReady()),
+    const isReady = () =>
+      isDemoDone &&
+      [coordinator, backend, frontend, workers].every((part) => part === undefined || part.isReady());
+    const metrics = () =>
+      workers === undefined ? registry.metrics() : workers.metrics(registry, frontend.viewers());
+    const handle: RequestHandler = (request, response) => {
+      if (answerHealth(request, response, { isReady, metrics })) return;
+      if (!frontend.handleRequest(request, response)) coordinator.handleRequest(request, response);
     };
+    const address = { host, port: options.httpPort };
+    if (options.workers === 1) {
+      http = await listenHttp(address, logger, handle, frontend.handleUpgrade).catch(explainHttpPort);
+    } else {
+      registry.setDefaultLabels({ process: 'main' });
+      workers = new Workers({
+        count: options.workers,
+        program: workerProgram(),
+        frontend: frontendSettings,
+        http: address,
+        handleRest: handle,
+        ownChannels: () => frontend.channels(),
+        onRtmpPortsChange: pushToFrontends,
+        logger,
+      });
+      http = workers;
+      await workers.start().catch(explainHttpPort);
+    }
+    const { port } = http;
 
     const upPath = join(dataDir, 'up.json');
     const addresses = {
       pid: process.pid,
-      apiUrl: `http://127.0.0.1:${http.port}`,
+      apiUrl: `http://127.0.0.1:${port}`,
       rtmpUrl: `rtmp://localhost:${backend.rtmpPort}/live`,
       startedAt: new Date().toISOString(),
     };
     writeFileSync(upPath, JSON.stringify(addresses, null, 2));
     closers.push(async () => rmSync(upPath, { force: true }));
 
+    const client = new CoordinatorClient({ baseUrl: coordinatorUrl, token: operatorToken });
     return {
       async prepareDemo() {
         await makeDemo(client, dataDir, logger);
         isDemoDone = true;
         while (!isReady()) await new Promise((wake) => setTimeout(wake, 50));
       },
-      welcome: () => welcomeText(http.port, backend.rtmpPort, dataDir),
+      welcome: () => welcomeText(port, backend.rtmpPort, dataDir),
       close,
     };
   } catch (error) {

@@ -1,16 +1,16 @@
 /** What the main process and its workers say to each other over Node's IPC channel. Both are of one build. */
-import type { PushedChannel } from '@starling/frontend/main';
+import type { FrontendConfig, PushedChannel } from '@starling/frontend/main';
 import type { Viewer } from '@starling/frontend/viewers';
 import type { Registry } from 'prom-client';
 
 /** What the registry of one process holds. */
 export type ProcessMetrics = Awaited<ReturnType<Registry['getMetricsAsJSON']>>;
 
-interface Address {
-  /** The address to listen on; all of them when undefined. */
-  readonly host?: string | undefined;
-  readonly port: number;
-}
+/** What a frontend is to do, as far as it can be said to another process. */
+export type FrontendSettings = Omit<FrontendConfig, 'logger' | 'registry'>;
+
+/** What it takes to count each viewer once. */
+export type CountedViewer = Pick<Viewer, 'id' | 'channel' | 'protocol'>;
 
 /** From the main process. */
 export type WorkerOrder =
@@ -19,17 +19,15 @@ export type WorkerOrder =
       readonly type: 'start';
       /** From 1 on; a worker that takes another's place has its number. */
       readonly workerNumber: number;
-      readonly rtmp: Address;
-      readonly publishToken: string;
+      readonly frontend: FrontendSettings;
     }
   /** Take viewers, on an HTTP port that all workers share. Once, after the worker has started. */
   | {
       readonly type: 'serve';
-      readonly http: Address;
+      readonly http: { readonly host?: string | undefined; readonly port: number };
       /** Loopback port of the main process, which answers whatever is not a frontend's. */
       readonly mainPort: number;
     }
-  | { readonly type: 'kick'; readonly viewerIds: readonly string[] }
   | { readonly type: 'metrics' }
   | { readonly type: 'stop' };
 
@@ -52,5 +50,5 @@ export type WorkerReport =
     }
   /** At each change, and every second as a sign of life. */
   | { readonly type: 'channels'; readonly channels: readonly PushedChannel[] }
-  | { readonly type: 'viewers'; readonly viewers: readonly Viewer[] }
+  | { readonly type: 'viewers'; readonly viewers: readonly CountedViewer[] }
   | { readonly type: 'metrics'; readonly metrics: ProcessMetrics };

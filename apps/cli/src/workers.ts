@@ -10,28 +10,36 @@ import cluster, { type Worker } from 'node:cluster';
 import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import type { PushedChannel } from '@starling/frontend/main';
-import { mergeViewers } from '@starling/frontend/merge-viewers';
-import type { Viewer } from '@starling/frontend/viewers';
 import { type HttpListener, listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
-import type { ProcessMetrics, WorkerOrder, WorkerReport } from './worker-messages.ts';
+import type { Registry } from 'prom-client';
+import { machineMetrics } from './machine-metrics.ts';
+import type {
+  CountedViewer,
+  FrontendSettings,
+  ProcessMetrics,
+  WorkerOrder,
+  WorkerReport,
+} from './worker-messages.ts';
 
 export interface WorkersOptions {
   readonly count: number;
   /** The file that a worker runs. */
   readonly program: string;
+  /**
+   * Of every worker's frontend. `rtmpPort` is the first one's; the others take the ports after it. With 0 each
+   * takes a free one.
+   */
+  readonly frontend: FrontendSettings;
   /** Shared by all. All addresses when `host` is undefined; a free port when `port` is 0. */
   readonly http: { readonly host?: string | undefined; readonly port: number };
-  /** Of the first worker; the next ones take the ports after it. With 0 each takes a free one. */
-  readonly rtmp: { readonly host?: string | undefined; readonly port: number };
-  readonly publishToken: string;
-  readonly logger: Logger;
   /** Answers, in this process, the requests that are not a frontend's. */
   readonly handleRest: RequestHandler;
   /** What this process's own frontend has, where there is one. */
   ownChannels(): readonly PushedChannel[];
   /** The ports that backends push to have changed. */
   onRtmpPortsChange(): void;
+  readonly logger: Logger;
 }
 
 /** A port that a worker could not open. */
@@ -60,8 +68,6 @@ const FILL_DEADLINE_MS = 5000;
 const MAX_SILENT_SECONDS = 15;
 const METRICS_DEADLINE_MS = 2000;
 const STOP_DEADLINE_MS = 1500;
-/** For a worker that takes another's place; the oldest make room. */
-const MAX_KICKED_IDS = 10_000;
 
 /** A place among the workers, with the process that has it now. */
 interface Slot {
@@ -80,65 +86,60 @@ interface Life {
   fillDeadline: NodeJS.Timeout | undefined;
   rtmpPort: number | undefined;
   channels: readonly PushedChannel[];
-  viewers: readonly Viewer[];
+  viewers: readonly CountedViewer[];
   silentSeconds: number;
   /** Waits for the answer to the last question. */
   takeMetrics: ((metrics: ProcessMetrics | undefined) => void) | undefined;
 }
 
 export class Workers {
-  /** The HTTP port that viewers come to. */
-  readonly port: number;
   readonly #options: WorkersOptions;
-  readonly #rest: HttpListener;
   readonly #slots: readonly Slot[];
-  readonly #kickedIds = new Set<string>();
-  readonly #watchdog: NodeJS.Timeout;
-  #onStart: { served(): void; failed(error: Error): void } | undefined;
+  #httpPort = 0;
+  #rest: HttpListener | undefined;
+  #watchdog: NodeJS.Timeout | undefined;
+  #whileStarting: { served(): void; failed(error: Error): void } | undefined;
   #isClosing = false;
 
-  private constructor(options: WorkersOptions, port: number, rest: HttpListener) {
+  constructor(options: WorkersOptions) {
     this.#options = options;
-    this.port = port;
-    this.#rest = rest;
     this.#slots = Array.from({ length: options.count }, (_, index) => ({
       workerNumber: index + 1,
       life: undefined,
       earlyDeaths: 0,
       retryTimer: undefined,
     }));
-    this.#watchdog = setInterval(() => this.#endTheSilent(), 1000);
   }
 
   /**
-   * Starts the workers; resolves when all of them serve.
+   * Starts the workers; resolves when all of them serve. `close` is to follow, also when it fails.
    * @throws WorkerPortError, or the system's error, when a port cannot be opened
    */
-  static async start(options: WorkersOptions): Promise<Workers> {
-    // The kernel spreads the connections: nothing is lost with a worker that is killed.
+  async start(): Promise<void> {
+    const { http, logger, handleRest, program, count } = this.#options;
+    this.#httpPort = await findPort(http);
+    this.#rest = await listenHttp({ host: '127.0.0.1', port: 0 }, logger, handleRest, () => false);
+    // The kernel spreads the connections, so that none is lost with a worker that is killed.
     cluster.schedulingPolicy = cluster.SCHED_NONE;
-    // Figures that are not a number cannot be said in JSON.
-    cluster.setupPrimary({ exec: options.program, args: [], serialization: 'advanced' });
-    const port = await findPort(options.http);
-    const atLoopback = { host: '127.0.0.1', port: 0 };
-    const rest = await listenHttp(atLoopback, options.logger, options.handleRest, () => false);
-    const workers = new Workers(options, port, rest);
-    try {
-      await new Promise<void>((resolve, reject) => {
-        workers.#onStart = {
-          served: () => {
-            if (workers.#lives.filter(({ phase }) => phase === 'serving').length === options.count) resolve();
-          },
-          failed: reject,
-        };
-        for (const slot of workers.#slots) workers.#start(slot);
-      });
-    } catch (error) {
-      await workers.close();
-      throw error;
-    }
-    workers.#onStart = undefined;
-    return workers;
+    // JSON knows no figures that are not a number.
+    cluster.setupPrimary({ exec: program, args: [], serialization: 'advanced' });
+    this.#watchdog = setInterval(() => this.#endTheSilent(), 1000);
+    await new Promise<void>((resolve, reject) => {
+      this.#whileStarting = {
+        served: () => {
+          if (this.#lives.filter(({ phase }) => phase === 'serving').length === count) resolve();
+        },
+        failed: reject,
+      };
+      for (const slot of this.#slots) this.#start(slot);
+    }).finally(() => {
+      this.#whileStarting = undefined;
+    });
+  }
+
+  /** The HTTP port that viewers come to. */
+  get port(): number {
+    return this.#httpPort;
   }
 
   /** The ports that backends push to. */
@@ -157,29 +158,18 @@ export class Workers {
     );
   }
 
-  /** Everybody who watches on the workers, each once; a second or more old, see `frontend-worker.ts`. */
-  viewers(): Viewer[] {
-    return mergeViewers(this.#lives.map(({ viewers }) => viewers));
-  }
-
   /**
-   * Shows a viewer out, on all workers and on those that take their place.
-   * @returns false when no worker has reported this id
+   * What all processes count, for Prometheus; a worker that does not answer in time is left out.
+   * @param registry of this process
+   * @param ownViewers on this process's own frontend
    */
-  kick(viewerId: string): boolean {
-    const isKnown = this.#lives.some(({ viewers }) => viewers.some(({ id }) => id === viewerId));
-    for (const life of this.#lives) tell(life, { type: 'kick', viewerIds: [viewerId] });
-    if (!isKnown) return false;
-    this.#kickedIds.add(viewerId);
-    const [oldest] = this.#kickedIds;
-    if (this.#kickedIds.size > MAX_KICKED_IDS && oldest !== undefined) this.#kickedIds.delete(oldest);
-    return true;
-  }
-
-  /** What the workers count; one that does not answer in time is left out. */
-  async metrics(): Promise<ProcessMetrics[]> {
+  async metrics(registry: Registry, ownViewers: readonly CountedViewer[]): Promise<string> {
     const answers = await Promise.all(this.#lives.map(askForMetrics));
-    return answers.filter((metrics) => metrics !== undefined);
+    const processes = [
+      await registry.getMetricsAsJSON(),
+      ...answers.filter((metrics) => metrics !== undefined),
+    ];
+    return machineMetrics(processes, [ownViewers, ...this.#lives.map(({ viewers }) => viewers)].flat());
   }
 
   /** Ends all workers; one that does not end in time is killed. */
@@ -199,7 +189,7 @@ export class Workers {
         clearTimeout(deadline);
       }),
     );
-    await this.#rest.close();
+    await this.#rest?.close();
   }
 
   get #lives(): Life[] {
@@ -229,18 +219,17 @@ export class Workers {
   }
 
   #hear({ workerNumber }: Slot, life: Life, report: WorkerReport): void {
-    const { rtmp, publishToken } = this.#options;
     life.silentSeconds = 0;
     switch (report.type) {
       case 'listening': {
-        const port = rtmp.port === 0 ? 0 : rtmp.port + workerNumber - 1;
-        tell(life, { type: 'start', workerNumber, rtmp: { host: rtmp.host, port }, publishToken });
+        const { frontend } = this.#options;
+        const rtmpPort = frontend.rtmpPort === 0 ? 0 : frontend.rtmpPort + workerNumber - 1;
+        tell(life, { type: 'start', workerNumber, frontend: { ...frontend, rtmpPort } });
         return;
       }
       case 'started':
         life.rtmpPort = report.rtmpPort;
         life.phase = 'filling';
-        tell(life, { type: 'kick', viewerIds: [...this.#kickedIds] });
         life.fillDeadline = setTimeout(() => this.#openTo(life), FILL_DEADLINE_MS);
         this.#options.onRtmpPortsChange();
         if (this.#hasWhatOthersHave(life)) this.#openTo(life);
@@ -252,11 +241,11 @@ export class Workers {
       case 'serving':
         life.phase = 'serving';
         this.#options.logger.debug({ worker: workerNumber }, 'worker takes viewers');
-        this.#onStart?.served();
+        this.#whileStarting?.served();
         return;
       case 'failed':
         this.#options.logger.error({ worker: workerNumber, reason: report.message }, 'worker has no port');
-        this.#onStart?.failed(new WorkerPortError(report));
+        this.#whileStarting?.failed(new WorkerPortError(report));
         return;
       case 'viewers':
         life.viewers = report.viewers;
@@ -271,8 +260,8 @@ export class Workers {
   #openTo(life: Life): void {
     clearTimeout(life.fillDeadline);
     life.phase = 'opening';
-    const http = { host: this.#options.http.host, port: this.port };
-    tell(life, { type: 'serve', http, mainPort: this.#rest.port });
+    const http = { host: this.#options.http.host, port: this.#httpPort };
+    tell(life, { type: 'serve', http, mainPort: this.#rest?.port ?? 0 });
   }
 
   #hasWhatOthersHave(life: Life): boolean {
@@ -290,7 +279,8 @@ export class Workers {
     this.#options.onRtmpPortsChange();
     const isEarly = performance.now() - life.bornAtMs < STABLE_AFTER_MS;
     slot.earlyDeaths = isEarly ? slot.earlyDeaths + 1 : 0;
-    if (slot.earlyDeaths === MAX_DEATHS_AT_START) this.#onStart?.failed(new Error(`workers die: ${how}`));
+    if (slot.earlyDeaths === MAX_DEATHS_AT_START)
+      this.#whileStarting?.failed(new Error(`workers die: ${how}`));
     const retryMs = isEarly
       ? Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** (slot.earlyDeaths - 1)) * (0.5 + Math.random() / 2)
       : 0;

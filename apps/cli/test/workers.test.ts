@@ -5,8 +5,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Viewer } from '@starling/frontend/viewers';
 import { pino } from 'pino';
+import { Registry } from 'prom-client';
 import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
 import { WorkerPortError, Workers, type WorkersOptions } from '../src/workers.ts';
 
@@ -21,7 +21,7 @@ afterEach(async () => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 /** What the workers were told, and noted themselves, each with its process id. */
-const told = (): { pid: number; order: { type: string; workerNumber?: number; viewerIds?: string[] } }[] =>
+const told = (): { pid: number; order: { type: string; workerNumber?: number } }[] =>
   readFileSync(logPath, 'utf8')
     .trim()
     .split('\n')
@@ -29,14 +29,15 @@ const told = (): { pid: number; order: { type: string; workerNumber?: number; vi
 const toldOf = (type: string) => told().filter(({ order }) => order.type === type);
 
 /** @param answers what a worker does with an order, in JavaScript; `number` is its own */
-function start(answers: string, options: Partial<WorkersOptions> = {}): Promise<Workers> {
+async function start(answers: string, options: Partial<WorkersOptions> = {}): Promise<Workers> {
   const program = join(folder, 'worker.mjs');
   writeFileSync(
     program,
     `import { appendFileSync } from 'node:fs';
     let number = 0;
     const report = (message) => process.send(message);
-    const viewer = (id) => ({ id, channel: 'demo', protocol: 'hls', address: '', startedAtUnixMs: number, sentBytes: 1 });
+    const gauge = { name: 'g', help: 'g', type: 'gauge', values: [{ value: NaN, labels: {} }] };
+    const viewer = (id) => ({ id, channel: 'demo', protocol: 'hls' });
     const note = (order) =>
       appendFileSync(${JSON.stringify(logPath)}, JSON.stringify({ pid: process.pid, order }) + '\\n');
     process.on('message', (order) => {
@@ -47,18 +48,19 @@ function start(answers: string, options: Partial<WorkersOptions> = {}): Promise<
     });
     report({ type: 'listening' });`,
   );
-  return Workers.start({
+  workers = new Workers({
     count: 2,
     program,
+    frontend: { rtmpHost: '127.0.0.1', rtmpPort: 0, publishToken: 'secret' },
     http: { host: '127.0.0.1', port: 0 },
-    rtmp: { host: '127.0.0.1', port: 0 },
-    publishToken: 'secret',
     logger: pino({ level: 'silent' }),
     handleRest: () => {},
     ownChannels: () => [],
     onRtmpPortsChange: () => {},
     ...options,
   });
+  await workers.start();
+  return workers;
 }
 
 /** Workers that do what they should. */
@@ -68,43 +70,37 @@ const GOOD = `
     report({ type: 'serving' });
     report({ type: 'viewers', viewers: [viewer('everywhere'), viewer('on-' + number)] });
   }
-  if (order.type === 'metrics') report({ type: 'metrics', metrics: [{ name: 'of-' + number }] });
+  gauge.values[0].labels.process = 'worker-' + number;
+  if (order.type === 'metrics') report({ type: 'metrics', metrics: [gauge] });
 `;
-
-const ids = (viewers: readonly Viewer[] = []) => viewers.map(({ id }) => id).sort();
 
 describe('workers', () => {
   it('are started, report, and end', async () => {
     const onRtmpPortsChange = vi.fn();
-    workers = await start(GOOD, { onRtmpPortsChange });
+    const workers = await start(GOOD, { onRtmpPortsChange });
     expect(workers.rtmpPorts).toEqual([5001, 5002]);
     expect(onRtmpPortsChange).toHaveBeenCalledTimes(2);
     expect(workers.isReady()).toBe(true);
-    await vi.waitFor(() => expect(ids(workers?.viewers())).toEqual(['everywhere', 'on-1', 'on-2']));
-    expect(workers.viewers()[0]).toMatchObject({ id: 'everywhere', sentBytes: 2 });
-    expect(await workers.metrics()).toEqual([[{ name: 'of-1' }], [{ name: 'of-2' }]]);
+    const metrics = () => workers.metrics(new Registry(), [{ id: 'own', channel: 'demo', protocol: 'rtmp' }]);
+    await vi.waitFor(async () => {
+      expect((await metrics()).split('\n').filter((line) => /^\w/.test(line))).toEqual([
+        'g{process="worker-1"} Nan',
+        'g{process="worker-2"} Nan',
+        'starling_frontend_viewers{channel="demo",protocol="rtmp"} 1',
+        'starling_frontend_viewers{channel="demo",protocol="hls"} 3',
+      ]);
+    });
     await workers.close();
     expect(toldOf('stop')).toHaveLength(2);
-    expect(workers.viewers()).toEqual([]);
+    expect(workers.rtmpPorts).toEqual([]);
   });
 
   it('take ports in a row when they are to have fixed ones', async () => {
-    workers = await start(`${GOOD.replace('5000 + number', 'order.rtmp.port')}`, {
+    const workers = await start(GOOD.replace('5000 + number', 'order.frontend.rtmpPort'), {
       count: 3,
-      rtmp: { host: '127.0.0.1', port: 1936 },
+      frontend: { rtmpHost: '127.0.0.1', rtmpPort: 1936, publishToken: 'secret' },
     });
     expect(workers.rtmpPorts).toEqual([1936, 1937, 1938]);
-  });
-
-  it('all show a viewer out, and so does one that takes the place of another', async () => {
-    workers = await start(GOOD);
-    await vi.waitFor(() => expect(ids(workers?.viewers())).toHaveLength(3));
-    expect(workers.kick('on-1')).toBe(true);
-    expect(workers.kick('nobody')).toBe(false);
-    const ofViewer = (id: string) => toldOf('kick').filter(({ order }) => order.viewerIds?.includes(id));
-    await vi.waitFor(() => expect(new Set(ofViewer('on-1').map(({ pid }) => pid)).size).toBe(2));
-    process.kill(toldOf('serve')[0]?.pid ?? 0, 'SIGKILL');
-    await vi.waitFor(() => expect(new Set(ofViewer('on-1').map(({ pid }) => pid)).size).toBe(3));
   });
 
   it('that die are replaced, one after the other later each time', async () => {
@@ -113,11 +109,12 @@ describe('workers', () => {
       { level: 'warn' },
       { write: (line: string) => void retries.push(JSON.parse(line).retryMs) },
     );
-    workers = await start(GOOD, { count: 1, logger });
+    const workers = await start(GOOD, { count: 1, logger });
     for (const deaths of [1, 2, 3]) {
-      await vi.waitFor(() => expect(workers?.isReady()).toBe(true), { timeout: 5000 });
+      await vi.waitFor(() => expect(workers.isReady()).toBe(true), { timeout: 5000 });
       const before = workers.rtmpPorts;
-      process.kill(toldOf('serve').at(-1)?.pid ?? 0, 'SIGKILL');
+      const [victim] = toldOf('serve').slice(-1);
+      if (victim !== undefined) process.kill(victim.pid, 'SIGKILL');
       await vi.waitFor(() => expect(retries).toHaveLength(deaths));
       expect(workers.isReady()).toBe(false);
       expect(workers.rtmpPorts).toEqual([]);
@@ -133,22 +130,23 @@ describe('workers', () => {
   it('serve once they have what others have, and are ready while all have it', async () => {
     const demo = (isPlayable: boolean) =>
       `report({ type: 'channels', channels: [{ name: 'demo', isPlayable: ${isPlayable} }] });`;
-    workers = await start(
+    const workers = await start(
       `${GOOD}
       if (order.type === 'start') setTimeout(() => { note({ type: 'filled' }); ${demo(true)} }, 200);
-      if (order.type === 'serve') setTimeout(() => { if (number === 2) ${demo(false)} }, 200);`,
+      if (order.type === 'metrics' && number === 2) ${demo(false)}`,
       { ownChannels: () => [{ name: 'demo', isPlayable: true }] },
     );
     for (const { pid } of toldOf('serve')) {
       const ofWorker = told().filter((one) => one.pid === pid);
-      expect(ofWorker.map(({ order }) => order.type)).toEqual(['start', 'kick', 'filled', 'serve']);
+      expect(ofWorker.map(({ order }) => order.type)).toEqual(['start', 'filled', 'serve']);
     }
     expect(workers.isReady()).toBe(true);
-    await vi.waitFor(() => expect(workers?.isReady()).toBe(false));
+    await workers.metrics(new Registry(), []);
+    await vi.waitFor(() => expect(workers.isReady()).toBe(false));
   });
 
   it('that do not end are killed', async () => {
-    workers = await start(GOOD.concat(`process.exit = () => {};`), { count: 1 });
+    const workers = await start(GOOD.concat(`process.exit = () => {};`), { count: 1 });
     await workers.close();
     expect(workers.isReady()).toBe(false);
   });

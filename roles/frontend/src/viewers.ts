@@ -159,21 +159,21 @@ export class ViewerRegistry {
   }
 
   /**
-   * Shows a viewer out. HLS: its session is refused from now on, also when only another frontend has seen it
-   * so far.
-   * @returns false when there is no such viewer here
+   * Shows a viewer out. HLS: its session is refused from now on.
+   * @returns false when there is no such viewer
    */
   kick(id: string): boolean {
     const viewer = this.#viewers.get(id);
-    if (viewer !== undefined) this.#remove(viewer);
-    if (viewer !== undefined && viewer.protocol !== 'hls') {
+    if (viewer === undefined) return false;
+    this.#remove(viewer);
+    if (viewer.protocol !== 'hls') {
       viewer.disconnect();
       return true;
     }
-    if (ID.test(id)) this.#kickedIds.add(id);
+    this.#kickedIds.add(id);
     const [oldest] = this.#kickedIds;
     if (this.#kickedIds.size > MAX_KICKED_IDS && oldest !== undefined) this.#kickedIds.delete(oldest);
-    return viewer !== undefined;
+    return true;
   }
 
   /** Everybody who watches, those first who came first. */
