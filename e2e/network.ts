@@ -26,6 +26,8 @@ export interface NetworkOptions {
   /** A folder whose media store is copied first, so that the test card need not be drawn again. */
   readonly mediaFrom?: string;
   readonly env?: Record<string, string>;
+  /** Processes that serve viewers; two if it does not matter, whatever machine this is. */
+  readonly workers?: number;
 }
 
 /** Starts the program; resolves when `/readyz` answers 200. */
@@ -36,7 +38,10 @@ export async function startNetwork(options: NetworkOptions = {}): Promise<Networ
   }
   const child = spawn(
     process.execPath,
-    [program, 'up', '--data', dataDir, '--http', '0', '--rtmp', '0', '--host', '127.0.0.1'],
+    [
+      ...[program, 'up', '--data', dataDir, '--http', '0', '--rtmp', '0', '--host', '127.0.0.1'],
+      ...['--workers', String(options.workers ?? 2)],
+    ],
     { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...options.env } },
   );
   let log = '';

@@ -1,6 +1,8 @@
 /** The command line: which commands there are, and what becomes of their errors. */
+import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { ApiError } from '@starling/model/client';
+import { MAX_WORKERS } from '@starling/model/config';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
 import { addChannelCommands } from './commands/channel.ts';
@@ -79,6 +81,14 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   }
 }
 
+interface UpFlags {
+  readonly http: number;
+  readonly rtmp: number;
+  readonly host?: string;
+  readonly workers?: number;
+  readonly trustedProxy?: string[];
+}
+
 function addUpCommand(program: Command, { dataDir }: CommandContext): void {
   program
     .command('up')
@@ -86,6 +96,7 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
     .option('--http <port>', 'port of the site, the API and HLS', parsePort, DEFAULT_HTTP_PORT)
     .option('--rtmp <port>', 'port for encoders', parsePort, DEFAULT_RTMP_PORT)
     .option('--host <address>', 'address to listen on (default: all)')
+    .option('--workers <n>', 'processes that serve viewers (default: one per core)', parseWorkers)
     .option(
       '--trusted-proxy <cidr...>',
       'balancers in front, whose X-Forwarded-For is believed (loopback always is)',
@@ -98,7 +109,7 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
         'starling up --trusted-proxy 10.0.0.0/24',
       ),
     )
-    .action(async (options: { http: number; rtmp: number; host?: string; trustedProxy?: string[] }) => {
+    .action(async (options: UpFlags) => {
       // Loaded here, because the other commands do not need the servers.
       const { runUp } = await import('./up.ts');
       await runUp({
@@ -107,20 +118,31 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
         rtmpPort: options.rtmp,
         host: options.host,
         trustedProxies: options.trustedProxy ?? [],
+        workers: options.workers ?? Math.min(availableParallelism(), MAX_WORKERS),
       });
     });
 }
 
 function addRoleCommand(program: Command, role: Role, description: string): void {
-  program
+  const command = program
     .command(role)
     .description(description)
     .requiredOption('--config <file>', `configuration file with a section "${role}"`)
     .addHelpText('after', examples(`starling ${role} --config starling.yaml`))
-    .action(async ({ config }: { config: string }) => {
+    .action(async (options: { config: string; workers?: number }) => {
       const { runRole } = await import('./role.ts');
-      await runRole(role, config);
+      await runRole(role, options.config, { workers: options.workers });
     });
+  if (role === 'frontend') {
+    command.option('--workers <n>', 'processes that serve viewers (default: as the file says)', parseWorkers);
+  }
+}
+
+function parseWorkers(text: string): number {
+  const count = Number(text);
+  if (!/^\d+$/.test(text) || count < 1 || count > MAX_WORKERS)
+    throw new InvalidArgumentError(`It is a number from 1 to ${MAX_WORKERS}.`);
+  return count;
 }
 
 /** 0 takes a free port. */

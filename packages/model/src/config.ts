@@ -4,6 +4,9 @@
  */
 import { type Static, Type } from 'typebox';
 
+/** Of one machine. */
+export const MAX_WORKERS = 256;
+
 const Port = Type.Integer({ minimum: 0, maximum: 65_535, description: '0 takes a free port' });
 const Host = Type.Optional(Type.String({ description: 'Address to listen on; all of them when left out' }));
 const SecretFile = Type.String({ description: 'File that holds the secret, and nothing else' });
@@ -35,6 +38,15 @@ export const FrontendSection = Type.Object(
     coordinator: Type.Optional(Coordinator),
     dataDir: Type.Optional(
       Type.String({ description: 'Keeps what the coordinator said last, for a start while it is gone' }),
+    ),
+    workers: Type.Optional(
+      Type.Integer({
+        minimum: 1,
+        maximum: MAX_WORKERS,
+        default: 1,
+        description:
+          'Processes that share the HTTP port. Each takes pushes on an RTMP port of its own: the one above, and those after it',
+      }),
     ),
   },
   { additionalProperties: false, description: 'Serves channels to viewers' },

@@ -7,7 +7,7 @@ import { AddressLimits, defaultHttpLimits, type HttpLimits, LOOPBACK } from './a
 import { RefusalLog } from './refusal-log.ts';
 import { isWebSocketRequest, refuseUpgrade } from './websocket.ts';
 
-type RequestHandler = (request: IncomingMessage, response: ServerResponse) => void;
+export type RequestHandler = (request: IncomingMessage, response: ServerResponse) => void;
 /** @returns false when the path is not the handler's */
 type UpgradeHandler = (request: IncomingMessage, socket: Socket, head: Uint8Array) => boolean;
 

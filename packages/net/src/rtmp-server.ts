@@ -113,7 +113,8 @@ export class RtmpServer {
    */
   static async listen(options: RtmpServerOptions): Promise<RtmpServer> {
     const server = new RtmpServer(options);
-    server.#server.listen(options.port, options.host);
+    // Among the workers of a cluster each has a port of its own, also when it asks for any free one.
+    server.#server.listen({ port: options.port, host: options.host, exclusive: true });
     await once(server.#server, 'listening');
     server.#server.on('error', (error) => options.logger.error({ err: error }, 'RTMP port failed'));
     return server;

@@ -4,7 +4,7 @@
  *   /live/<channel>/index.m3u8                     multivariant playlist
  *   /live/<channel>/main/index.m3u8                media playlist; `?session=` says who asks (viewers.ts)
  *   /live/<channel>/main/init-<id>.mp4             init segment
- *   /live/<channel>/main/<number>.m4s              segment
+ *   /live/<channel>/main/<number>.m4s              segment; the next one is waited for
  *   /live/<channel>/main/<number>.<part>.m4s       part of a segment; the next one is waited for
  *
  * On a private channel the last three lie in folders that only its playlists tell (segment-names.ts).
@@ -158,11 +158,7 @@ export class HlsRoutes {
       const number = Number(mediaMatch[1]);
       if (mediaMatch[2] !== undefined)
         return this.#takePart(number, Number(mediaMatch[2]), request, response);
-      const segment = window.segment(number);
-      if (segment === undefined)
-        return this.#answerNotFound('This segment is not in the live window.', response);
-      const chunks = segment.parts.map((part) => part.bytes);
-      return this.#answerMedia(chunks, segment.sizeBytes, request, response);
+      return this.#takeSegment(number, request, response);
     }
     const initMatch = /^main\/init-([0-9a-f]{16})\.mp4$/.exec(path);
     if (initMatch !== null) {
@@ -300,6 +296,26 @@ export class HlsRoutes {
           viewer,
         );
     }
+  }
+
+  /**
+   * A segment may have been listed by another frontend that is some milliseconds ahead of this one: it is
+   * held back until it is here too. Players take a 404 for an answer.
+   */
+  #takeSegment(number: number, request: IncomingMessage, response: ServerResponse): void {
+    const tryToAnswer = () => {
+      const { window } = this.#stream;
+      const segment = window.segment(number);
+      if (segment !== undefined) {
+        const chunks = segment.parts.map((part) => part.bytes);
+        this.#answerMedia(chunks, segment.sizeBytes, request, response);
+        return true;
+      }
+      if (window.reach(number, undefined, this.#advancePartLimit) === 'expected') return false;
+      this.#answerNotFound('This segment is not in the live window.', response);
+      return true;
+    };
+    if (!tryToAnswer()) this.#wait(response, tryToAnswer);
   }
 
   /**

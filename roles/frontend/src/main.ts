@@ -64,6 +64,8 @@ export interface Frontend {
   isPlayable(channel: string): boolean;
   /** True when it is known who may watch, and every channel that is being pushed here has a window to play. */
   isReady(): boolean;
+  /** The channels that are being pushed here now, and whether they can be played. */
+  channels(): readonly PushedChannel[];
   /** Everybody who watches here now. */
   viewers(): readonly Viewer[];
   /**
@@ -72,6 +74,11 @@ export interface Frontend {
    */
   kick(viewerId: string): boolean;
   close(): Promise<void>;
+}
+
+export interface PushedChannel {
+  readonly name: string;
+  readonly isPlayable: boolean;
 }
 
 /** A channel stays, with what it has, so long after its last publisher left. */
@@ -313,6 +320,10 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
 
     isPlayable: (name) => channels.get(name)?.stream.window.isPlayable ?? false,
     isReady: () => access.isKnown && [...channels.values()].every(({ stream }) => stream.window.isPlayable),
+    channels: () =>
+      [...channels.values()]
+        .filter(({ stream }) => stream.publisherCount > 0)
+        .map(({ stream }) => ({ name: stream.channel, isPlayable: stream.window.isPlayable })),
 
     viewers: () => viewers.list(),
     kick: (viewerId) => viewers.kick(viewerId),

@@ -45,17 +45,10 @@ export class FrontendMetrics {
           for (const stream of read()) this.set({ channel: stream.channel }, value(stream));
         },
       });
-    new Gauge({
-      name: 'starling_frontend_viewers',
-      help: 'Viewers now, by protocol',
-      labelNames: ['channel', 'protocol'],
-      registers,
-      collect() {
-        this.reset();
-        for (const { channel, viewers } of read()) {
-          for (const [protocol, count] of viewers) this.set({ channel, protocol }, count);
-        }
-      },
+    registerViewersGauge(registry, function* () {
+      for (const { channel, viewers } of read()) {
+        for (const [protocol, count] of viewers) yield { channel, protocol, count };
+      }
     });
     gauge(
       'starling_frontend_window_bytes',
@@ -68,4 +61,23 @@ export class FrontendMetrics {
       (stream) => stream.publishers,
     );
   }
+}
+
+export const VIEWERS_GAUGE = 'starling_frontend_viewers';
+
+/** @param read the present counts, asked for at each scrape; those of one channel and protocol add up */
+export function registerViewersGauge(
+  registry: Registry,
+  read: () => Iterable<{ readonly channel: string; readonly protocol: string; readonly count: number }>,
+): void {
+  new Gauge({
+    name: VIEWERS_GAUGE,
+    help: 'Viewers now, by protocol',
+    labelNames: ['channel', 'protocol'],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const { channel, protocol, count } of read()) this.inc({ channel, protocol }, count);
+    },
+  });
 }

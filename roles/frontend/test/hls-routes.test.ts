@@ -332,6 +332,25 @@ describe('a part', () => {
   });
 });
 
+describe('a segment', () => {
+  beforeEach(() => push([...segment(5), ...segment(6)]));
+
+  it('that another frontend listed already is waited for', async () => {
+    push(upToPart(7, 2));
+    const waiting = ask('main/7.m4s');
+    await untilWaiting(1);
+    push([...after(7, upToPart(7, 2)), ...segment(8).slice(0, 1)]);
+    const answer = await waiting.answered;
+    expect(answer.status).toBe(200);
+    expect(answer.body.equals((await get('main/7.m4s')).body)).toBe(true);
+  });
+
+  it('that is long gone or far ahead is not found', async () => {
+    expect((await get('main/1.m4s')).status).toBe(404);
+    expect((await get('main/10.m4s')).status).toBe(404);
+  });
+});
+
 describe('a viewer', () => {
   const mediaAddress = async () => {
     const { text } = await get('index.m3u8');
@@ -367,6 +386,13 @@ describe('a viewer', () => {
     expect(viewers.list()).toEqual([{ ...viewer, sentBytes: body.length }]);
     const media = await get('main/6.m4s');
     expect(viewers.list()).toEqual([{ ...viewer, sentBytes: body.length + media.body.length }]);
+  });
+
+  it('that was kicked where it was seen is answered 403 where it was not', async () => {
+    const mine = await mediaAddress();
+    expect(viewers.kick(mine.split('session=')[1] ?? '')).toBe(false);
+    expect((await get(mine)).status).toBe(403);
+    expect(counted()).toEqual([]);
   });
 
   it('that was kicked is answered 403, another one as before', async () => {
