@@ -6,7 +6,15 @@ import fc from 'fast-check';
 import { pino } from 'pino';
 import { describe, expect, it } from 'vitest';
 import { Stream } from '../src/stream.ts';
-import { audioTrack, head, segment, videoTrack } from './synthetic-channel.ts';
+import {
+  audioTrack,
+  head,
+  ladder,
+  ladderHead,
+  ladderSegment,
+  segment,
+  videoTrack,
+} from './synthetic-channel.ts';
 
 function newStream() {
   const stream = new Stream({
@@ -120,31 +128,6 @@ describe('a stream with several publishers', () => {
 });
 
 describe('a stream with several tracks', () => {
-  const ladder: Track[] = [
-    videoTrack,
-    { ...videoTrack, trackId: 1, widthPx: 80, heightPx: 48 },
-    audioTrack,
-    { ...audioTrack, trackId: 4, language: 'de' },
-  ];
-
-  /** The synthetic channel's segment, with each of its units on every track of its kind. */
-  function ladderSegment(number: number, tracks: readonly Track[] = ladder): StreamEvent[] {
-    return segment(number).flatMap((event): StreamEvent[] => {
-      if (event.type !== 'unit') return [event];
-      const { unit } = event;
-      return tracks
-        .filter(({ kind }) => kind === unit.kind)
-        .map(({ trackId }) => {
-          const data = unit.data.map((byte, i) => (i < 5 ? byte : byte ^ trackId));
-          return { type: 'unit', unit: { ...unit, trackId, data } };
-        });
-    });
-  }
-  const ladderHead: StreamEvent[] = [
-    { type: 'timeline', epochUnixMs: 1_700_000_000_000 },
-    ...ladder.map((track): StreamEvent => ({ type: 'track', track })),
-  ];
-
   it('keeps the first copy of each unit of each track', () => {
     const { stream, seen, publisher } = newStream();
     const [a, b] = [publisher(), publisher()];
@@ -219,7 +202,7 @@ describe('a stream with several tracks', () => {
     const COUNT = 8;
     const segments = fc.record({
       /** Of the ladder: which tracks there are. */
-      tracks: fc.subarray(ladder, { minLength: 1 }),
+      tracks: fc.subarray([...ladder], { minLength: 1 }),
       /** Units left out, here and there, on every link: a source that skips. */
       skips: fc.array(fc.nat(2000), { maxLength: 30 }),
       /** Each publisher: the segment that it starts at, and how many messages it brings before it is cut off. */
