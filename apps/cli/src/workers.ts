@@ -1,7 +1,7 @@
 /**
  * Frontends in processes of their own, to use every core: they share one HTTP port, and backends push to each.
  * This is the main process's side; `frontend-worker.ts` is theirs. Why it is built so:
- * docs/decisions/006-workers.md.
+ * docs/decisions/007-workers.md.
  *
  * The life of a worker: started -> takes pushes -> serves, once it has every channel that the others
  * have -> ends. One that ends unasked is replaced.

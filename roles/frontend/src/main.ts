@@ -112,7 +112,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     [...channels.values()].map(({ stream }) => ({
       channel: stream.channel,
       viewers: viewers.countsOf(stream.channel),
-      windowBytes: stream.window.sizeBytes,
+      windowBytes: stream.windowBytes,
       publishers: stream.publisherCount,
     })),
   );
@@ -318,12 +318,12 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
 
     onPlay,
 
-    isPlayable: (name) => channels.get(name)?.stream.window.isPlayable ?? false,
-    isReady: () => access.isKnown && [...channels.values()].every(({ stream }) => stream.window.isPlayable),
+    isPlayable: (name) => channels.get(name)?.stream.isPlayable ?? false,
+    isReady: () => access.isKnown && [...channels.values()].every(({ stream }) => stream.isPlayable),
     channels: () =>
       [...channels.values()]
         .filter(({ stream }) => stream.publisherCount > 0)
-        .map(({ stream }) => ({ name: stream.channel, isPlayable: stream.window.isPlayable })),
+        .map(({ stream }) => ({ name: stream.channel, isPlayable: stream.isPlayable })),
 
     viewers: () => viewers.list(),
     kick: (viewerId) => viewers.kick(viewerId),
