@@ -6,6 +6,8 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
+          // Property tests take seconds on a busy machine.
+          testTimeout: 30_000,
           include: [
             'packages/**/*.test.ts',
             'roles/**/*.test.ts',
