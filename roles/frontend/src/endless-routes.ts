@@ -9,6 +9,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { isDefaultTrack } from '@starling/media/access-unit';
 import { FOUR_CC, isLegacyCodec } from '@starling/media/flv/tag';
 import type { PlayerSource } from '@starling/net/rtmp-server';
 import { acceptWebSocket, binaryFrame, closeCode, closeFrame, refuseUpgrade } from '@starling/net/websocket';
@@ -131,9 +132,9 @@ export class EndlessRoutes {
 
   /** Serves an RTMP player; tracks in codecs that it has not said it takes are left out. */
   readonly play: PlayerSource = ({ socket, farewell, canReceive }) => {
-    const takesAll = this.#stream.tracks.every(
-      ({ kind, codec }) => isLegacyCodec(codec) || canReceive(kind, FOUR_CC[codec]),
-    );
+    const takesAll = this.#stream.tracks
+      .filter(isDefaultTrack)
+      .every(({ kind, codec }) => isLegacyCodec(codec) || canReceive(kind, FOUR_CC[codec]));
     const fanOut = takesAll ? this.#rtmp.enhanced : this.#rtmp.legacy;
     const client = { address: socket.remoteAddress ?? 'unknown', userAgent: undefined };
     const tally = fanOut.tracks.length === 0 ? undefined : this.#admit('rtmp', socket, client);

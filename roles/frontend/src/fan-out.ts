@@ -8,7 +8,7 @@
  * its luck with kernel buffers.
  */
 import type { Socket } from 'node:net';
-import type { StreamEvent, Track } from '@starling/media/access-unit';
+import { isDefaultTrack, type StreamEvent, type Track } from '@starling/media/access-unit';
 import { concatBytes } from '@starling/media/bytes';
 import type { CatchUp } from './catch-up.ts';
 import type { Container } from './containers.ts';
@@ -114,7 +114,8 @@ export class FanOut {
   #tracksFor(container: Container): readonly Track[] {
     const { stream, only } = this.#options;
     return stream.tracks.filter(
-      (track) => (only === undefined || track.kind === only) && container.canCarry(track),
+      (track) =>
+        isDefaultTrack(track) && (only === undefined || track.kind === only) && container.canCarry(track),
     );
   }
 
@@ -161,12 +162,13 @@ export class FanOut {
         if (event.cue.isIndependent) running.catchUp = [];
         return;
       case 'track':
+        if (!isDefaultTrack(event.track)) return;
         running.tracks = this.#tracksFor(running.container);
         this.#pend(running, running.container.setTracks(running.tracks));
         return;
       case 'unit': {
         const { unit } = event;
-        const track = running.tracks.find(({ kind }) => kind === unit.kind);
+        const track = running.tracks.find((one) => one.kind === unit.kind && one.trackId === unit.trackId);
         if (track === undefined) return;
         if (unit.isRandomAccess && (unit.kind === 'video' || running.tracks.length === 1)) {
           running.pendingRandomAccessAt ??= running.pendingBytes;

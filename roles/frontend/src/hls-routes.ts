@@ -2,15 +2,17 @@
  * HLS and Low-Latency HLS over HTTP from the live window:
  *
  *   /live/<channel>/index.m3u8                     multivariant playlist
- *   /live/<channel>/main/index.m3u8                media playlist; `?session=` says who asks (viewers.ts)
- *   /live/<channel>/main/init-<id>.mp4             init segment
- *   /live/<channel>/main/<number>.m4s              segment
- *   /live/<channel>/main/<number>.<part>.m4s       part of a segment; the next one is waited for
+ *   /live/<channel>/<rendition>/index.m3u8         media playlist; `?session=` says who asks (viewers.ts)
+ *   /live/<channel>/<rendition>/init-<id>.mp4      init segment
+ *   /live/<channel>/<rendition>/<number>.m4s       segment
+ *   /live/<channel>/<rendition>/<number>.<part>.m4s    part of a segment; the next one is waited for
  *
+ * `<rendition>` is `main` where picture and sound go together, else `video-<id>` or `audio-<id>`.
  * Names are the same on every frontend and always mean the same bytes. A playlist is rendered and
- * compressed once per part, whatever the number of viewers.
+ * compressed once per part, whatever the number of viewers. That of a rendition that the channel has no
+ * more says that it has ended.
  *
- * The media playlist takes the delivery directives of draft-pantos-hls-rfc8216bis, section 6.2.5.
+ * Media playlists take the delivery directives of draft-pantos-hls-rfc8216bis, section 6.2.5.
  * A player that uses none gets the same playlist at once.
  *
  * | directives                     | answer                                                              |
@@ -26,12 +28,14 @@ import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:
 import { gzipSync } from 'node:zlib';
 import {
   type MediaNames,
+  type MediaPlaylist,
   mediaPlaylist,
   multivariantPlaylist,
   serialiseMediaPlaylist,
   serialiseMultivariantPlaylist,
   skippableSegmentCount,
 } from '@starling/media/hls/playlist';
+import type { Rendition } from '@starling/media/hls/renditions';
 import type { Stream } from './stream.ts';
 import { CHANNEL_FULL_TEXT, type Client, type HlsViewer, type ViewerRegistry } from './viewers.ts';
 
@@ -88,6 +92,17 @@ interface Waiter {
   readonly viewer: HlsViewer | undefined;
 }
 
+/** The place where one rendition is asked for. */
+interface Desk {
+  readonly rendition: Rendition;
+  readonly waiters: Set<Waiter>;
+  /** Of the window at `renderedRevision`. */
+  readonly rendered: Map<'media' | 'delta', RenderedPlaylist>;
+  renderedRevision: number;
+  /** Of the window when the waiters were last tried. */
+  seenRevision: number;
+}
+
 /** What a media playlist request asks for beside the playlist itself. */
 interface Directives {
   readonly mediaSequenceNumber: number | undefined;
@@ -102,12 +117,10 @@ export class HlsRoutes {
   readonly #countBytes: (sizeBytes: number) => void;
   readonly #maxWaiters: number;
   readonly #stopListening: () => void;
-  readonly #waiters = new Set<Waiter>();
-  /** Of the window at {@link #renderedRevision}. */
-  readonly #rendered = new Map<'media' | 'delta', RenderedPlaylist>();
-  #renderedRevision = -1;
-  #multivariant: { newestSegment: number; template: string } | undefined;
-  #seenRevision = -1;
+  /** By the rendition's name. */
+  readonly #desks = new Map<string, Desk>();
+  #waiterCount = 0;
+  #multivariant: { newestSegment: number; renditions: readonly Rendition[]; template: string } | undefined;
 
   constructor(
     stream: Stream,
@@ -127,33 +140,35 @@ export class HlsRoutes {
 
   /** Requests that wait for something to be made. */
   get waiterCount(): number {
-    return this.#waiters.size;
+    return this.#waiterCount;
   }
 
   /** Answers a GET or HEAD for a path below `/live/<channel>/`. */
   handle(path: string, request: IncomingMessage, response: ServerResponse): void {
-    const { window } = this.#stream;
     if (path === 'index.m3u8') return this.#answerMultivariant(request, response);
-    if (path === 'main/index.m3u8') return this.#takeMediaPlaylist(request, response);
-    const mediaMatch = /^main\/(\d{1,15})(?:\.(\d{1,4}))?\.m4s$/.exec(path);
+    const [, name = '', file = ''] = /^([a-z0-9-]{1,16})\/([a-z0-9.-]{1,40})$/.exec(path) ?? [];
+    const desk = this.#desk(name);
+    if (file === 'index.m3u8') return this.#takeMediaPlaylist(desk, request, response);
+    const mediaMatch = /^(\d{1,15})(?:\.(\d{1,4}))?\.m4s$/.exec(file);
+    const initMatch = /^init-([0-9a-f]{16})\.mp4$/.exec(file);
+    if (desk === undefined || (mediaMatch ?? initMatch) === null) {
+      return this.#answerNotFound('No such file in this channel.', response);
+    }
+    const { window } = desk.rendition;
     if (mediaMatch !== null) {
       const number = Number(mediaMatch[1]);
       if (mediaMatch[2] !== undefined)
-        return this.#takePart(number, Number(mediaMatch[2]), request, response);
+        return this.#takePart(desk, number, Number(mediaMatch[2]), request, response);
       const segment = window.segment(number);
       if (segment === undefined)
         return this.#answerNotFound('This segment is not in the live window.', response);
       const chunks = segment.parts.map((part) => part.bytes);
       return this.#answerMedia(chunks, segment.sizeBytes, request, response);
     }
-    const initMatch = /^main\/init-([0-9a-f]{16})\.mp4$/.exec(path);
-    if (initMatch !== null) {
-      const init = window.init(initMatch[1] ?? '');
-      if (init === undefined)
-        return this.#answerNotFound('This init segment is not in the live window.', response);
-      return this.#answerMedia([init.bytes], init.bytes.length, request, response);
-    }
-    return this.#answerNotFound('No such file in this channel.', response);
+    const init = window.init(initMatch?.[1] ?? '');
+    if (init === undefined)
+      return this.#answerNotFound('This init segment is not in the live window.', response);
+    return this.#answerMedia([init.bytes], init.bytes.length, request, response);
   }
 
   /** Releases whoever waits. The routes are of no more use then. */
@@ -162,57 +177,78 @@ export class HlsRoutes {
     this.#releaseAll('This channel is going off the air.');
   }
 
-  /** Everything that one event completes is in the window now, so nobody sees half of it. */
+  /** @returns undefined when the channel has no such rendition, nor had one a moment ago */
+  #desk(name: string): Desk | undefined {
+    const rendition = this.#stream.rendition(name);
+    if (rendition === undefined) return undefined;
+    const known = this.#desks.get(name);
+    if (known?.rendition === rendition) return known;
+    const desk: Desk = {
+      rendition,
+      waiters: new Set(),
+      rendered: new Map(),
+      renderedRevision: -1,
+      seenRevision: -1,
+    };
+    this.#desks.set(name, desk);
+    return desk;
+  }
+
+  /** Everything that one event completes is in the windows now, so nobody sees half of it. */
   #follow(): void {
-    const { revision } = this.#stream.window;
-    if (revision === this.#seenRevision) return;
-    this.#seenRevision = revision;
-    for (const waiter of this.#waiters) {
-      if (waiter.tryToAnswer()) this.#forget(waiter);
+    for (const [name, desk] of this.#desks) {
+      const { isEnded, window } = desk.rendition;
+      if (window.revision === desk.seenRevision && !isEnded) continue;
+      desk.seenRevision = window.revision;
+      for (const waiter of desk.waiters) {
+        if (waiter.tryToAnswer()) this.#forget(desk, waiter);
+      }
+      if (isEnded && this.#stream.rendition(name) !== desk.rendition) this.#desks.delete(name);
     }
   }
 
   #startAnew(): void {
-    this.#rendered.clear();
-    this.#renderedRevision = -1;
     this.#multivariant = undefined;
-    this.#seenRevision = -1;
     this.#releaseAll('This channel was created anew. Load its playlist again.');
+    this.#desks.clear();
   }
 
   #releaseAll(text: string): void {
-    for (const waiter of this.#waiters) {
-      this.#forget(waiter);
-      answerUnavailable(waiter.response, text);
+    for (const desk of this.#desks.values()) {
+      for (const waiter of desk.waiters) {
+        this.#forget(desk, waiter);
+        answerUnavailable(waiter.response, text);
+      }
     }
   }
 
-  #forget(waiter: Waiter): void {
-    if (!this.#waiters.delete(waiter)) return;
+  #forget(desk: Desk, waiter: Waiter): void {
+    if (!desk.waiters.delete(waiter)) return;
+    this.#waiterCount--;
     clearTimeout(waiter.deadline);
     if (waiter.viewer !== undefined) this.#viewers.endHlsWait(waiter.viewer);
   }
 
-  #wait(response: ServerResponse, tryToAnswer: () => boolean, viewer?: HlsViewer): void {
-    if (this.#waiters.size >= this.#maxWaiters) {
+  #wait(desk: Desk, response: ServerResponse, tryToAnswer: () => boolean, viewer?: HlsViewer): void {
+    if (this.#waiterCount >= this.#maxWaiters) {
       return answerUnavailable(response, 'Too many requests are waiting here. Try again in a moment.');
     }
     const deadline = setTimeout(
       () => {
-        this.#forget(waiter);
+        this.#forget(desk, waiter);
         answerUnavailable(response, 'Nothing new came in three target durations.');
       },
       MAX_WAIT_TARGET_DURATIONS * this.#targetSeconds * 1000,
     );
     deadline.unref();
     const waiter: Waiter = { response, tryToAnswer, deadline, viewer };
-    this.#waiters.add(waiter);
+    desk.waiters.add(waiter);
+    this.#waiterCount++;
     if (viewer !== undefined) this.#viewers.beginHlsWait(viewer);
-    response.once('close', () => this.#forget(waiter));
+    response.once('close', () => this.#forget(desk, waiter));
   }
 
-  #takeMediaPlaylist(request: IncomingMessage, response: ServerResponse): void {
-    const { window } = this.#stream;
+  #takeMediaPlaylist(desk: Desk | undefined, request: IncomingMessage, response: ServerResponse): void {
     const directives = parseDirectives(request.url ?? '');
     if (directives === undefined) {
       return answerBadRequest(
@@ -222,23 +258,28 @@ export class HlsRoutes {
     }
     const { mediaSequenceNumber, partIndex, isDeltaUpdate, sessionId } = directives;
     const isBlocking = mediaSequenceNumber !== undefined;
-    if (!window.isPlayable) {
-      return this.#answerNotFound(
-        'This channel has just started. Try again in a moment.',
-        response,
-        isBlocking,
-      );
+    if (desk?.rendition.window.isPlayable !== true) {
+      const text = this.#stream.isPlayable
+        ? 'This channel has no such rendition.'
+        : 'This channel has just started. Try again in a moment.';
+      return this.#answerNotFound(text, response, isBlocking);
     }
+    const { rendition } = desk;
     const viewer =
       request.method === 'HEAD'
         ? undefined
-        : this.#viewers.touchHls(this.#stream.channel, sessionId, clientOf(request), window.targetDurationMs);
+        : this.#viewers.touchHls(
+            this.#stream.channel,
+            sessionId,
+            clientOf(request),
+            rendition.window.targetDurationMs,
+          );
     if (viewer === 'full') return answerUnavailable(response, CHANNEL_FULL_TEXT);
     if (viewer === 'kicked') {
       return answerText(response, 403, 'This session has been ended.', { 'Cache-Control': 'no-store' });
     }
     const answer = () => {
-      const rendered = this.#renderMedia(isDeltaUpdate ? 'delta' : 'media');
+      const rendered = this.#renderMedia(desk, isDeltaUpdate ? 'delta' : 'media');
       const sizeBytes = this.#answerPlaylist(
         rendered,
         isBlocking ? 'blockingPlaylist' : 'playlist',
@@ -248,7 +289,11 @@ export class HlsRoutes {
       if (viewer !== undefined) viewer.sentBytes += sizeBytes;
     };
     if (!isBlocking) return answer();
-    const reach = () => this.#stream.window.reach(mediaSequenceNumber, partIndex, this.#advancePartLimit);
+    // What a rendition that has ended lacks will never come: its end is the answer.
+    const reach = () =>
+      rendition.isEnded
+        ? 'listed'
+        : rendition.window.reach(mediaSequenceNumber, partIndex, this.#advancePartLimit);
     switch (reach()) {
       case 'listed':
         return answer();
@@ -256,6 +301,7 @@ export class HlsRoutes {
         return answerBadRequest(response, 'This part or segment is too far ahead.');
       case 'expected':
         return this.#wait(
+          desk,
           response,
           () => {
             if (reach() !== 'listed') return false;
@@ -271,9 +317,16 @@ export class HlsRoutes {
    * A part that a preload hint names is held back until all of it can go at full speed, from which
    * players measure their bandwidth (rfc8216bis, 6.2.6).
    */
-  #takePart(number: number, index: number, request: IncomingMessage, response: ServerResponse): void {
+  #takePart(
+    desk: Desk,
+    number: number,
+    index: number,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): void {
+    const { rendition } = desk;
+    const { window } = rendition;
     const tryToAnswer = () => {
-      const { window } = this.#stream;
       const part = window.part(number, index);
       if (part !== undefined) {
         this.#answerMedia([part.bytes], part.bytes.length, request, response);
@@ -281,50 +334,66 @@ export class HlsRoutes {
       }
       // A finished segment gets no more parts.
       const isExpected =
+        !rendition.isEnded &&
         window.segment(number) === undefined &&
         window.reach(number, index, this.#advancePartLimit) === 'expected';
       if (isExpected) return false;
       this.#answerNotFound('This part is not in the live window.', response);
       return true;
     };
-    if (!tryToAnswer()) this.#wait(response, tryToAnswer);
+    if (!tryToAnswer()) this.#wait(desk, response, tryToAnswer);
   }
 
-  #renderMedia(which: 'media' | 'delta'): RenderedPlaylist {
-    const { window, partTargetMs } = this.#stream;
-    if (this.#renderedRevision !== window.revision) {
-      this.#rendered.clear();
-      this.#renderedRevision = window.revision;
+  #renderMedia(desk: Desk, which: 'media' | 'delta'): RenderedPlaylist {
+    const { rendition, rendered } = desk;
+    const { window } = rendition;
+    const revision = rendition.isEnded ? Number.POSITIVE_INFINITY : window.revision;
+    if (desk.renderedRevision !== revision) {
+      rendered.clear();
+      desk.renderedRevision = revision;
     }
-    const known = this.#rendered.get(which);
+    const known = rendered.get(which);
     if (known !== undefined) return known;
-    const playlist = mediaPlaylist(window, names, { partTargetMs, otherRenditions: [] });
+    const playlist = this.#mediaPlaylist(rendition);
     const skippedSegments = which === 'delta' ? skippableSegmentCount(playlist) : 0;
-    const rendered = new RenderedPlaylist(serialiseMediaPlaylist(playlist, skippedSegments));
-    this.#rendered.set(which, rendered);
-    return rendered;
+    const made = new RenderedPlaylist(serialiseMediaPlaylist(playlist, skippedSegments));
+    rendered.set(which, made);
+    return made;
   }
 
-  /** Each player gets its own: the media playlist's address in it has a new session id. */
+  #mediaPlaylist(rendition: Rendition): MediaPlaylist {
+    const { window } = rendition;
+    if (rendition.isEnded) return { ...mediaPlaylist(window, names), isEnded: true };
+    const { partTargetMs, renditions } = this.#stream;
+    const otherRenditions = renditions
+      .filter((other) => other !== rendition && other.window.isPlayable)
+      .map((other) => ({ uri: `../${other.name}/index.m3u8`, window: other.window }));
+    return mediaPlaylist(window, names, { partTargetMs, otherRenditions });
+  }
+
+  /** Each player gets its own: the media playlists' addresses in it have a new session id. */
   #answerMultivariant(request: IncomingMessage, response: ServerResponse): void {
-    const { window } = this.#stream;
-    const newestSegment = window.segments.at(-1)?.cue.mediaSequenceNumber;
-    if (!window.isPlayable || newestSegment === undefined) {
+    const { isPlayable, renditions } = this.#stream;
+    if (!isPlayable) {
       return this.#answerNotFound('This channel has just started. Try again in a moment.', response);
     }
-    if (this.#multivariant?.newestSegment !== newestSegment) {
-      const uri = `main/index.m3u8?session=${SESSION_PLACE}`;
-      const template = serialiseMultivariantPlaylist(multivariantPlaylist(window, uri));
-      this.#multivariant = { newestSegment, template };
+    // What all of them have: rendered once a segment.
+    const newestSegment = Math.min(
+      ...renditions.map(({ window }) => window.segments.at(-1)?.cue.mediaSequenceNumber ?? 0),
+    );
+    if (this.#multivariant?.newestSegment !== newestSegment || this.#multivariant.renditions !== renditions) {
+      const uri = (name: string) => `${name}/index.m3u8?session=${SESSION_PLACE}`;
+      const template = serialiseMultivariantPlaylist(multivariantPlaylist(renditions, uri));
+      this.#multivariant = { newestSegment, renditions, template };
     }
     const { template } = this.#multivariant;
-    const body = template.replaceAll(SESSION_PLACE, this.#viewers.newHlsSessionId());
+    const body = Buffer.from(template.replaceAll(SESSION_PLACE, this.#viewers.newHlsSessionId()));
     // A few hundred bytes, never twice the same: not worth compressing.
     response.writeHead(200, {
       ...corsHeaders,
       'Content-Type': PLAYLIST_TYPE,
       'Cache-Control': 'no-store',
-      'Content-Length': body.length, // ASCII
+      'Content-Length': body.length,
     });
     response.end(request.method === 'HEAD' ? undefined : body);
     this.#countBytes(body.length);
@@ -394,7 +463,7 @@ export class HlsRoutes {
   }
 
   get #targetSeconds(): number {
-    return Math.max(1, Math.ceil(this.#stream.window.targetDurationMs / 1000));
+    return Math.max(1, Math.ceil(this.#stream.targetDurationMs / 1000));
   }
 }
 

@@ -94,7 +94,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     [...channels.values()].map(({ stream }) => ({
       channel: stream.channel,
       viewers: viewers.countsOf(stream.channel),
-      windowBytes: stream.window.sizeBytes,
+      windowBytes: stream.windowBytes,
       publishers: stream.publisherCount,
     })),
   );
@@ -225,8 +225,8 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
 
     onPlay,
 
-    isPlayable: (name) => channels.get(name)?.stream.window.isPlayable ?? false,
-    isReady: () => [...channels.values()].every(({ stream }) => stream.window.isPlayable),
+    isPlayable: (name) => channels.get(name)?.stream.isPlayable ?? false,
+    isReady: () => [...channels.values()].every(({ stream }) => stream.isPlayable),
 
     viewers: () => viewers.list(),
     kick: (viewerId) => viewers.kick(viewerId),

@@ -4,7 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { AccessUnit, Track } from '@starling/media/access-unit';
+import { type AccessUnit, isDefaultTrack, type Track } from '@starling/media/access-unit';
 import { concatBytes } from '@starling/media/bytes';
 import { fragment } from '@starling/media/fmp4/fragment';
 import { initSegment } from '@starling/media/fmp4/init-segment';
@@ -109,7 +109,7 @@ export class Thumbnail {
   /** Answers a GET or HEAD. */
   async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { stream, catchUp, bytesSent } = this.#options;
-    const track = stream.tracks.find(({ kind }) => kind === 'video');
+    const track = stream.tracks.find((one) => one.kind === 'video' && isDefaultTrack(one));
     const picture = catchUp.randomAccessPicture;
     if (track === undefined || picture === undefined) {
       return notFound(response, 'This channel has no picture just now.', 1);

@@ -57,6 +57,7 @@ const names = {
   part: (number: number, index: number) => `${number}.${index}.m4s`,
   init: (id: string) => `${id}.mp4`,
 };
+const mediaPlaylistUri = (rendition: string) => `${rendition}.m3u8`;
 
 const video: VideoTrack = {
   kind: 'video',
@@ -446,7 +447,9 @@ describe('the multivariant playlist', () => {
     segment({ cue: cueAt(1, 180_000), sizeBytes: 1_053_000 }), // 4.212 Mb/s
     segment({ cue: cueAt(2, 360_000), durationTicks: 90_000, sizeBytes: 400_000 }), // 3.2 Mb/s
   ]);
-  const text = serialiseMultivariantPlaylist(multivariantPlaylist(window, 'video.m3u8'));
+  const text = serialiseMultivariantPlaylist(
+    multivariantPlaylist([{ name: 'video', window }], mediaPlaylistUri),
+  );
 
   test('has the tags of RFC 8216', () => {
     // 19.624 Mb in 5 s are 3.92 Mb/s.
@@ -487,9 +490,11 @@ video.m3u8
     const audioWindow = windowOf([
       segment({ cue: cueAt(0, 0), init: { ...init, tracks: [audio] }, sizeBytes: 32_000 }),
     ]);
-    expect(serialiseMultivariantPlaylist(multivariantPlaylist(audioWindow, 'a.m3u8'))).toContain(
-      '#EXT-X-STREAM-INF:BANDWIDTH=130000,AVERAGE-BANDWIDTH=130000,CODECS="mp4a.40.2"\n',
-    );
+    expect(
+      serialiseMultivariantPlaylist(
+        multivariantPlaylist([{ name: 'a', window: audioWindow }], mediaPlaylistUri),
+      ),
+    ).toContain('#EXT-X-STREAM-INF:BANDWIDTH=130000,AVERAGE-BANDWIDTH=130000,CODECS="mp4a.40.2"\n');
   });
 
   test.each([
@@ -524,7 +529,10 @@ video.m3u8
         parts: [{ mediaSequenceNumber: number, index: 0, durationTicks, isIndependent: true, bytes }],
       });
     });
-    const [variant] = multivariantPlaylist(windowOf(made), 'video.m3u8').variants;
+    const [variant] = multivariantPlaylist(
+      [{ name: 'video', window: windowOf(made) }],
+      mediaPlaylistUri,
+    ).variants;
     expect(variant?.frameRate).toBeCloseTo(expected, 3);
   });
 });
@@ -552,10 +560,10 @@ describe('judged by FFmpeg', () => {
     withTemporaryFolder((folder) => {
       const media = mediaPlaylist(window, names);
       // For FFmpeg to come to an end.
-      writeFileSync(join(folder, 'video.m3u8'), `${serialiseMediaPlaylist(media)}#EXT-X-ENDLIST\n`);
+      writeFileSync(join(folder, 'video.m3u8'), serialiseMediaPlaylist({ ...media, isEnded: true }));
       writeFileSync(
         join(folder, 'index.m3u8'),
-        serialiseMultivariantPlaylist(multivariantPlaylist(window, 'video.m3u8')),
+        serialiseMultivariantPlaylist(multivariantPlaylist([{ name: 'video', window }], mediaPlaylistUri)),
       );
       for (const { init: ofSegment, cue, parts } of window.segments) {
         writeFileSync(join(folder, names.init(ofSegment.id)), ofSegment.bytes);

@@ -3,10 +3,11 @@
  *
  * Source: RFC 8216 section 4.3 (the tags) and draft-pantos-hls-rfc8216bis (multivariant, low latency).
  */
-import type { VideoTrack } from '../access-unit.ts';
+import type { AudioTrack, VideoTrack } from '../access-unit.ts';
 import { parseFragment } from '../fmp4/fragment.ts';
 import { VIDEO_TIMESCALE_HZ } from '../time.ts';
 import type { LiveWindow, OpenSegment } from './live-window.ts';
+import type { Rendition } from './renditions.ts';
 import type { Part, Segment } from './segmenter.ts';
 
 /** What players expect of playlists with fragmented MP4; EXT-X-MAP needs 6 (RFC 8216, 7). */
@@ -33,6 +34,8 @@ export interface MediaPlaylist {
   readonly segments: readonly MediaPlaylistSegment[];
   /** Undefined in a plain playlist. */
   readonly lowLatency: LowLatencyTags | undefined;
+  /** Nothing will be added (EXT-X-ENDLIST). */
+  readonly isEnded: boolean;
 }
 
 /** What applies to a segment already while it is being made. */
@@ -83,7 +86,7 @@ export interface MediaNames {
 }
 
 /**
- * The media playlist of a window that is playable.
+ * The media playlist of a window that is playable and goes on.
  *
  * The first segment never carries a discontinuity: the tag goes with the segment before it, and
  * the discontinuity sequence of the playlist rises by one instead (RFC 8216, 6.2.2).
@@ -137,6 +140,7 @@ export function mediaPlaylist(
         ...lastPart(other),
       })),
     },
+    isEnded: false,
   };
 }
 
@@ -199,7 +203,7 @@ export function skippableSegmentCount(playlist: MediaPlaylist): number {
 }
 
 /**
- * Writes a live media playlist: there is never an EXT-X-ENDLIST.
+ * Writes a media playlist.
  * @param skippedSegments more than 0 makes a delta update without the oldest so many
  */
 export function serialiseMediaPlaylist(playlist: MediaPlaylist, skippedSegments = 0): string {
@@ -255,6 +259,7 @@ export function serialiseMediaPlaylist(playlist: MediaPlaylist, skippedSegments 
       );
     }
   }
+  if (playlist.isEnded) lines.push('#EXT-X-ENDLIST');
   return `${lines.join('\n')}\n`;
 }
 
@@ -263,49 +268,166 @@ function seconds(ticks: number): string {
 }
 
 export interface MultivariantPlaylist {
+  /** For players that choose among none: the first. */
   readonly variants: readonly Variant[];
+  /** Sound in playlists of its own. */
+  readonly audioRenditions: readonly AudioRendition[];
 }
 
 export interface Variant {
   readonly uri: string;
-  /** Peak segment bit rate, bits per second. */
+  /** Peak segment bit rate, bits per second; with the largest of its audio renditions. */
   readonly bandwidthBps: number;
   readonly averageBandwidthBps: number;
-  /** RFC 6381, one for each track. */
+  /** RFC 6381, one for each format in the variant and its audio renditions. */
   readonly codecs: readonly string[];
   readonly resolution: { readonly widthPx: number; readonly heightPx: number } | undefined;
   /** Frames per second. */
   readonly frameRate: number | undefined;
+  readonly audioGroupId: string | undefined;
+}
+
+/** EXT-X-MEDIA of TYPE=AUDIO. */
+export interface AudioRendition {
+  readonly groupId: string;
+  /** For people, in the language itself; of its own in the group. */
+  readonly name: string;
+  /** RFC 5646. */
+  readonly language: string | undefined;
+  readonly isDefault: boolean;
+  /** A player may choose it for its language. */
+  readonly isAutoselect: boolean;
+  readonly channelCount: number;
+  readonly uri: string;
+}
+
+/** One rendition as its listed segments show it. */
+interface Measured {
+  readonly name: string;
+  readonly peakBps: number;
+  readonly averageBps: number;
+  readonly codecs: readonly string[];
+  readonly video: VideoTrack | undefined;
+  readonly audio: AudioTrack | undefined;
+  readonly segments: readonly Segment[];
 }
 
 /**
- * The multivariant playlist of a window that is playable, with its one variant as the newest
- * segment shows it.
+ * The multivariant playlist of renditions that are all playable, as their newest segments show them.
+ *
+ * A rendition with both kinds of tracks, or the only one, is a variant by itself. Otherwise audio
+ * renditions form groups, one for each codec, and each video rendition is a variant with each group; without
+ * video each group is a variant. Variants and the members of a group are in the order of their
+ * tracks, so that track 0, the default, comes first.
  *
  * Bit rates are those of the listed segments, rounded up to two significant digits: near enough
  * to the truth for a player (at most 10 % above), coarse enough that two frontends whose windows
  * differ by a segment mostly agree.
+ *
+ * @param mediaPlaylistUri of a rendition, by its name
  */
-export function multivariantPlaylist(window: LiveWindow, mediaPlaylistUri: string): MultivariantPlaylist {
+export function multivariantPlaylist(
+  renditions: readonly Pick<Rendition, 'name' | 'window'>[],
+  mediaPlaylistUri: (rendition: string) => string,
+): MultivariantPlaylist {
+  const all = renditions.map(measure);
+  const [only] = all;
+  if (only !== undefined && all.length === 1) {
+    const variant = variantOf(only, undefined, mediaPlaylistUri);
+    return { variants: [variant], audioRenditions: [] };
+  }
+  const videos = all.filter(({ video }) => video !== undefined);
+  const groups = new Map<string, Measured[]>();
+  for (const one of all) {
+    if (one.audio === undefined) continue;
+    groups.set(one.audio.codec, [...(groups.get(one.audio.codec) ?? []), one]);
+  }
+  const audioRenditions = [...groups].flatMap(([groupId, members]) =>
+    audioGroup(groupId, members, mediaPlaylistUri),
+  );
+  if (groups.size === 0) {
+    return { variants: videos.map((one) => variantOf(one, undefined, mediaPlaylistUri)), audioRenditions };
+  }
+  const variants = [...groups].flatMap(([groupId, members]) => {
+    const withPicture = videos.length > 0 ? videos : members.slice(0, 1);
+    return withPicture.map((one) => variantOf(one, { groupId, members }, mediaPlaylistUri));
+  });
+  return { variants, audioRenditions };
+}
+
+function measure({ name, window }: Pick<Rendition, 'name' | 'window'>): Measured {
   const { segments } = window;
   const newest = segments.at(-1);
-  if (newest === undefined) throw new Error('a multivariant playlist of an empty window');
+  if (newest === undefined) throw new Error(`a multivariant playlist with the empty rendition ${name}`);
   const { tracks } = newest.init;
-  const video = tracks.find((track) => track.kind === 'video');
   const sizeBytes = segments.reduce((sum, segment) => sum + segment.sizeBytes, 0);
   const durationTicks = segments.reduce((sum, segment) => sum + segment.durationTicks, 0);
   return {
-    variants: [
-      {
-        uri: mediaPlaylistUri,
-        bandwidthBps: roundUp(Math.max(...segments.map((s) => bitrateBps(s.sizeBytes, s.durationTicks)))),
-        averageBandwidthBps: roundUp(bitrateBps(sizeBytes, durationTicks)),
-        codecs: tracks.map((track) => track.codecString),
-        resolution: video && { widthPx: video.widthPx, heightPx: video.heightPx },
-        frameRate: video && frameRate(video, segments),
-      },
-    ],
+    name,
+    peakBps: Math.max(...segments.map((one) => bitrateBps(one.sizeBytes, one.durationTicks))),
+    averageBps: bitrateBps(sizeBytes, durationTicks),
+    codecs: tracks.map((track) => track.codecString),
+    video: tracks.find((track) => track.kind === 'video'),
+    audio: tracks.find((track) => track.kind === 'audio'),
+    segments,
   };
+}
+
+function variantOf(
+  one: Measured,
+  group: { readonly groupId: string; readonly members: readonly Measured[] } | undefined,
+  mediaPlaylistUri: (rendition: string) => string,
+): Variant {
+  const { video, segments } = one;
+  const members = group?.members ?? [];
+  // Without video the variant is a member of its group itself.
+  const own = members.includes(one) ? { peakBps: 0, averageBps: 0 } : one;
+  return {
+    uri: mediaPlaylistUri(one.name),
+    bandwidthBps: roundUp(own.peakBps + Math.max(0, ...members.map(({ peakBps }) => peakBps))),
+    averageBandwidthBps: roundUp(
+      own.averageBps + Math.max(0, ...members.map(({ averageBps }) => averageBps)),
+    ),
+    codecs: [...new Set([one, ...members].flatMap(({ codecs }) => codecs))],
+    resolution: video && { widthPx: video.widthPx, heightPx: video.heightPx },
+    frameRate: video && frameRate(video, segments),
+    audioGroupId: group?.groupId,
+  };
+}
+
+/**
+ * The members of a group. The first is the default. Names differ, and so do the languages of those that a
+ * player may choose by itself (RFC 8216, 4.3.4.1.1).
+ */
+function audioGroup(
+  groupId: string,
+  members: readonly Measured[],
+  mediaPlaylistUri: (rendition: string) => string,
+): AudioRendition[] {
+  const names = new Set<string>();
+  const languages = new Set<string | undefined>([undefined]);
+  return members.flatMap(({ name: rendition, audio }, i) => {
+    if (audio === undefined) return [];
+    const { language, trackId, channelCount } = audio;
+    const plainName = language === undefined ? `Audio ${trackId}` : languageName(language);
+    const name = names.has(plainName) ? `${plainName} (${trackId})` : plainName;
+    names.add(name);
+    const isDefault = i === 0;
+    const isAutoselect = isDefault || !languages.has(language);
+    languages.add(language);
+    const uri = mediaPlaylistUri(rendition);
+    return [{ groupId, name, language, isDefault, isAutoselect, channelCount, uri }];
+  });
+}
+
+/** What a language calls itself; its tag where that is not known. */
+function languageName(language: string): string {
+  try {
+    const name = new Intl.DisplayNames([language], { type: 'language' }).of(language);
+    return name === undefined || /["\p{Cc}]/u.test(name) ? language : name;
+  } catch {
+    return language; // has the form of a tag, but is none
+  }
 }
 
 function bitrateBps(sizeBytes: number, durationTicks: number): number {
@@ -360,6 +482,17 @@ function frameRate(video: VideoTrack, segments: readonly Segment[]): number | un
 /** Writes a multivariant playlist. */
 export function serialiseMultivariantPlaylist(playlist: MultivariantPlaylist): string {
   const lines = ['#EXTM3U', `#EXT-X-VERSION:${VERSION}`];
+  for (const audio of playlist.audioRenditions) {
+    const attributes = ['TYPE=AUDIO', `GROUP-ID="${audio.groupId}"`, `NAME="${audio.name}"`];
+    if (audio.language !== undefined) attributes.push(`LANGUAGE="${audio.language}"`);
+    attributes.push(
+      `DEFAULT=${audio.isDefault ? 'YES' : 'NO'}`,
+      `AUTOSELECT=${audio.isAutoselect ? 'YES' : 'NO'}`,
+      `CHANNELS="${audio.channelCount}"`,
+      `URI="${audio.uri}"`,
+    );
+    lines.push(`#EXT-X-MEDIA:${attributes.join(',')}`);
+  }
   for (const variant of playlist.variants) {
     const attributes = [
       `BANDWIDTH=${variant.bandwidthBps}`,
@@ -370,6 +503,7 @@ export function serialiseMultivariantPlaylist(playlist: MultivariantPlaylist): s
       attributes.push(`RESOLUTION=${variant.resolution.widthPx}x${variant.resolution.heightPx}`);
     }
     if (variant.frameRate !== undefined) attributes.push(`FRAME-RATE=${variant.frameRate.toFixed(3)}`);
+    if (variant.audioGroupId !== undefined) attributes.push(`AUDIO="${variant.audioGroupId}"`);
     lines.push(`#EXT-X-STREAM-INF:${attributes.join(',')}`, variant.uri);
   }
   return `${lines.join('\n')}\n`;
