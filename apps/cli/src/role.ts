@@ -32,7 +32,8 @@ export async function runRole(role: Role, configPath: string): Promise<void> {
   if (section === undefined) throw new StartError(`${configPath} has no section "${role}".`);
   const logger = openLog().child({ role });
   const registry = openRegistry();
-  const running = await starters[role](config, { logger, registry, readSecret });
+  const resolvePath = (path: string) => resolve(dirname(configPath), path);
+  const running = await starters[role](config, { logger, registry, readSecret, resolvePath });
   process.stdout.write(`${running.says}\n`);
   await runUntilStopped(() => running.close(), logger);
 }
@@ -41,15 +42,18 @@ interface Context {
   readonly logger: Logger;
   readonly registry: Registry;
   readonly readSecret: (path: string) => string;
+  /** Of a path relative to the configuration file. */
+  readonly resolvePath: (path: string) => string;
 }
 
 const starters: Record<Role, (config: StarlingConfig, context: Context) => Promise<RunningRole>> = {
-  async frontend({ frontend: section }, { logger, registry, readSecret }) {
+  async frontend({ frontend: section }, { logger, registry, readSecret, resolvePath }) {
     if (section === undefined) throw new StartError('no section "frontend"');
     const frontend = await startFrontend({
       rtmpHost: section.rtmp.host,
       rtmpPort: section.rtmp.port,
       publishToken: readSecret(section.publishTokenFile),
+      dvr: section.dvr && { ...section.dvr, dir: resolvePath(section.dvr.dir) },
       logger,
       registry,
     });

@@ -15,6 +15,8 @@ import { notRunning } from './running.ts';
 
 const DEFAULT_HTTP_PORT = 8080;
 const DEFAULT_RTMP_PORT = 1935;
+const DEFAULT_DVR_HOURS = 2;
+const MAX_DVR_HOURS = 168;
 
 /**
  * Runs one command.
@@ -82,8 +84,14 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
     .option('--http <port>', 'port of the site, the API and HLS', parsePort, DEFAULT_HTTP_PORT)
     .option('--rtmp <port>', 'port for encoders', parsePort, DEFAULT_RTMP_PORT)
     .option('--host <address>', 'address to listen on (default: all)')
+    .option(
+      '--dvr-hours <hours>',
+      'how far back viewers can go; 0 records nothing',
+      parseHours,
+      DEFAULT_DVR_HOURS,
+    )
     .addHelpText('after', examples('starling up', 'starling up --data /srv/starling --http 80'))
-    .action(async (options: { http: number; rtmp: number; host?: string }) => {
+    .action(async (options: { http: number; rtmp: number; host?: string; dvrHours: number }) => {
       // Loaded here, because the other commands do not need the servers.
       const { runUp } = await import('./up.ts');
       await runUp({
@@ -91,6 +99,7 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
         httpPort: options.http,
         rtmpPort: options.rtmp,
         host: options.host,
+        dvrHours: options.dvrHours,
       });
     });
 }
@@ -105,6 +114,13 @@ function addRoleCommand(program: Command, role: Role, description: string): void
       const { runRole } = await import('./role.ts');
       await runRole(role, config);
     });
+}
+
+function parseHours(text: string): number {
+  const hours = Number(text);
+  if (!/^\d+(\.\d+)?$/.test(text) || hours > MAX_DVR_HOURS)
+    throw new InvalidArgumentError(`Hours are a number from 0 to ${MAX_DVR_HOURS}.`);
+  return hours;
 }
 
 /** 0 takes a free port. */

@@ -32,6 +32,8 @@ export interface UpOptions {
   readonly rtmpPort: number;
   /** The address to listen on; all of them when undefined. */
   readonly host: string | undefined;
+  /** How far back viewers can go; 0 records nothing. */
+  readonly dvrHours: number;
 }
 
 const DEMO_CHANNEL = 'demo';
@@ -110,6 +112,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       rtmpHost: '127.0.0.1',
       rtmpPort: 0,
       publishToken,
+      dvr: options.dvrHours > 0 ? { dir: join(dataDir, 'dvr'), hours: options.dvrHours } : undefined,
       logger: logger.child({ role: 'frontend' }),
       registry,
     });

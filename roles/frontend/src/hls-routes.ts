@@ -24,10 +24,8 @@
  * | `_HLS_part` alone, not numbers | 400                                                                 |
  * | `_HLS_skip` = `YES` or `v2`    | as above, without old segments that the player has                  |
  */
-import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
-import { gzipSync } from 'node:zlib';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import {
-  type MediaNames,
   type MediaPlaylist,
   mediaPlaylist,
   multivariantPlaylist,
@@ -35,12 +33,24 @@ import {
   serialiseMultivariantPlaylist,
   skippableSegmentCount,
 } from '@starling/media/hls/playlist';
+import { recordedSegment } from '@starling/media/hls/recording';
 import type { Rendition } from '@starling/media/hls/renditions';
+import {
+  answerBadRequest,
+  answerMultivariant,
+  answerPlaylist,
+  answerText,
+  answerUnavailable,
+  beginMediaAnswer,
+  clientOf,
+  cutOut,
+  names,
+  notFound,
+  RenderedPlaylist,
+  segmentEtag,
+} from './hls-answers.ts';
 import type { Stream } from './stream.ts';
-import { CHANNEL_FULL_TEXT, type Client, type HlsViewer, type ViewerRegistry } from './viewers.ts';
-
-/** The type that Apple's validator accepts; `application/x-mpegURL` it calls illegal. */
-const PLAYLIST_TYPE = 'application/vnd.apple.mpegurl';
+import { CHANNEL_FULL_TEXT, type HlsViewer, type ViewerRegistry } from './viewers.ts';
 
 /** How long a request may wait, in target durations (rfc8216bis, 6.2.5.2). */
 const MAX_WAIT_TARGET_DURATIONS = 3;
@@ -58,29 +68,6 @@ const MAX_AGE_TARGET_DURATIONS = {
 
 /** Stands in the rendered multivariant playlist for the id that each player gets. */
 const SESSION_PLACE = '{session}';
-
-const corsHeaders = { 'Access-Control-Allow-Origin': '*', 'Access-Control-Expose-Headers': 'Date, Age' };
-
-const names: MediaNames = {
-  segment: (mediaSequenceNumber) => `${mediaSequenceNumber}.m4s`,
-  part: (mediaSequenceNumber, index) => `${mediaSequenceNumber}.${index}.m4s`,
-  init: (id) => `init-${id}.mp4`,
-};
-
-/** A playlist that many players get; compressed when the first asks for it so. */
-class RenderedPlaylist {
-  readonly plain: Buffer;
-  #gzipped: Buffer | undefined;
-
-  constructor(text: string) {
-    this.plain = Buffer.from(text);
-  }
-
-  get gzipped(): Buffer {
-    this.#gzipped ??= gzipSync(this.plain, { level: 1 });
-    return this.#gzipped;
-  }
-}
 
 /** A request that waits for a part or a segment. */
 interface Waiter {
@@ -163,12 +150,18 @@ export class HlsRoutes {
       if (segment === undefined)
         return this.#answerNotFound('This segment is not in the live window.', response);
       const chunks = segment.parts.map((part) => part.bytes);
-      return this.#answerMedia(chunks, segment.sizeBytes, request, response);
+      return this.#answerMedia(
+        chunks,
+        segment.sizeBytes,
+        segmentEtag(recordedSegment(segment)),
+        request,
+        response,
+      );
     }
     const init = window.init(initMatch?.[1] ?? '');
     if (init === undefined)
       return this.#answerNotFound('This init segment is not in the live window.', response);
-    return this.#answerMedia([init.bytes], init.bytes.length, request, response);
+    return this.#answerMedia([init.bytes], init.bytes.length, `"${init.id}"`, request, response);
   }
 
   /** Releases whoever waits. The routes are of no more use then. */
@@ -329,7 +322,7 @@ export class HlsRoutes {
     const tryToAnswer = () => {
       const part = window.part(number, index);
       if (part !== undefined) {
-        this.#answerMedia([part.bytes], part.bytes.length, request, response);
+        this.#answerMedia([part.bytes], part.bytes.length, undefined, request, response);
         return true;
       }
       // A finished segment gets no more parts.
@@ -387,16 +380,8 @@ export class HlsRoutes {
       this.#multivariant = { newestSegment, renditions, template };
     }
     const { template } = this.#multivariant;
-    const body = Buffer.from(template.replaceAll(SESSION_PLACE, this.#viewers.newHlsSessionId()));
-    // A few hundred bytes, never twice the same: not worth compressing.
-    response.writeHead(200, {
-      ...corsHeaders,
-      'Content-Type': PLAYLIST_TYPE,
-      'Cache-Control': 'no-store',
-      'Content-Length': body.length,
-    });
-    response.end(request.method === 'HEAD' ? undefined : body);
-    this.#countBytes(body.length);
+    const text = template.replaceAll(SESSION_PLACE, this.#viewers.newHlsSessionId());
+    this.#countBytes(answerMultivariant(text, request, response));
   }
 
   /** @returns the size of the body in bytes */
@@ -406,44 +391,29 @@ export class HlsRoutes {
     request: IncomingMessage,
     response: ServerResponse,
   ): number {
-    const wantsGzip = /\bgzip\b/.test(request.headers['accept-encoding'] ?? '');
-    const body = wantsGzip ? rendered.gzipped : rendered.plain;
-    const headers: OutgoingHttpHeaders = {
-      ...corsHeaders,
-      'Content-Type': PLAYLIST_TYPE,
-      'Cache-Control': this.#cacheControl(kind),
-      Vary: 'Accept-Encoding',
-      'Content-Length': body.length,
-    };
-    if (wantsGzip) headers['Content-Encoding'] = 'gzip';
-    response.writeHead(200, headers);
-    response.end(request.method === 'HEAD' ? undefined : body);
-    this.#countBytes(body.length);
-    return body.length;
+    const sizeBytes = answerPlaylist(rendered, this.#cacheControl(kind), request, response);
+    this.#countBytes(sizeBytes);
+    return sizeBytes;
   }
 
+  /** @param etag undefined where there is no short name for the bytes */
   #answerMedia(
     chunks: readonly Uint8Array[],
     sizeBytes: number,
+    etag: string | undefined,
     request: IncomingMessage,
     response: ServerResponse,
   ): void {
-    response.writeHead(200, {
-      ...corsHeaders,
-      'Content-Type': 'video/mp4',
-      'Cache-Control': `${this.#cacheControl('media')}, immutable`,
-      'Content-Length': sizeBytes,
-    });
-    if (request.method === 'HEAD') {
-      response.end();
-      return;
-    }
+    const cacheControl = `${this.#cacheControl('media')}, immutable`;
+    const range = beginMediaAnswer(request, response, { sizeBytes, etag, cacheControl });
+    if (range === undefined) return;
     response.cork(); // one writev for all parts
-    for (const chunk of chunks) response.write(chunk);
+    for (const chunk of cutOut(chunks, range)) response.write(chunk);
     response.end();
     response.uncork();
-    this.#countBytes(sizeBytes);
-    this.#viewers.countHlsMedia(this.#stream.channel, clientOf(request), sizeBytes);
+    const sentBytes = range.end - range.start;
+    this.#countBytes(sentBytes);
+    this.#viewers.countHlsMedia(this.#stream.channel, clientOf(request), sentBytes);
   }
 
   #answerNotFound(text: string, response: ServerResponse, isBlocking = false): void {
@@ -490,37 +460,4 @@ function parseDirectives(url: string): Directives | undefined {
     isDeltaUpdate: skip === 'YES' || skip === 'v2',
     sessionId: parameters.get('session') ?? undefined,
   };
-}
-
-function answerBadRequest(response: ServerResponse, text: string): void {
-  answerText(response, 400, text, { 'Cache-Control': 'no-store' });
-}
-
-/** Who sent a request. */
-export function clientOf(request: IncomingMessage): Client {
-  return { address: request.socket.remoteAddress ?? 'unknown', userAgent: request.headers['user-agent'] };
-}
-
-/** Answers 503; the player is to come back. */
-export function answerUnavailable(response: ServerResponse, text: string): void {
-  answerText(response, 503, text, { 'Cache-Control': 'no-store', 'Retry-After': '1' });
-}
-
-/** Answers 404; caches may keep it for `maxAgeSeconds`. */
-export function notFound(response: ServerResponse, text: string, maxAgeSeconds: number): void {
-  answerText(response, 404, text, { 'Cache-Control': `public, max-age=${maxAgeSeconds}` });
-}
-
-function answerText(
-  response: ServerResponse,
-  status: number,
-  text: string,
-  headers: OutgoingHttpHeaders,
-): void {
-  response.writeHead(status, {
-    ...corsHeaders,
-    'Content-Type': 'text/plain; charset=utf-8',
-    ...headers,
-  });
-  response.end(`${text}\n`);
 }

@@ -11,9 +11,12 @@ import { refuseUpgrade } from '@starling/net/websocket';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { CatchUp } from './catch-up.ts';
+import { DvrRoutes } from './dvr-routes.ts';
+import { DvrStore } from './dvr-store.ts';
 import { EndlessRoutes } from './endless-routes.ts';
 import { defaultFanOutLimits, type FanOutLimits } from './fan-out.ts';
-import { HlsRoutes, notFound } from './hls-routes.ts';
+import { notFound } from './hls-answers.ts';
+import { HlsRoutes } from './hls-routes.ts';
 import { FrontendMetrics } from './metrics.ts';
 import { listenForPublishers } from './rtmp-listener.ts';
 import { Stream } from './stream.ts';
@@ -34,9 +37,24 @@ export interface FrontendConfig {
   readonly fanOutLimits?: Partial<FanOutLimits>;
   /** Who comes when a channel has as many is refused; without a limit when undefined. */
   readonly maxViewersPerChannel?: number | undefined;
+  /** Nothing is recorded for rewinding when undefined. */
+  readonly dvr?: DvrConfig | undefined;
   /** FFmpeg's path, for thumbnails; found in PATH when undefined. */
   readonly ffmpegPath?: string;
 }
+
+/** Recordings behind the live edge. Several frontends on one machine may share the folder. */
+export interface DvrConfig {
+  readonly dir: string;
+  /** How far back viewers can go. */
+  readonly hours?: number | undefined;
+  /** Of all channels together. */
+  readonly maxBytes?: number | undefined;
+}
+
+export const DEFAULT_DVR_HOURS = 2;
+/** Five channels of 4 Mb/s for two hours. */
+export const DEFAULT_DVR_MAX_BYTES = 20 * 2 ** 30;
 
 export interface Frontend {
   /** The port that backends push to. */
@@ -90,14 +108,32 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   const drawer = new PictureDrawer(config.ffmpegPath);
   const channels = new Map<string, Channel>();
   const viewers = new ViewerRegistry({ maxViewersPerChannel: config.maxViewersPerChannel });
-  const metrics = new FrontendMetrics(config.registry, () =>
-    [...channels.values()].map(({ stream }) => ({
-      channel: stream.channel,
-      viewers: viewers.countsOf(stream.channel),
-      windowBytes: stream.windowBytes,
-      publishers: stream.publisherCount,
-    })),
-  );
+  const recordings =
+    config.dvr &&
+    (await DvrStore.open({
+      dir: config.dvr.dir,
+      windowMs: (config.dvr.hours ?? DEFAULT_DVR_HOURS) * 3_600_000,
+      maxBytes: config.dvr.maxBytes ?? DEFAULT_DVR_MAX_BYTES,
+      logger,
+      onDropped: (channel) => metrics.unrecordedSegments.inc({ channel }),
+    }));
+  const metrics = new FrontendMetrics(config.registry, {
+    readStreams: () =>
+      [...channels.values()].map(({ stream }) => ({
+        channel: stream.channel,
+        viewers: viewers.countsOf(stream.channel),
+        windowBytes: stream.windowBytes,
+        publishers: stream.publisherCount,
+      })),
+    readRecordings: () => recordings?.figures() ?? [],
+  });
+  const dvr =
+    recordings &&
+    new DvrRoutes({
+      store: recordings,
+      viewers,
+      countBytes: (channel, sizeBytes) => metrics.bytesSent.inc({ channel, protocol: 'hls' }, sizeBytes),
+    });
 
   const openChannel = (name: string): Channel => {
     const stream = new Stream({
@@ -105,6 +141,11 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
       partTargetMs: config.partTargetMs ?? DEFAULT_PART_TARGET_MS,
       windowDurationMs: config.windowDurationMs ?? 30_000,
       logger,
+    });
+    stream.listen({
+      made: (rendition, event) => {
+        if (event.type === 'segment') recordings?.add(name, rendition, event.segment);
+      },
     });
     const bytesSent = (protocol: string) => {
       const counter = metrics.bytesSent.labels(name, protocol);
@@ -162,6 +203,9 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     onPlay,
     openChannel: (name) =>
       channels.get(name) ?? (channels.size < MAX_CHANNELS ? openChannel(name) : undefined),
+  }).catch(async (error: unknown) => {
+    await recordings?.close();
+    throw error;
   });
 
   const sweep = setInterval(() => {
@@ -206,6 +250,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
         return true;
       }
       const channel = channels.get(address.channel);
+      if (dvr?.handle(address.channel, address.file, channel?.stream, request, response)) return true;
       if (channel === undefined) notFound(response, 'This channel is off the air.', 1);
       else if (address.container !== undefined) channel.endless.handle(address.container, request, response);
       else if (address.file === 'thumbnail.jpg') void channel.thumbnail.handle(request, response);
@@ -235,6 +280,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
       clearInterval(sweep);
       await listener.close();
       for (const channel of channels.values()) closeChannel(channel);
+      await recordings?.close();
     },
   };
 }

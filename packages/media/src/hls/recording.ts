@@ -166,9 +166,7 @@ export function recordedPlaylist(
     discontinuitySequence: Math.max(0, anchor.segment.discontinuitySequence - anchor.discontinuityCount),
     isIndependentSegments: segments.every(({ isIndependent }) => isIndependent),
     startOffsetSeconds:
-      startUnixMs === undefined
-        ? undefined
-        : Math.max(0, startUnixMs - first.programDateTimeUnixMs) / 1000,
+      startUnixMs === undefined ? undefined : Math.max(0, startUnixMs - first.programDateTimeUnixMs) / 1000,
     segments: listed,
     offersDeltaUpdates: !isEnded,
     lowLatency: undefined,

@@ -1,0 +1,426 @@
+/**
+ * What viewers rewind into, over HTTP from the recordings on disk:
+ *
+ *   /live/<channel>/dvr.json                          how far back it reaches
+ *   /live/<channel>/dvr.m3u8                          multivariant playlist of the window up to the live edge
+ *   /live/<channel>/vod.m3u8?from=<time>&to=<time>    multivariant playlist of a stretch of time
+ *   /live/<channel>/<rendition>/dvr.m3u8              media playlist: slides; gives delta updates
+ *   /live/<channel>/<rendition>/event.m3u8?from&to    media playlist of a stretch that is not over: grows
+ *   /live/<channel>/<rendition>/vod.m3u8?from&to      media playlist of a stretch that is over
+ *   /live/<channel>/<rendition>/<number>.m4s          a segment that has left the live window
+ *   /live/<channel>/<rendition>/init-<id>.mp4         its init segment
+ *
+ * Times are seconds since 1970 or ISO 8601. Without `to`, or with a `to` that is further away, the stretch is as long
+ * as the window: a playlist that grows may not lose its start (RFC 8216, 6.2.1), and no segment is kept longer.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { pipeline } from 'node:stream/promises';
+import {
+  type MediaPlaylist,
+  multivariantPlaylist,
+  serialiseMediaPlaylist,
+  serialiseMultivariantPlaylist,
+  skippableSegmentCount,
+} from '@starling/media/hls/playlist';
+import {
+  endUnixMs,
+  epochUnixMs,
+  type RecordedNames,
+  type RecordedSegment,
+  recordedPlaylist,
+} from '@starling/media/hls/recording';
+import type { DvrStore } from './dvr-store.ts';
+import {
+  answerBadRequest,
+  answerMultivariant,
+  answerPlaylist,
+  answerText,
+  answerUnavailable,
+  beginMediaAnswer,
+  clientOf,
+  corsHeaders,
+  names,
+  notFound,
+  RenderedPlaylist,
+  segmentEtag,
+} from './hls-answers.ts';
+import type { Stream } from './stream.ts';
+import { CHANNEL_FULL_TEXT, type ViewerRegistry } from './viewers.ts';
+
+/** Lifetimes in caches. Media as in hls-routes.ts: a channel that is created anew uses its names again. */
+const MEDIA_MAX_AGE_TARGET_DURATIONS = 6;
+const FINISHED_MAX_AGE_SECONDS = 60;
+const NOT_FOUND_MAX_AGE_SECONDS = 1;
+
+/** A stretch that ended this long ago gets no more segments, even if the channel went off the air before. */
+const LATE_SEGMENT_MS = 30_000;
+/** Renditions whose last segments lie further apart than this were not on the air together. */
+const TOGETHER_MS = 30_000;
+/** Rendered playlists in memory; those asked for longest ago make room. */
+const MAX_RENDERED_BYTES = 32 * 2 ** 20;
+const READ_SIZE_BYTES = 256 * 1024;
+/** `setDate` and its like know no later time (ECMA-262, 21.4.1.1). */
+const MAX_UNIX_MS = 8.64e15;
+
+const recordedNames: RecordedNames = {
+  init: names.init,
+  segment: (mediaSequenceNumber, epoch) =>
+    names.segment(mediaSequenceNumber) + (epoch === undefined ? '' : `?epoch=${epoch}`),
+};
+
+/** A stretch of time, in milliseconds since 1970. */
+interface Stretch {
+  readonly fromUnixMs: number;
+  readonly toUnixMs: number;
+}
+
+type MediaPlaylistKind = 'dvr' | 'event' | 'vod';
+
+export interface DvrRoutesOptions {
+  readonly store: DvrStore;
+  readonly viewers: ViewerRegistry;
+  readonly countBytes: (channel: string, sizeBytes: number) => void;
+  /** Wall-clock time in milliseconds since 1970. */
+  readonly nowUnixMs?: () => number;
+}
+
+export class DvrRoutes {
+  readonly #store: DvrStore;
+  readonly #viewers: ViewerRegistry;
+  readonly #countBytes: (channel: string, sizeBytes: number) => void;
+  readonly #nowUnixMs: () => number;
+  /** By what was asked for; that asked for last comes last. */
+  readonly #rendered = new Map<string, { readonly revision: number; readonly playlist: RenderedPlaylist }>();
+  #renderedBytes = 0;
+
+  constructor(options: DvrRoutesOptions) {
+    this.#store = options.store;
+    this.#viewers = options.viewers;
+    this.#countBytes = options.countBytes;
+    this.#nowUnixMs = options.nowUnixMs ?? Date.now;
+  }
+
+  /**
+   * Answers a GET or HEAD for a path below `/live/<channel>/`.
+   * @param live the channel while it is on the air: what its live window has is not read from the disk
+   * @returns false when the path is not of the recording
+   */
+  handle(
+    channel: string,
+    path: string,
+    live: Stream | undefined,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): boolean {
+    const exchange = { channel, request, response };
+    const giveUp = () => response.destroy();
+    if (path === 'dvr.json') this.#answerExtent(exchange);
+    else if (path === 'dvr.m3u8') this.#answerMultivariant(exchange, live, undefined).catch(giveUp);
+    else if (path === 'vod.m3u8') {
+      this.#withStretch(exchange, (stretch) => {
+        this.#answerMultivariant(exchange, live, stretch).catch(giveUp);
+      });
+    } else return this.#handleRendition(exchange, path, live);
+    return true;
+  }
+
+  #handleRendition(exchange: Exchange, path: string, live: Stream | undefined): boolean {
+    const { channel, request } = exchange;
+    const [, rendition = '', file = ''] = /^([a-z0-9-]{1,16})\/([a-z0-9.-]{1,40})$/.exec(path) ?? [];
+    if (file === 'dvr.m3u8') {
+      this.#answerMedia(exchange, rendition, 'dvr', undefined);
+      return true;
+    }
+    if (file === 'event.m3u8' || file === 'vod.m3u8') {
+      const kind = file === 'vod.m3u8' ? 'vod' : 'event';
+      this.#withStretch(exchange, (stretch) => this.#answerMedia(exchange, rendition, kind, stretch));
+      return true;
+    }
+    const window = live?.rendition(rendition)?.window;
+    const number = /^(\d{1,15})\.m4s$/.exec(file)?.[1];
+    if (number !== undefined) {
+      const epoch = /^\d{1,15}$/.exec(queryOf(request).get('epoch') ?? '')?.[0];
+      if (epoch === undefined && window?.segment(Number(number)) !== undefined) return false;
+      const segment = this.#store.segment(
+        channel,
+        rendition,
+        Number(number),
+        epoch === undefined ? undefined : Number(epoch),
+      );
+      if (segment === undefined) return false;
+      void this.#answerSegment(exchange, rendition, segment);
+      return true;
+    }
+    const initId = /^init-([0-9a-f]{16})\.mp4$/.exec(file)?.[1];
+    if (initId === undefined || window?.init(initId) !== undefined) return false;
+    if (!this.#store.hasInit(channel, rendition, initId)) return false;
+    void this.#answerInit(exchange, rendition, initId);
+    return true;
+  }
+
+  #withStretch({ request, response }: Exchange, answer: (stretch: Stretch) => void): void {
+    const stretch = parseStretch(queryOf(request), this.#store.windowMs);
+    if (typeof stretch === 'string') answerBadRequest(response, stretch);
+    else answer(stretch);
+  }
+
+  // Playlists
+
+  #answerExtent({ channel, request, response }: Exchange): void {
+    const starts = this.#store
+      .renditions(channel)
+      .map((rendition) => this.#store.listed(channel, rendition)[0]?.programDateTimeUnixMs)
+      .filter((start) => start !== undefined);
+    const toUnixMs = this.#store.newestEndUnixMs(channel);
+    if (toUnixMs === undefined || starts.length === 0) return this.#answerNothing(response, channel);
+    const body = JSON.stringify({
+      from: new Date(Math.min(...starts)).toISOString(),
+      to: new Date(toUnixMs).toISOString(),
+      windowSeconds: this.#store.windowMs / 1000,
+    });
+    response.writeHead(200, {
+      ...corsHeaders,
+      'Content-Type': 'application/json',
+      'Cache-Control': 'public, max-age=1',
+      'Content-Length': body.length, // ASCII
+    });
+    response.end(request.method === 'HEAD' ? undefined : body);
+  }
+
+  /** @param stretch undefined for the whole window */
+  async #answerMultivariant(
+    { channel, request, response }: Exchange,
+    live: Stream | undefined,
+    stretch: Stretch | undefined,
+  ): Promise<void> {
+    if (stretch === undefined && live === undefined) {
+      const text = 'This channel is off the air. What it showed is at vod.m3u8?from=<time>&to=<time>.';
+      return notFound(response, text, NOT_FOUND_MAX_AGE_SECONDS);
+    }
+    const found = this.#store.renditions(channel).map((rendition) => ({
+      rendition,
+      segments: this.#segments(channel, rendition, stretch),
+    }));
+    const lastUnixMs = Math.max(
+      0,
+      ...found.map(({ segments }) => segments.at(-1)?.programDateTimeUnixMs ?? 0),
+    );
+    const described = await Promise.all(
+      found.toSorted(compareRenditions).map(async ({ rendition, segments }) => {
+        const newest = segments.at(-1);
+        if (newest === undefined || lastUnixMs - newest.programDateTimeUnixMs > TOGETHER_MS) return [];
+        const tracks = await this.#store.tracks(channel, rendition, newest.initId);
+        if (tracks === undefined) return [];
+        const init = { tracks };
+        return [
+          { name: rendition, window: { segments: segments.map((one) => ({ ...one, init, parts: [] })) } },
+        ];
+      }),
+    );
+    const renditions = described.flat();
+    if (renditions.length === 0) return this.#answerNothing(response, channel);
+    const session = this.#viewers.newHlsSessionId();
+    const uri = (rendition: string) => {
+      if (stretch === undefined) return `${rendition}/dvr.m3u8?session=${session}`;
+      const isOver = stretch.toUnixMs <= this.#endOfRecording(channel, stretch);
+      const times = `from=${stretch.fromUnixMs / 1000}&to=${stretch.toUnixMs / 1000}`;
+      return `${rendition}/${isOver ? 'vod' : 'event'}.m3u8?${times}&session=${session}`;
+    };
+    const text = serialiseMultivariantPlaylist(multivariantPlaylist(renditions, uri));
+    this.#countBytes(channel, answerMultivariant(text, request, response));
+  }
+
+  #answerMedia(
+    { channel, request, response }: Exchange,
+    rendition: string,
+    kind: MediaPlaylistKind,
+    stretch: Stretch | undefined,
+  ): void {
+    const query = queryOf(request);
+    const skip = query.get('_HLS_skip');
+    const isDeltaUpdate = skip === 'YES' || skip === 'v2';
+    const segments = this.#segments(channel, rendition, stretch);
+    const newest = segments.at(-1);
+    if (newest === undefined) return this.#answerNothing(response, channel);
+    const session = query.get('session') ?? undefined;
+    const viewer =
+      request.method === 'HEAD'
+        ? undefined
+        : this.#viewers.touchHls(channel, session, clientOf(request), newest.targetDurationMs);
+    if (viewer === 'full') return answerUnavailable(response, CHANNEL_FULL_TEXT);
+    if (viewer === 'kicked') {
+      return answerText(response, 403, 'This session has been ended.', { 'Cache-Control': 'no-store' });
+    }
+    const isEnded =
+      kind === 'vod' ||
+      (stretch !== undefined && stretch.toUnixMs <= this.#endOfRecording(channel, stretch, newest));
+    const rendered = this.#render(
+      [channel, rendition, kind, stretch?.fromUnixMs, stretch?.toUnixMs, isEnded, isDeltaUpdate].join(' '),
+      this.#store.revision(channel, rendition),
+      () => {
+        const playlist = recordedPlaylist(
+          segments,
+          recordedNames,
+          this.#store.newestEpochUnixMs(channel) ?? epochUnixMs(newest),
+          {
+            type: kind === 'dvr' ? undefined : kind === 'vod' ? 'VOD' : 'EVENT',
+            isEnded,
+            startUnixMs: stretch?.fromUnixMs,
+          },
+        );
+        return serialise(playlist, isDeltaUpdate);
+      },
+    );
+    const maxAgeSeconds = isEnded ? FINISHED_MAX_AGE_SECONDS : 1;
+    const sizeBytes = answerPlaylist(rendered, `public, max-age=${maxAgeSeconds}`, request, response);
+    this.#countBytes(channel, sizeBytes);
+    if (viewer !== undefined) viewer.sentBytes += sizeBytes;
+  }
+
+  #segments(channel: string, rendition: string, stretch: Stretch | undefined): readonly RecordedSegment[] {
+    return stretch === undefined
+      ? this.#store.listed(channel, rendition)
+      : this.#store.within(channel, rendition, stretch.fromUnixMs, stretch.toUnixMs);
+  }
+
+  /**
+   * Up to where nothing will be added any more.
+   * @param newest of the rendition; of the channel when undefined
+   */
+  #endOfRecording(channel: string, { toUnixMs }: Stretch, newest?: RecordedSegment): number {
+    if (this.#nowUnixMs() - toUnixMs > LATE_SEGMENT_MS) return toUnixMs;
+    return newest === undefined ? (this.#store.newestEndUnixMs(channel) ?? 0) : endUnixMs(newest);
+  }
+
+  #render(key: string, revision: number, render: () => string): RenderedPlaylist {
+    const known = this.#rendered.get(key);
+    this.#rendered.delete(key);
+    if (known !== undefined) this.#renderedBytes -= known.playlist.plain.length;
+    const playlist = known?.revision === revision ? known.playlist : new RenderedPlaylist(render());
+    this.#rendered.set(key, { revision, playlist });
+    this.#renderedBytes += playlist.plain.length;
+    for (const [oldest, { playlist: old }] of this.#rendered) {
+      if (this.#renderedBytes <= MAX_RENDERED_BYTES || oldest === key) break;
+      this.#rendered.delete(oldest);
+      this.#renderedBytes -= old.plain.length;
+    }
+    return playlist;
+  }
+
+  #answerNothing(response: ServerResponse, channel: string): void {
+    const starts = this.#store
+      .renditions(channel)
+      .flatMap((rendition) => this.#store.listed(channel, rendition)[0]?.programDateTimeUnixMs ?? []);
+    const end = this.#store.newestEndUnixMs(channel);
+    const text =
+      end === undefined || starts.length === 0
+        ? 'Nothing of this channel is recorded.'
+        : `Nothing of this time is recorded, only from ${new Date(Math.min(...starts)).toISOString()} to ${new Date(end).toISOString()}.`;
+    notFound(response, text, NOT_FOUND_MAX_AGE_SECONDS);
+  }
+
+  // Media
+
+  async #answerSegment(
+    { channel, request, response }: Exchange,
+    rendition: string,
+    segment: RecordedSegment,
+  ): Promise<void> {
+    const file = await this.#store.open(channel, rendition, segment);
+    if (file === undefined)
+      return notFound(response, 'This segment is recorded no more.', NOT_FOUND_MAX_AGE_SECONDS);
+    try {
+      const range = beginMediaAnswer(request, response, {
+        sizeBytes: segment.sizeBytes,
+        etag: segmentEtag(segment),
+        cacheControl: mediaCacheControl(segment),
+      });
+      if (range === undefined || range.start === range.end) return;
+      // Ends the response; one that stands still is cut off by the server's deadline.
+      await pipeline(
+        file.createReadStream({
+          start: range.start,
+          end: range.end - 1,
+          highWaterMark: READ_SIZE_BYTES,
+          autoClose: false,
+        }),
+        response,
+      );
+      this.#countMedia(channel, request, range.end - range.start);
+    } catch {
+      response.destroy(); // the viewer has left, or the disk has failed: then the length is wrong
+    } finally {
+      await file.close().catch(() => {});
+    }
+  }
+
+  async #answerInit({ channel, request, response }: Exchange, rendition: string, id: string): Promise<void> {
+    const bytes = await this.#store.readInit(channel, rendition, id);
+    if (bytes === undefined)
+      return notFound(response, 'This init segment is recorded no more.', NOT_FOUND_MAX_AGE_SECONDS);
+    const range = beginMediaAnswer(request, response, {
+      sizeBytes: bytes.length,
+      etag: `"${id}"`,
+      cacheControl: `public, max-age=${FINISHED_MAX_AGE_SECONDS}, immutable`,
+    });
+    if (range === undefined) return;
+    response.end(bytes.subarray(range.start, range.end));
+    this.#countMedia(channel, request, range.end - range.start);
+  }
+
+  #countMedia(channel: string, request: IncomingMessage, sizeBytes: number): void {
+    this.#countBytes(channel, sizeBytes);
+    this.#viewers.countHlsMedia(channel, clientOf(request), sizeBytes);
+  }
+}
+
+interface Exchange {
+  readonly channel: string;
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+}
+
+function mediaCacheControl({ targetDurationMs }: RecordedSegment): string {
+  const seconds = MEDIA_MAX_AGE_TARGET_DURATIONS * Math.max(1, Math.ceil(targetDurationMs / 1000));
+  return `public, max-age=${seconds}, immutable`;
+}
+
+function serialise(playlist: MediaPlaylist, isDeltaUpdate: boolean): string {
+  return serialiseMediaPlaylist(playlist, isDeltaUpdate ? skippableSegmentCount(playlist) : 0);
+}
+
+function queryOf(request: IncomingMessage): URLSearchParams {
+  const url = request.url ?? '';
+  const start = url.indexOf('?');
+  return new URLSearchParams(start < 0 ? '' : url.slice(start));
+}
+
+/** @returns a sentence when the query names no stretch */
+function parseStretch(query: URLSearchParams, windowMs: number): Stretch | string {
+  const from = query.get('from');
+  const to = query.get('to');
+  const fromUnixMs = parseTime(from ?? '');
+  const toUnixMs = to === null ? Number.POSITIVE_INFINITY : parseTime(to);
+  if (fromUnixMs === undefined || toUnixMs === undefined) {
+    return 'from, and to if it is there, are seconds since 1970 or a time like 2026-11-22T20:15:00Z.';
+  }
+  if (toUnixMs <= fromUnixMs) return 'to is not after from.';
+  return { fromUnixMs, toUnixMs: Math.min(toUnixMs, fromUnixMs + windowMs) };
+}
+
+/** Seconds since 1970, or ISO 8601 with a time zone. @returns milliseconds since 1970 */
+function parseTime(text: string): number | undefined {
+  if (/^\d{1,12}(\.\d{1,9})?$/.test(text)) return Math.round(Number(text) * 1000);
+  // A plus sign in a query is a space.
+  const iso = text.replace(' ', '+');
+  if (!/^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d)$/.test(iso)) return undefined;
+  const unixMs = Date.parse(iso);
+  return unixMs >= 0 && unixMs <= MAX_UNIX_MS ? unixMs : undefined;
+}
+
+/** In the order of their tracks: video before audio, by id. */
+function compareRenditions(a: { readonly rendition: string }, b: { readonly rendition: string }): number {
+  const place = ({ rendition }: { readonly rendition: string }) =>
+    (rendition.startsWith('audio') ? 1000 : 0) + Number(/\d+$/.exec(rendition)?.[0] ?? 0);
+  return place(a) - place(b);
+}
