@@ -60,7 +60,6 @@ const LISTED_SHARE_OF_BYTES = 0.95;
 /** A channel whose newest segment is older has left the air: its window moves on with the clock. */
 const OFF_AIR_AFTER_MS = 60_000;
 
-const TRIM_INTERVAL_MS = 10_000;
 const ALARM_INTERVAL_MS = 60_000;
 /** How long `close` waits for the disk. */
 const CLOSE_WAIT_MS = 2000;
@@ -103,7 +102,6 @@ export class DvrStore {
   readonly #options: DvrStoreOptions;
   readonly #nowUnixMs: () => number;
   readonly #channels = new Map<string, Map<string, Lane>>();
-  readonly #trimTimer: NodeJS.Timeout;
   /** Resolves when what lies in the folder is known. Never rejects. */
   readonly #loaded: Promise<void>;
   #queuedBytes = 0;
@@ -129,11 +127,6 @@ export class DvrStore {
     this.#loaded = this.#load().catch((error: unknown) => {
       options.logger.error({ err: error, dir: options.dir }, 'the recordings of before cannot be read');
     });
-    this.#trimTimer = setInterval(() => {
-      for (const channel of this.#channels.keys()) this.#trimByAge(channel);
-      for (const lane of this.#lanes()) if (lane.segments.length === 0) this.#dropLane(lane);
-    }, TRIM_INTERVAL_MS);
-    this.#trimTimer.unref();
   }
 
   /** No segment is listed that is older. */
@@ -281,16 +274,25 @@ export class DvrStore {
     });
   }
 
-  /** Waits until everything handed over so far is written or given up. */
+  /** Lets go of what the clock makes too old; to be called every second or so. */
+  trim(): void {
+    for (const channel of this.#channels.keys()) this.#trimByAge(channel);
+    for (const lane of this.#lanes()) if (lane.segments.length === 0) this.#dropLane(lane);
+  }
+
+  /** Waits until everything handed over so far is written or given up, and what it displaced is gone. */
   async flush(): Promise<void> {
     await this.#loaded;
-    await Promise.all(this.#lanes().map(({ tail }) => tail));
+    for (;;) {
+      const busy = this.#lanes().filter(({ queuedCount }) => queuedCount > 0);
+      if (busy.length === 0) return;
+      await Promise.all(busy.map(({ tail }) => tail));
+    }
   }
 
   /** Takes no more, and waits a moment for the disk. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    clearInterval(this.#trimTimer);
     await waitAtMost(CLOSE_WAIT_MS, this.flush());
   }
 

@@ -210,6 +210,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
 
   const sweep = setInterval(() => {
     viewers.sweep();
+    recordings?.trim();
     for (const channel of channels.values()) {
       const { stream } = channel;
       if (stream.publisherCount > 0 || performance.now() - stream.lastUnitAtMs < STREAM_LINGER_MS) continue;

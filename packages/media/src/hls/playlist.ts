@@ -11,7 +11,9 @@ import type { InitSegment, Part, Segment } from './segmenter.ts';
 
 /** What players expect of playlists with fragmented MP4; EXT-X-MAP needs 6 (RFC 8216, 7). */
 const VERSION = 7;
-/** EXT-X-SKIP needs it (rfc8216bis, section 8). The other low-latency tags are for those who know them. */
+/** EXT-X-GAP needs it (rfc8216bis, section 8). */
+const GAP_VERSION = 8;
+/** EXT-X-SKIP needs it (the same section). The other low-latency tags are for those who know them. */
 const DELTA_UPDATE_VERSION = 9;
 
 /** How far from the end a plain player starts, in target durations: the least allowed (rfc8216bis, 4.4.3.8). */
@@ -219,9 +221,10 @@ export function skippableSegmentCount(playlist: MediaPlaylist): number {
  */
 export function serialiseMediaPlaylist(playlist: MediaPlaylist, skippedSegments = 0): string {
   const { lowLatency, targetDurationSeconds } = playlist;
+  const hasGap = playlist.segments.some(({ isGap }) => isGap);
   const lines = [
     '#EXTM3U',
-    `#EXT-X-VERSION:${skippedSegments > 0 ? DELTA_UPDATE_VERSION : VERSION}`,
+    `#EXT-X-VERSION:${skippedSegments > 0 ? DELTA_UPDATE_VERSION : hasGap ? GAP_VERSION : VERSION}`,
     `#EXT-X-TARGETDURATION:${targetDurationSeconds}`,
   ];
   if (playlist.type !== undefined) lines.push(`#EXT-X-PLAYLIST-TYPE:${playlist.type}`);
