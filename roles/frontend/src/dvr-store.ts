@@ -510,14 +510,17 @@ export class DvrStore {
   #dropLane(lane: Lane): void {
     if (lane.queuedCount > 0) return;
     this.#later(lane, async () => {
-      const lanes = this.#channels.get(lane.channel);
-      if (lane.segments.length > 0 || lane.queuedCount > 1 || lanes?.get(lane.rendition) !== lane) return;
-      lanes.delete(lane.rendition);
-      if (lanes.size === 0) this.#channels.delete(lane.channel);
-      for (const { fileName } of lane.inits.values()) await unlinkIfThere(join(this.#folder(lane), fileName));
+      for (const [id, { fileName }] of lane.inits) {
+        lane.inits.delete(id);
+        await unlinkIfThere(join(this.#folder(lane), fileName));
+      }
       // Only where they are empty: another process, or somebody, may have something in them.
       await rmdir(this.#folder(lane)).catch(() => {});
       await rmdir(join(this.#options.dir, lane.channel)).catch(() => {});
+      if (lane.queuedCount > 1) return; // the channel is back
+      const lanes = this.#channels.get(lane.channel);
+      lanes?.delete(lane.rendition);
+      if (lanes?.size === 0) this.#channels.delete(lane.channel);
     });
   }
 
