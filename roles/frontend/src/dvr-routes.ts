@@ -2,7 +2,7 @@
  * What viewers rewind into, over HTTP from the recordings on disk:
  *
  *   /live/<channel>/dvr.json                          how far back it reaches
- *   /live/<channel>/dvr.m3u8                          multivariant playlist of the window up to the live edge
+ *   /live/<channel>/dvr.m3u8[?start=<time>]           multivariant playlist of the window up to the live edge
  *   /live/<channel>/vod.m3u8?from=<time>&to=<time>    multivariant playlist of a stretch of time
  *   /live/<channel>/<rendition>/dvr.m3u8              media playlist: slides; gives delta updates
  *   /live/<channel>/<rendition>/event.m3u8?from&to    media playlist of a stretch that is not over: grows
@@ -26,6 +26,7 @@ import {
   endUnixMs,
   epochUnixMs,
   type RecordedNames,
+  type RecordedPlaylistKind,
   type RecordedSegment,
   recordedPlaylist,
 } from '@starling/media/hls/recording';
@@ -54,6 +55,8 @@ const NOT_FOUND_MAX_AGE_SECONDS = 1;
 
 /** A stretch that ended this long ago gets no more segments, even if the channel went off the air before. */
 const LATE_SEGMENT_MS = 30_000;
+/** How far from the end of the list a start is at the least, in target durations. */
+const START_HOLD_BACK_TARGET_DURATIONS = 3;
 /** Renditions whose last segments lie further apart than this were not on the air together. */
 const TOGETHER_MS = 30_000;
 /** Rendered playlists in memory; those asked for longest ago make room. */
@@ -68,13 +71,11 @@ const recordedNames: RecordedNames = {
     names.segment(mediaSequenceNumber) + (epoch === undefined ? '' : `?epoch=${epoch}`),
 };
 
-/** A stretch of time, in milliseconds since 1970. */
-interface Stretch {
-  readonly fromUnixMs: number;
-  readonly toUnixMs: number;
-}
-
-type MediaPlaylistKind = 'dvr' | 'event' | 'vod';
+/** What a playlist is to have; times in milliseconds since 1970. */
+type Wanted =
+  /** The whole window; playback starts at a time where the viewer says so. */
+  | { readonly kind: 'dvr'; readonly startUnixMs: number | undefined }
+  | { readonly kind: 'event' | 'vod'; readonly fromUnixMs: number; readonly toUnixMs: number };
 
 export interface DvrRoutesOptions {
   readonly store: DvrStore;
@@ -113,13 +114,11 @@ export class DvrRoutes {
     response: ServerResponse,
   ): boolean {
     const exchange = { channel, request, response };
-    const giveUp = () => response.destroy();
+    const giveUp = () => answerUnavailable(response, 'The recording cannot be read.');
     if (path === 'dvr.json') this.#answerExtent(exchange);
-    else if (path === 'dvr.m3u8') this.#answerMultivariant(exchange, live, undefined).catch(giveUp);
-    else if (path === 'vod.m3u8') {
-      this.#withStretch(exchange, (stretch) => {
-        this.#answerMultivariant(exchange, live, stretch).catch(giveUp);
-      });
+    else if (path === 'dvr.m3u8' || path === 'vod.m3u8') {
+      const wanted = this.#wanted(path === 'vod.m3u8' ? 'vod' : 'dvr', exchange);
+      if (wanted !== undefined) this.#answerMultivariant(exchange, wanted).catch(giveUp);
     } else return this.#handleRendition(exchange, path, live);
     return true;
   }
@@ -127,13 +126,10 @@ export class DvrRoutes {
   #handleRendition(exchange: Exchange, path: string, live: Stream | undefined): boolean {
     const { channel, request } = exchange;
     const [, rendition = '', file = ''] = /^([a-z0-9-]{1,16})\/([a-z0-9.-]{1,40})$/.exec(path) ?? [];
-    if (file === 'dvr.m3u8') {
-      this.#answerMedia(exchange, rendition, 'dvr', undefined);
-      return true;
-    }
-    if (file === 'event.m3u8' || file === 'vod.m3u8') {
-      const kind = file === 'vod.m3u8' ? 'vod' : 'event';
-      this.#withStretch(exchange, (stretch) => this.#answerMedia(exchange, rendition, kind, stretch));
+    const kind = /^(dvr|event|vod)\.m3u8$/.exec(file)?.[1];
+    if (kind === 'dvr' || kind === 'event' || kind === 'vod') {
+      const wanted = this.#wanted(kind, exchange);
+      if (wanted !== undefined) this.#answerMedia(exchange, rendition, wanted);
       return true;
     }
     const window = live?.rendition(rendition)?.window;
@@ -158,88 +154,81 @@ export class DvrRoutes {
     return true;
   }
 
-  #withStretch({ request, response }: Exchange, answer: (stretch: Stretch) => void): void {
-    const stretch = parseStretch(queryOf(request), this.#store.windowMs);
-    if (typeof stretch === 'string') answerBadRequest(response, stretch);
-    else answer(stretch);
+  /** What a playlist request asks for; answered with 400 and undefined when it is none. */
+  #wanted(kind: Wanted['kind'], { request, response }: Exchange): Wanted | undefined {
+    const wanted = parseWanted(kind, queryOf(request), this.#store.windowMs);
+    if (typeof wanted !== 'string') return wanted;
+    answerBadRequest(response, wanted);
+    return undefined;
   }
 
   // Playlists
 
   #answerExtent({ channel, request, response }: Exchange): void {
-    const starts = this.#store
-      .renditions(channel)
-      .map((rendition) => this.#store.listed(channel, rendition)[0]?.programDateTimeUnixMs)
-      .filter((start) => start !== undefined);
-    const toUnixMs = this.#store.newestEndUnixMs(channel);
-    if (toUnixMs === undefined || starts.length === 0) return this.#answerNothing(response, channel);
+    const extent = this.#extent(channel);
+    if (extent === undefined) return this.#answerNothing(response, channel);
     const body = JSON.stringify({
-      from: new Date(Math.min(...starts)).toISOString(),
-      to: new Date(toUnixMs).toISOString(),
+      from: new Date(extent.fromUnixMs).toISOString(),
+      to: new Date(extent.toUnixMs).toISOString(),
+      now: new Date(this.#nowUnixMs()).toISOString(),
       windowSeconds: this.#store.windowMs / 1000,
     });
     response.writeHead(200, {
       ...corsHeaders,
       'Content-Type': 'application/json',
-      'Cache-Control': 'public, max-age=1',
+      'Cache-Control': 'no-store',
       'Content-Length': body.length, // ASCII
     });
     response.end(request.method === 'HEAD' ? undefined : body);
   }
 
-  /** @param stretch undefined for the whole window */
-  async #answerMultivariant(
-    { channel, request, response }: Exchange,
-    live: Stream | undefined,
-    stretch: Stretch | undefined,
-  ): Promise<void> {
-    if (stretch === undefined && live === undefined) {
-      const text = 'This channel is off the air. What it showed is at vod.m3u8?from=<time>&to=<time>.';
-      return notFound(response, text, NOT_FOUND_MAX_AGE_SECONDS);
-    }
+  async #answerMultivariant({ channel, request, response }: Exchange, wanted: Wanted): Promise<void> {
     const found = this.#store.renditions(channel).map((rendition) => ({
       rendition,
-      segments: this.#segments(channel, rendition, stretch),
+      segments: this.#segments(channel, rendition, wanted),
     }));
     const lastUnixMs = Math.max(
       0,
       ...found.map(({ segments }) => segments.at(-1)?.programDateTimeUnixMs ?? 0),
     );
-    const described = await Promise.all(
+    const perRendition = await Promise.all(
       found.toSorted(compareRenditions).map(async ({ rendition, segments }) => {
         const newest = segments.at(-1);
         if (newest === undefined || lastUnixMs - newest.programDateTimeUnixMs > TOGETHER_MS) return [];
         const tracks = await this.#store.tracks(channel, rendition, newest.initId);
         if (tracks === undefined) return [];
         const init = { tracks };
-        return [
-          { name: rendition, window: { segments: segments.map((one) => ({ ...one, init, parts: [] })) } },
-        ];
+        const needsCount = tracks.some((one) => one.kind === 'video' && one.frameDurationTicks === undefined);
+        const bytes = needsCount ? await this.#store.read(channel, rendition, newest) : undefined;
+        const described = segments.map((one) => ({
+          ...one,
+          init,
+          parts: one === newest && bytes !== undefined ? [{ bytes }] : [],
+        }));
+        return [{ name: rendition, window: { segments: described } }];
       }),
     );
-    const renditions = described.flat();
+    const renditions = perRendition.flat();
     if (renditions.length === 0) return this.#answerNothing(response, channel);
     const session = this.#viewers.newHlsSessionId();
     const uri = (rendition: string) => {
-      if (stretch === undefined) return `${rendition}/dvr.m3u8?session=${session}`;
-      const isOver = stretch.toUnixMs <= this.#endOfRecording(channel, stretch);
-      const times = `from=${stretch.fromUnixMs / 1000}&to=${stretch.toUnixMs / 1000}`;
+      if (wanted.kind === 'dvr') {
+        const start = wanted.startUnixMs === undefined ? '' : `start=${wanted.startUnixMs / 1000}&`;
+        return `${rendition}/dvr.m3u8?${start}session=${session}`;
+      }
+      const isOver = this.#isOver(wanted.toUnixMs, this.#store.newestEndUnixMs(channel) ?? 0);
+      const times = `from=${wanted.fromUnixMs / 1000}&to=${wanted.toUnixMs / 1000}`;
       return `${rendition}/${isOver ? 'vod' : 'event'}.m3u8?${times}&session=${session}`;
     };
     const text = serialiseMultivariantPlaylist(multivariantPlaylist(renditions, uri));
     this.#countBytes(channel, answerMultivariant(text, request, response));
   }
 
-  #answerMedia(
-    { channel, request, response }: Exchange,
-    rendition: string,
-    kind: MediaPlaylistKind,
-    stretch: Stretch | undefined,
-  ): void {
+  #answerMedia({ channel, request, response }: Exchange, rendition: string, wanted: Wanted): void {
     const query = queryOf(request);
     const skip = query.get('_HLS_skip');
     const isDeltaUpdate = skip === 'YES' || skip === 'v2';
-    const segments = this.#segments(channel, rendition, stretch);
+    const segments = this.#segments(channel, rendition, wanted);
     const newest = segments.at(-1);
     if (newest === undefined) return this.#answerNothing(response, channel);
     const session = query.get('session') ?? undefined;
@@ -251,25 +240,13 @@ export class DvrRoutes {
     if (viewer === 'kicked') {
       return answerText(response, 403, 'This session has been ended.', { 'Cache-Control': 'no-store' });
     }
-    const isEnded =
-      kind === 'vod' ||
-      (stretch !== undefined && stretch.toUnixMs <= this.#endOfRecording(channel, stretch, newest));
+    const kind = this.#playlistKind(channel, wanted, newest);
+    const newestEpochUnixMs = this.#store.newestEpochUnixMs(channel) ?? epochUnixMs(newest);
+    const { isEnded } = kind;
     const rendered = this.#render(
-      [channel, rendition, kind, stretch?.fromUnixMs, stretch?.toUnixMs, isEnded, isDeltaUpdate].join(' '),
+      [channel, rendition, JSON.stringify(wanted), newestEpochUnixMs, isEnded, isDeltaUpdate].join(' '),
       this.#store.revision(channel, rendition),
-      () => {
-        const playlist = recordedPlaylist(
-          segments,
-          recordedNames,
-          this.#store.newestEpochUnixMs(channel) ?? epochUnixMs(newest),
-          {
-            type: kind === 'dvr' ? undefined : kind === 'vod' ? 'VOD' : 'EVENT',
-            isEnded,
-            startUnixMs: stretch?.fromUnixMs,
-          },
-        );
-        return serialise(playlist, isDeltaUpdate);
-      },
+      () => serialise(recordedPlaylist(segments, recordedNames, newestEpochUnixMs, kind), isDeltaUpdate),
     );
     const maxAgeSeconds = isEnded ? FINISHED_MAX_AGE_SECONDS : 1;
     const sizeBytes = answerPlaylist(rendered, `public, max-age=${maxAgeSeconds}`, request, response);
@@ -277,19 +254,27 @@ export class DvrRoutes {
     if (viewer !== undefined) viewer.sentBytes += sizeBytes;
   }
 
-  #segments(channel: string, rendition: string, stretch: Stretch | undefined): readonly RecordedSegment[] {
-    return stretch === undefined
+  #segments(channel: string, rendition: string, wanted: Wanted): readonly RecordedSegment[] {
+    return wanted.kind === 'dvr'
       ? this.#store.listed(channel, rendition)
-      : this.#store.within(channel, rendition, stretch.fromUnixMs, stretch.toUnixMs);
+      : this.#store.within(channel, rendition, wanted.fromUnixMs, wanted.toUnixMs);
   }
 
-  /**
-   * Up to where nothing will be added any more.
-   * @param newest of the rendition; of the channel when undefined
-   */
-  #endOfRecording(channel: string, { toUnixMs }: Stretch, newest?: RecordedSegment): number {
-    if (this.#nowUnixMs() - toUnixMs > LATE_SEGMENT_MS) return toUnixMs;
-    return newest === undefined ? (this.#store.newestEndUnixMs(channel) ?? 0) : endUnixMs(newest);
+  #playlistKind(channel: string, wanted: Wanted, newest: RecordedSegment): RecordedPlaylistKind {
+    if (wanted.kind === 'dvr') {
+      // Too near to the live edge there would be nothing to load ahead (RFC 8216, 4.3.5.2).
+      const latestUnixMs = endUnixMs(newest) - START_HOLD_BACK_TARGET_DURATIONS * newest.targetDurationMs;
+      const startUnixMs = wanted.startUnixMs && Math.min(wanted.startUnixMs, latestUnixMs);
+      return { type: undefined, isEnded: this.#store.isOffAir(channel), startUnixMs };
+    }
+    const startUnixMs = wanted.fromUnixMs;
+    if (wanted.kind === 'vod') return { type: 'VOD', isEnded: true, startUnixMs };
+    return { type: 'EVENT', isEnded: this.#isOver(wanted.toUnixMs, endUnixMs(newest)), startUnixMs };
+  }
+
+  /** Nothing will be added to a stretch with this end. */
+  #isOver(toUnixMs: number, recordedToUnixMs: number): boolean {
+    return toUnixMs <= recordedToUnixMs || this.#nowUnixMs() - toUnixMs > LATE_SEGMENT_MS;
   }
 
   #render(key: string, revision: number, render: () => string): RenderedPlaylist {
@@ -308,15 +293,22 @@ export class DvrRoutes {
   }
 
   #answerNothing(response: ServerResponse, channel: string): void {
+    const extent = this.#extent(channel);
+    const text =
+      extent === undefined
+        ? 'Nothing of this channel is recorded.'
+        : `Nothing of this time is recorded, only from ${new Date(extent.fromUnixMs).toISOString()} to ${new Date(extent.toUnixMs).toISOString()}.`;
+    notFound(response, text, NOT_FOUND_MAX_AGE_SECONDS);
+  }
+
+  /** What is listed of the channel. */
+  #extent(channel: string): { readonly fromUnixMs: number; readonly toUnixMs: number } | undefined {
     const starts = this.#store
       .renditions(channel)
       .flatMap((rendition) => this.#store.listed(channel, rendition)[0]?.programDateTimeUnixMs ?? []);
-    const end = this.#store.newestEndUnixMs(channel);
-    const text =
-      end === undefined || starts.length === 0
-        ? 'Nothing of this channel is recorded.'
-        : `Nothing of this time is recorded, only from ${new Date(Math.min(...starts)).toISOString()} to ${new Date(end).toISOString()}.`;
-    notFound(response, text, NOT_FOUND_MAX_AGE_SECONDS);
+    const toUnixMs = this.#store.newestEndUnixMs(channel);
+    if (toUnixMs === undefined || starts.length === 0) return undefined;
+    return { fromUnixMs: Math.min(...starts), toUnixMs };
   }
 
   // Media
@@ -395,17 +387,23 @@ function queryOf(request: IncomingMessage): URLSearchParams {
   return new URLSearchParams(start < 0 ? '' : url.slice(start));
 }
 
-/** @returns a sentence when the query names no stretch */
-function parseStretch(query: URLSearchParams, windowMs: number): Stretch | string {
-  const from = query.get('from');
-  const to = query.get('to');
-  const fromUnixMs = parseTime(from ?? '');
-  const toUnixMs = to === null ? Number.POSITIVE_INFINITY : parseTime(to);
-  if (fromUnixMs === undefined || toUnixMs === undefined) {
-    return 'from, and to if it is there, are seconds since 1970 or a time like 2026-11-22T20:15:00Z.';
+/** @returns a sentence when the query has a time that is none */
+function parseWanted(kind: Wanted['kind'], query: URLSearchParams, windowMs: number): Wanted | string {
+  const times = kind === 'dvr' ? 'start' : 'from, and to if it is there,';
+  const refusal = `${times} must be seconds since 1970 or a time like 2026-11-22T20:15:00Z.`;
+  const timeAt = (name: string) => {
+    const text = query.get(name);
+    return text === null ? undefined : (parseTime(text) ?? Number.NaN);
+  };
+  if (kind === 'dvr') {
+    const startUnixMs = timeAt('start');
+    return Number.isNaN(startUnixMs) ? refusal : { kind, startUnixMs };
   }
-  if (toUnixMs <= fromUnixMs) return 'to is not after from.';
-  return { fromUnixMs, toUnixMs: Math.min(toUnixMs, fromUnixMs + windowMs) };
+  const fromUnixMs = timeAt('from') ?? Number.NaN;
+  const toUnixMs = timeAt('to') ?? Number.POSITIVE_INFINITY;
+  if (Number.isNaN(fromUnixMs) || Number.isNaN(toUnixMs)) return refusal;
+  if (toUnixMs <= fromUnixMs) return 'to must be after from.';
+  return { kind, fromUnixMs, toUnixMs: Math.min(toUnixMs, fromUnixMs + windowMs) };
 }
 
 /** Seconds since 1970, or ISO 8601 with a time zone. @returns milliseconds since 1970 */

@@ -155,7 +155,7 @@ export class DvrStore {
       });
   }
 
-  /** Names of the channel's renditions of which there is anything, those of its last segment first. */
+  /** Names of the channel's renditions of which there is anything. */
   renditions(channel: string): string[] {
     const lanes = [...(this.#channels.get(channel)?.values() ?? [])];
     return lanes.filter(({ segments }) => segments.length > 0).map(({ rendition }) => rendition);
@@ -192,6 +192,11 @@ export class DvrStore {
     return newest && epochUnixMs(newest);
   }
 
+  /** Nothing has come for so long that the channel must have left the air. */
+  isOffAir(channel: string): boolean {
+    return this.#nowUnixMs() - (this.newestEndUnixMs(channel) ?? 0) > OFF_AIR_AFTER_MS;
+  }
+
   /** End of the channel's newest segment; undefined while there is none. */
   newestEndUnixMs(channel: string): number | undefined {
     const newest = this.#newest(channel);
@@ -224,6 +229,16 @@ export class DvrStore {
         this.#options.logger.warn({ channel, err: error }, 'a recorded segment cannot be read');
       }
       return undefined;
+    }
+  }
+
+  /** The bytes of a recorded segment; undefined when it is gone. */
+  async read(channel: string, rendition: string, segment: RecordedSegment): Promise<Buffer | undefined> {
+    const file = await this.open(channel, rendition, segment);
+    try {
+      return await file?.readFile();
+    } finally {
+      await file?.close();
     }
   }
 
@@ -456,9 +471,7 @@ export class DvrStore {
   // Bounds: a function of what is recorded, and of the clock for channels off the air
 
   #trimByAge(channel: string): void {
-    const nowUnixMs = this.#nowUnixMs();
-    const newestUnixMs = this.newestEndUnixMs(channel) ?? 0;
-    const edgeUnixMs = nowUnixMs - newestUnixMs > OFF_AIR_AFTER_MS ? nowUnixMs : newestUnixMs;
+    const edgeUnixMs = this.isOffAir(channel) ? this.#nowUnixMs() : (this.newestEndUnixMs(channel) ?? 0);
     const listedFromUnixMs = edgeUnixMs - this.#options.windowMs;
     for (const lane of this.#channels.get(channel)?.values() ?? []) {
       while (startOf(lane, lane.firstListed) < listedFromUnixMs) unlist(lane);

@@ -129,6 +129,7 @@ describe('the whole window', () => {
     expect(JSON.parse((await get('dvr.json')).text)).toEqual({
       from: new Date(startOf(21) * 1000).toISOString(),
       to: new Date(startOf(71) * 1000).toISOString(),
+      now: '1970-01-01T00:00:00.000Z',
       windowSeconds: 100,
     });
     await show(71, 71);
@@ -159,14 +160,32 @@ describe('the whole window', () => {
     expect((await get(`main/${init}`)).body.equals(liveInit.body)).toBe(true);
   });
 
-  it('is not served off the air, but what was on is', async () => {
+  it('starts where the viewer asks, but not so near to the edge that there is nothing to load ahead', async () => {
+    await show(1, 20);
+    const uri = await follow(`dvr.m3u8?start=${startOf(5) + 0.5}`);
+    expect(uri).toContain(`main/dvr.m3u8?start=${startOf(5)}.5&session=`);
+    const startAt = async (path: string) => (await media(path)).start;
+    expect(await startAt(uri)).toEqual({ offset: 8.5, precise: true });
+    expect(await startAt(`main/dvr.m3u8?start=${startOf(-5)}`)).toEqual({ offset: 0, precise: true });
+    expect(await startAt(`main/dvr.m3u8?start=${startOf(20)}`)).toEqual({ offset: 34, precise: true });
+    expect(await startAt('main/dvr.m3u8')).toBeUndefined();
+    expect((await get('dvr.m3u8?start=now')).status).toBe(400);
+  });
+
+  it('has an end once the channel has left the air, and is there until it is too old', async () => {
     await show(1, 10);
     isOnAir = false;
-    expect(await get('dvr.m3u8')).toMatchObject({ status: 404, text: expect.stringMatching(/off the air/) });
-    expect(uris(await media(await follow(`vod.m3u8?from=${startOf(2)}&to=${startOf(4)}`)))).toEqual(
-      files(2, 3),
-    );
+    nowUnixMs = (startOf(11) + 59) * 1000;
+    expect(await media('main/dvr.m3u8')).toMatchObject({ endlist: false });
+    nowUnixMs += 2000;
+    expect(await media(await follow('dvr.m3u8'))).toMatchObject({ endlist: true });
     expect((await get('main/2.m4s')).status).toBe(200);
+    nowUnixMs = startOf(10 + WINDOW_SEGMENTS) * 1000 + 1;
+    store.trim();
+    expect(await get('dvr.m3u8')).toMatchObject({
+      status: 404,
+      text: 'Nothing of this channel is recorded.\n',
+    });
   });
 });
 
@@ -245,7 +264,7 @@ describe('a stretch of time', () => {
     for (const path of ['vod.m3u8', 'main/vod.m3u8', 'main/event.m3u8']) {
       const { status, text } = await get(`${path}?${query}`);
       expect(status).toBe(400);
-      expect(text).toMatch(/^(from,|to is) .+\.\n$/);
+      expect(text).toMatch(/^(from,|to) .+\.\n$/);
     }
   });
 

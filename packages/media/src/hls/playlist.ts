@@ -336,8 +336,8 @@ interface Measured {
 /** What a multivariant playlist needs to know of a segment. */
 interface DescribedSegment extends Pick<Segment, 'durationTicks' | 'sizeBytes'> {
   readonly init: Pick<InitSegment, 'tracks'>;
-  /** To count the pictures where the track does not say how many there are. */
-  readonly parts: readonly Part[];
+  /** To count the pictures where the track does not say how many there are; empty where they are not at hand. */
+  readonly parts: readonly Pick<Part, 'bytes'>[];
 }
 
 /** A rendition with its segments, oldest first. */
@@ -499,7 +499,7 @@ function frameRate(video: VideoTrack, segments: readonly DescribedSegment[]): nu
   let frameCount = 0;
   let durationTicks = 0;
   for (const segment of segments) {
-    durationTicks += segment.durationTicks;
+    if (segment.parts.length > 0) durationTicks += segment.durationTicks;
     for (const part of segment.parts) {
       for (const unit of parseFragment(part.bytes, segment.init.tracks)) {
         if (unit.kind === 'video') frameCount++;
