@@ -47,6 +47,10 @@ export function nextRefreshMs(channels: readonly PublicChannel[], nowMs: number)
 /** The addresses of a channel's media, relative to the site. */
 export function mediaPaths(channelName: string): {
   readonly hls: string;
+  /** What can be rewound to, as HLS; takes `?start=` in seconds since 1970. */
+  readonly dvr: string;
+  /** How far that reaches back. */
+  readonly dvrExtent: string;
   readonly flv: string;
   readonly ts: string;
   readonly thumbnail: string;
@@ -54,6 +58,8 @@ export function mediaPaths(channelName: string): {
   const base = `/live/${encodeURIComponent(channelName)}`;
   return {
     hls: `${base}/index.m3u8`,
+    dvr: `${base}/dvr.m3u8`,
+    dvrExtent: `${base}/dvr.json`,
     flv: `${base}.flv`,
     ts: `${base}.ts`,
     thumbnail: `${base}/thumbnail.jpg`,

@@ -6,13 +6,18 @@ import { ControlBar } from './control-bar.tsx';
 import { HelpDialog } from './help-dialog.tsx';
 import { actionForKey, describeFocus, type PlayerAction } from './keyboard.ts';
 import { loadMediaPlayer } from './load-media-player.ts';
-import type { Protocol } from './media-player.ts';
+import type { PlaybackSource, Protocol } from './media-player.ts';
 import { PlayerSession, type SessionStats } from './player-session.ts';
 import { initialPlayerState, type PlayerStatus } from './player-state.ts';
+import { type RewindExtent, RewindWindow } from './rewind-window.ts';
 import { StatsPanel } from './stats-panel.tsx';
 import { statusWords } from './status-words.ts';
 
 const VOLUME_STEP = 0.1;
+const SEEK_STEP_S = 10;
+const REWIND_REFRESH_MS = 10_000;
+/** Programmes that began this short a time ago need no button to start over. */
+const MIN_STARTED_MS = 15_000;
 const STATS_INTERVAL_MS = 500;
 const CONTROLS_HIDE_AFTER_MS = 3_000;
 const ANNOUNCEMENT_MS = 1_500;
@@ -25,20 +30,24 @@ interface PlayerProps {
   /** What the directory says; undefined while it cannot be reached. */
   readonly isOnAir: boolean | undefined;
   readonly protocol: Protocol;
+  /** Of the programme that is on, in milliseconds since 1970; undefined where the guide does not know it. */
+  readonly programmeStartUnixMs: number | undefined;
   readonly onStatusChange: (status: PlayerStatus['name']) => void;
 }
 
-export function Player({ channelName, title, isOnAir, protocol, onStatusChange }: PlayerProps) {
+export function Player(props: PlayerProps) {
+  const { channelName, title, isOnAir, protocol, programmeStartUnixMs, onStatusChange } = props;
   const rootRef = useRef<HTMLElement>(null);
   const videoRef = useRef<HTMLVideoElement>(null);
   const [isMutedForAutoplay, setMutedForAutoplay] = useState(false);
   const sound = useSound(videoRef);
-  const session = useSession(videoRef, channelName, protocol, () => setMutedForAutoplay(true));
+  const readExtent = useRewindWindow(channelName);
+  const session = useSession(videoRef, channelName, protocol, readExtent, () => setMutedForAutoplay(true));
   const state = useSyncExternalStore(
     session?.subscribe ?? subscribeToNothing,
     session?.getState ?? getInitialState,
   );
-  const { stats, behindLiveSeconds } = useSessionStats(session);
+  const { stats, behindLiveSeconds, dateUnixMs, extent } = useSessionStats(session, readExtent);
   const isFullscreen = useFullscreen(rootRef);
   const [showsStats, setShowsStats] = useState(() => recall('showsStats') === 'yes');
   const [isHelpOpen, setHelpOpen] = useState(false);
@@ -49,6 +58,11 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
 
   useEffect(() => session?.setOnAir(isOnAir), [session, isOnAir]);
   useEffect(() => onStatusChange(status.name), [onStatusChange, status.name]);
+
+  const canStartOver =
+    extent !== undefined &&
+    programmeStartUnixMs !== undefined &&
+    extent.liveUnixMs - programmeStartUnixMs > MIN_STARTED_MS;
 
   const act = (action: PlayerAction) => {
     const video = videoRef.current;
@@ -68,6 +82,17 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
         return;
       case 'volume-down':
         announce(sound.changeBy(-VOLUME_STEP));
+        return;
+      case 'seek-back':
+      case 'seek-forward':
+        if (extent === undefined) return;
+        session.seekBy(action === 'seek-back' ? -SEEK_STEP_S : SEEK_STEP_S);
+        announce(action === 'seek-back' ? '10 seconds back' : '10 seconds forward');
+        return;
+      case 'start-over':
+        if (!canStartOver || programmeStartUnixMs === undefined) return;
+        session.seekTo(programmeStartUnixMs);
+        announce('From the start');
         return;
       case 'go-live':
         session.goLive();
@@ -156,6 +181,10 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
           isLive={status.name === 'playing' && !isBehind}
           isBehind={isBehind}
           latencySeconds={stats?.latencySeconds}
+          behindLiveSeconds={behindLiveSeconds}
+          extent={extent}
+          dateUnixMs={dateUnixMs}
+          canStartOver={canStartOver}
           isMuted={sound.isMuted}
           volume={sound.volume}
           isFullscreen={isFullscreen}
@@ -165,6 +194,8 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
             setMutedForAutoplay(false);
             sound.set(volume);
           }}
+          onSeek={(seekUnixMs) => session?.seekTo(seekUnixMs)}
+          onSeekBy={(seconds) => session?.seekBy(seconds)}
         />
       </div>
       {showsStats && stats !== undefined && <StatsPanel stats={stats} onClose={() => act('toggle-stats')} />}
@@ -192,6 +223,7 @@ function useSession(
   videoRef: RefObject<HTMLVideoElement | null>,
   channelName: string,
   protocol: Protocol,
+  readExtent: () => RewindExtent | undefined,
   onAutoplayMuted: () => void,
 ): PlayerSession | undefined {
   const [session, setSession] = useState<PlayerSession>();
@@ -199,37 +231,85 @@ function useSession(
   useEffect(() => {
     const video = videoRef.current;
     if (video === null) return;
-    // mpegts.js takes only whole addresses.
-    const url = new URL(mediaPaths(channelName)[protocol], location.href).href;
+    const paths = mediaPaths(channelName);
+    const pathOf = (source: PlaybackSource) =>
+      source.kind === 'live' ? paths[protocol] : `${paths.dvr}?start=${source.startUnixMs / 1000}`;
     const opened = new PlayerSession({
       video,
-      loadPlayer: async () => {
-        const openPlayer = await loadMediaPlayer(protocol);
+      loadPlayer: async (source) => {
+        // A recording is HLS, however the channel is watched live.
+        const openPlayer = await loadMediaPlayer(source.kind === 'live' ? protocol : 'hls');
+        // mpegts.js takes only whole addresses.
+        const url = new URL(pathOf(source), location.href).href;
         return (onFailure) => openPlayer(video, url, onFailure);
       },
+      readExtent,
       onAutoplayMuted: () => onAutoplayMutedRef.current(),
       random: Math.random,
     });
     setSession(opened);
     return () => opened.close();
-  }, [videoRef, channelName, protocol]);
+  }, [videoRef, channelName, protocol, readExtent]);
   return session;
 }
 
-function useSessionStats(session: PlayerSession | undefined) {
-  const [read, setRead] = useState<{ stats: SessionStats | undefined; behindLiveSeconds: number }>({
+/** Asks the server now and then how far back the channel can be rewound. @returns reads the last answer */
+function useRewindWindow(channelName: string): () => RewindExtent | undefined {
+  const [rewindWindow] = useState(() => new RewindWindow(() => performance.now()));
+  useEffect(() => {
+    rewindWindow.hear(undefined);
+    const abort = new AbortController();
+    const refresh = async () => {
+      const signal = AbortSignal.any([abort.signal, AbortSignal.timeout(REWIND_REFRESH_MS)]);
+      try {
+        const response = await fetch(mediaPaths(channelName).dvrExtent, { signal });
+        rewindWindow.hear(response.ok ? await response.json() : undefined);
+      } catch {
+        // What was heard before goes on to hold for a while.
+      }
+    };
+    void refresh();
+    const timer = setInterval(refresh, REWIND_REFRESH_MS);
+    return () => {
+      abort.abort();
+      clearInterval(timer);
+    };
+  }, [channelName, rewindWindow]);
+  return rewindWindow.read;
+}
+
+interface SessionReading {
+  readonly stats: SessionStats | undefined;
+  readonly behindLiveSeconds: number;
+  readonly dateUnixMs: number | undefined;
+  readonly extent: RewindExtent | undefined;
+}
+
+function useSessionStats(
+  session: PlayerSession | undefined,
+  readExtent: () => RewindExtent | undefined,
+): SessionReading {
+  const [reading, setReading] = useState<SessionReading>({
     stats: undefined,
     behindLiveSeconds: 0,
+    dateUnixMs: undefined,
+    extent: undefined,
   });
   useEffect(() => {
     if (session === undefined) return;
     const timer = setInterval(
-      () => setRead({ stats: session.readStats(), behindLiveSeconds: session.readBehindLiveSeconds() }),
+      () =>
+        setReading({
+          stats: session.readStats(),
+          behindLiveSeconds: session.readBehindLiveSeconds(),
+          dateUnixMs: session.readDateUnixMs(),
+          extent: readExtent(),
+        }),
       STATS_INTERVAL_MS,
     );
     return () => clearInterval(timer);
-  }, [session]);
-  return read;
+  }, [session, readExtent]);
+  return reading;
 }
 
 /** The video's sound as the controls show it. What the viewer chose is remembered for the next visit. */
