@@ -91,6 +91,7 @@ describe('starling up', () => {
     expect((await starling(dataDir, ['stream', 'add', 'kept'])).exitCode).toBe(0);
     const before = await channelsKept(dataDir);
     const numberBefore = await newestSegment(first.site);
+    const recorded = await extentOf(first.site);
     first.process.kill('SIGKILL');
     await once(first.process, 'exit');
     const second = await startNetwork({ dataDir });
@@ -98,6 +99,10 @@ describe('starling up', () => {
       expect(await channelsKept(dataDir)).toEqual(before);
       expect((await starling(dataDir, ['stream', 'ls'])).stdout).toContain('kept');
       expect(await newestSegment(second.site)).toBeGreaterThan(numberBefore);
+      const { from, to } = await extentOf(second.site);
+      expect([from, to > recorded.to]).toEqual([recorded.from, true]);
+      const vod = `${second.site}/live/demo/vod.m3u8?from=${recorded.from}&to=${recorded.to}`;
+      expect(await ffmpegComplaints(vod, 4)).toBe('');
       expect(await ffmpegComplaints(`${second.site}/live/demo/index.m3u8`, 4)).toBe('');
     } finally {
       await second.stop();
@@ -203,6 +208,11 @@ async function channelsKept(dataDir: string): Promise<unknown[]> {
     items: Record<string, unknown>[];
   };
   return items.map((channel) => ({ ...channel, now: undefined, next: undefined, isOnAir: undefined }));
+}
+
+/** How far back viewers can go. */
+async function extentOf(site: string): Promise<{ from: string; to: string }> {
+  return (await (await fetch(`${site}/live/demo/dvr.json`)).json()) as { from: string; to: string };
 }
 
 async function newestSegment(site: string): Promise<number> {

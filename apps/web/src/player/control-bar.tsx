@@ -1,5 +1,5 @@
 import type { ReactNode } from 'react';
-import { formatBehind, formatSeconds } from '../format.ts';
+import { formatSeconds } from '../format.ts';
 import {
   ExitFullscreenIcon,
   FullscreenIcon,
@@ -23,7 +23,6 @@ interface ControlBarProps {
   readonly isLive: boolean;
   readonly isBehind: boolean;
   readonly latencySeconds: number | undefined;
-  readonly behindLiveSeconds: number;
   /** Undefined where nothing can be rewound to. */
   readonly extent: RewindExtent | undefined;
   readonly dateUnixMs: number | undefined;
@@ -86,11 +85,6 @@ export function ControlBar(props: ControlBarProps) {
       {props.hasMedia && !props.isBehind && (
         <p className="live-pill" data-live={props.isLive}>
           Live
-        </p>
-      )}
-      {props.hasMedia && props.isBehind && (
-        <p className="latency">
-          <span className="visually-hidden">Behind live </span>−{formatBehind(props.behindLiveSeconds)}
         </p>
       )}
       {props.hasMedia && !props.isBehind && props.latencySeconds !== undefined && (

@@ -41,6 +41,12 @@ export const openHlsPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
     onFailure(classifyHlsError(data));
   });
   hls.on(Events.FRAG_BUFFERED, (_event, data) => addToBitrate(bitrate, data));
+  // Before the first picture hls.js moves to where it starts, wherever the video was moved meanwhile.
+  let hasPicture = false;
+  const onLoadedData = () => {
+    hasPicture = true;
+  };
+  video.addEventListener('loadeddata', onLoadedData, { once: true });
   hls.loadSource(url);
   hls.attachMedia(video);
 
@@ -56,7 +62,7 @@ export const openHlsPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
     readDateUnixMs: () => dateAt(hls.latestLevelDetails, video.currentTime),
     seekTo(dateUnixMs) {
       const position = positionOf(hls.latestLevelDetails, dateUnixMs);
-      if (position === undefined || position > (hls.liveSyncPosition ?? 0)) return false;
+      if (!hasPicture || position === undefined || position > (hls.liveSyncPosition ?? 0)) return false;
       if (Math.abs(position - video.currentTime) > SAME_PLACE_S) video.currentTime = position;
       return true;
     },
@@ -71,6 +77,7 @@ export const openHlsPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
       };
     },
     close() {
+      video.removeEventListener('loadeddata', onLoadedData);
       hls.destroy();
     },
   };

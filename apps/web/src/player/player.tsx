@@ -181,7 +181,6 @@ export function Player(props: PlayerProps) {
           isLive={status.name === 'playing' && !isBehind}
           isBehind={isBehind}
           latencySeconds={stats?.latencySeconds}
-          behindLiveSeconds={behindLiveSeconds}
           extent={extent}
           dateUnixMs={dateUnixMs}
           canStartOver={canStartOver}

@@ -26,10 +26,13 @@ export function Timeline({ extent, dateUnixMs, isLive, onSeek, onSeekBy }: Timel
   const inputRef = useRef<HTMLInputElement>(null);
   /** Where the thumb is held, before it is let go. */
   const [heldSeconds, setHeldSeconds] = useState<number>();
+  /** Where it was let go, until the player says where it is. */
+  const [sought, setSought] = useState<{ readonly seconds: number; readonly before: number | undefined }>();
   const lengthSeconds = Math.round((extent.liveUnixMs - extent.fromUnixMs) / 1000);
   const playingSeconds =
     isLive || dateUnixMs === undefined ? 0 : Math.min(0, Math.round((dateUnixMs - extent.liveUnixMs) / 1000));
-  const atSeconds = Math.max(-lengthSeconds, heldSeconds ?? playingSeconds);
+  const soughtSeconds = sought?.before === dateUnixMs ? sought?.seconds : undefined;
+  const atSeconds = Math.max(-lengthSeconds, heldSeconds ?? soughtSeconds ?? playingSeconds);
   const atUnixMs = extent.liveUnixMs + atSeconds * 1000;
 
   useEffect(() => {
@@ -38,6 +41,7 @@ export function Timeline({ extent, dateUnixMs, isLive, onSeek, onSeekBy }: Timel
     // React's onChange is the browser's "input": it comes all the while the thumb is moved.
     const onCommit = () => {
       setHeldSeconds(undefined);
+      setSought({ seconds: input.valueAsNumber, before: dateUnixMs });
       onSeek(extent.liveUnixMs + input.valueAsNumber * 1000);
     };
     input.addEventListener('change', onCommit);
