@@ -16,7 +16,7 @@ import { notRunning } from './running.ts';
 const DEFAULT_HTTP_PORT = 8080;
 const DEFAULT_RTMP_PORT = 1935;
 const DEFAULT_DVR_HOURS = 2;
-const MAX_DVR_HOURS = 168;
+const MAX_DVR_HOURS = 24;
 
 /**
  * Runs one command.

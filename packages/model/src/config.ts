@@ -20,7 +20,7 @@ export const FrontendSection = Type.Object(
           hours: Type.Optional(
             Type.Number({
               exclusiveMinimum: 0,
-              maximum: 168,
+              maximum: 24,
               description: 'How far back viewers can go; 2 when left out',
             }),
           ),

@@ -201,7 +201,8 @@ export class DvrRoutes {
         const needsCount = tracks.some((one) => one.kind === 'video' && one.frameDurationTicks === undefined);
         const bytes = needsCount ? await this.#store.read(channel, rendition, newest) : undefined;
         const described = segments.map((one) => ({
-          ...one,
+          durationTicks: one.durationTicks,
+          sizeBytes: one.sizeBytes,
           init,
           parts: one === newest && bytes !== undefined ? [{ bytes }] : [],
         }));
@@ -224,10 +225,13 @@ export class DvrRoutes {
     this.#countBytes(channel, answerMultivariant(text, request, response));
   }
 
-  #answerMedia({ channel, request, response }: Exchange, rendition: string, wanted: Wanted): void {
+  #answerMedia({ channel, request, response }: Exchange, rendition: string, asked: Wanted): void {
     const query = queryOf(request);
     const skip = query.get('_HLS_skip');
     const isDeltaUpdate = skip === 'YES' || skip === 'v2';
+    // Who has the playlist has started: one delta update does for all, wherever that was.
+    const wanted: Wanted =
+      isDeltaUpdate && asked.kind === 'dvr' ? { kind: 'dvr', startUnixMs: undefined } : asked;
     const segments = this.#segments(channel, rendition, wanted);
     const newest = segments.at(-1);
     if (newest === undefined) return this.#answerNothing(response, channel);

@@ -219,14 +219,17 @@ export class DvrStore {
 
   /**
    * Opens a recorded segment for reading.
-   * @returns undefined when it is gone; the caller closes the file
+   * @returns undefined when it is gone or cut short; the caller closes the file
    */
   async open(channel: string, rendition: string, segment: RecordedSegment): Promise<FileHandle | undefined> {
     try {
-      return await open(join(this.#options.dir, channel, rendition, segmentFileName(segment)), 'r');
+      const file = await open(join(this.#options.dir, channel, rendition, segmentFileName(segment)), 'r');
+      if ((await file.stat()).size === segment.sizeBytes) return file;
+      await file.close();
+      return undefined;
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') {
-        this.#options.logger.warn({ channel, err: error }, 'a recorded segment cannot be read');
+        this.#alarm(channel, `recorded segments cannot be read: ${reasonOf(error)}`);
       }
       return undefined;
     }
@@ -272,7 +275,7 @@ export class DvrStore {
         track.kind === 'audio' ? { ...track, trackId, language } : { ...track, trackId },
       );
     } catch (error) {
-      this.#options.logger.warn({ channel, err: error }, 'a recorded init segment cannot be read');
+      this.#alarm(channel, `a recorded init segment cannot be read: ${reasonOf(error)}`);
     }
     return init.tracks;
   }
@@ -348,12 +351,13 @@ export class DvrStore {
 
   async #record(lane: Lane, segment: Segment): Promise<void> {
     const recorded = recordedSegment(segment);
-    const isAgain = (last: RecordedSegment | undefined) =>
-      last !== undefined && recorded.programDateTimeUnixMs <= last.programDateTimeUnixMs;
-    if (isAgain(lane.segments.at(-1))) return;
+    const before = lane.segments.at(-1);
+    if (before === undefined || !isNext(before, recorded)) await this.#adopt(lane);
     const last = lane.segments.at(-1);
-    if (last === undefined || !isNext(last, recorded)) await this.#adopt(lane);
-    if (isAgain(lane.segments.at(-1))) return;
+    if (last !== undefined && recorded.programDateTimeUnixMs <= last.programDateTimeUnixMs) {
+      if (epochUnixMs(last) === epochUnixMs(recorded)) return; // again
+      throw new Error("the clock of the channel's backend was set back");
+    }
 
     await this.#writeInit(lane, segment.init);
     await this.#writeOnce(

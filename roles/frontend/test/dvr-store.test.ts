@@ -167,6 +167,17 @@ describe('a recording', () => {
     expect(existsSync(join(folder(), torn))).toBe(false);
   });
 
+  it('says so when a channel comes back with a clock that was set back', async () => {
+    const store = await open();
+    await record(store, made(range(5, 6)));
+    const [again] = made([7]);
+    if (again === undefined) throw new Error('no segment was made');
+    const cue = { ...again.cue, programDateTimeUnixMs: timeOf(2) };
+    await record(store, [{ ...again, cue }]);
+    expect(numbers(store)).toEqual([5, 6]);
+    expect(log.at(-1)?.msg).toContain("the clock of the channel's backend was set back");
+  });
+
   it('that lost its init segment is not listed', async () => {
     const before = await open();
     await record(before, made(range(5, 6)));
