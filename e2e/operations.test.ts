@@ -97,6 +97,7 @@ describe('starling up', () => {
     const numberBefore = await newestSegment(first.site);
     const workers = childrenOf(first.process.pid ?? 0);
     expect(workers).toHaveLength(2);
+    const recorded = await extentOf(first.site);
     first.process.kill('SIGKILL');
     await once(first.process, 'exit');
     await until('the workers to end', 5000, () => (workers.some(isRunning) ? undefined : true));
@@ -105,6 +106,10 @@ describe('starling up', () => {
       expect(await channelsKept(dataDir)).toEqual(before);
       expect((await starling(dataDir, ['stream', 'ls'])).stdout).toContain('kept');
       expect(await newestSegment(second.site)).toBeGreaterThan(numberBefore);
+      const { from, to } = await extentOf(second.site);
+      expect([from, to > recorded.to]).toEqual([recorded.from, true]);
+      const vod = `${second.site}/live/demo/vod.m3u8?from=${recorded.from}&to=${recorded.to}`;
+      expect(await ffmpegComplaints(vod, 4)).toBe('');
       expect(await ffmpegComplaints(`${second.site}/live/demo/index.m3u8`, 4)).toBe('');
     } finally {
       await second.stop();
@@ -210,6 +215,11 @@ async function channelsKept(dataDir: string): Promise<unknown[]> {
     items: Record<string, unknown>[];
   };
   return items.map((channel) => ({ ...channel, now: undefined, next: undefined, isOnAir: undefined }));
+}
+
+/** How far back viewers can go. */
+async function extentOf(site: string): Promise<{ from: string; to: string }> {
+  return (await (await fetch(`${site}/live/demo/dvr.json`)).json()) as { from: string; to: string };
 }
 
 async function newestSegment(site: string): Promise<number> {

@@ -50,7 +50,8 @@ export async function runRole(role: Role, configPath: string, flags: RoleFlags):
   if (section === undefined) throw new StartError(`${configPath} has no section "${role}".`);
   const logger = openLog().child({ role });
   const registry = openRegistry();
-  const running = await starters[role](config, { logger, registry, readSecret, flags });
+  const resolvePath = (path: string) => resolve(dirname(configPath), path);
+  const running = await starters[role](config, { logger, registry, readSecret, resolvePath, flags });
   process.stdout.write(`${running.says}\n`);
   await runUntilStopped(() => running.close(), logger);
 }
@@ -59,6 +60,8 @@ interface Context {
   readonly logger: Logger;
   readonly registry: Registry;
   readonly readSecret: (path: string) => string;
+  /** Of a path relative to the configuration file. */
+  readonly resolvePath: (path: string) => string;
   readonly flags: RoleFlags;
 }
 
@@ -67,8 +70,8 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     if (section === undefined) throw new StartError('no section "frontend"');
     const workers = context.flags.workers ?? section.workers ?? 1;
     if (workers > 1) return startFrontendWorkers({ ...section, workers }, context);
-    const { logger, registry, readSecret } = context;
-    const frontend = await startFrontend({ ...frontendSettings(section, readSecret), logger, registry });
+    const { logger, registry } = context;
+    const frontend = await startFrontend({ ...frontendSettings(section, context), logger, registry });
     const health = { isReady: () => frontend.isReady(), metrics: () => registry.metrics() };
     const handle: RequestHandler = (request, response) => {
       if (answerHealth(request, response, health)) return;
@@ -122,21 +125,26 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
 };
 
 /** A frontend in several processes; this one keeps them going. */
-function frontendSettings(section: FrontendSection, readSecret: Context['readSecret']): FrontendSettings {
-  const { rtmp, publishTokenFile, coordinator, dataDir } = section;
+function frontendSettings(
+  section: FrontendSection,
+  { readSecret, resolvePath }: Pick<Context, 'readSecret' | 'resolvePath'>,
+): FrontendSettings {
+  const { rtmp, publishTokenFile, coordinator, dataDir, dvr } = section;
   return {
     rtmpHost: rtmp.host,
     rtmpPort: rtmp.port,
     publishToken: readSecret(publishTokenFile),
     coordinator: coordinator && { baseUrl: coordinator.url, token: readSecret(coordinator.tokenFile) },
     dataDir,
+    dvr: dvr && { ...dvr, dir: resolvePath(dvr.dir) },
   };
 }
 
 async function startFrontendWorkers(
   section: FrontendSection & { workers: number },
-  { logger, registry, readSecret }: Context,
+  context: Context,
 ): Promise<RunningRole> {
+  const { logger, registry } = context;
   const { http, rtmp, workers: count } = section;
   if (rtmp.port + count - 1 > MAX_PORT)
     throw new StartError(`There are no ${count} ports from rtmp.port ${rtmp.port} on.`);
@@ -144,7 +152,7 @@ async function startFrontendWorkers(
   const workers = new Workers({
     count,
     program: workerProgram(),
-    frontend: frontendSettings(section, readSecret),
+    frontend: frontendSettings(section, context),
     http,
     handleRest(request, response) {
       const health = { isReady: () => workers.isReady(), metrics: () => workers.metrics(registry, []) };

@@ -19,6 +19,8 @@ import { notRunning } from './running.ts';
 
 const DEFAULT_HTTP_PORT = 8080;
 const DEFAULT_RTMP_PORT = 1935;
+const DEFAULT_DVR_HOURS = 2;
+const MAX_DVR_HOURS = 24;
 
 /**
  * Runs one command.
@@ -87,6 +89,7 @@ interface UpFlags {
   readonly host?: string;
   readonly workers?: number;
   readonly trustedProxy?: string[];
+  readonly dvrHours: number;
 }
 
 function addUpCommand(program: Command, { dataDir }: CommandContext): void {
@@ -100,6 +103,12 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
     .option(
       '--trusted-proxy <cidr...>',
       'balancers in front, whose X-Forwarded-For is believed (loopback always is)',
+    )
+    .option(
+      '--dvr-hours <hours>',
+      'how far back viewers can go; 0 records nothing',
+      parseHours,
+      DEFAULT_DVR_HOURS,
     )
     .addHelpText(
       'after',
@@ -119,6 +128,7 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
         host: options.host,
         trustedProxies: options.trustedProxy ?? [],
         workers: options.workers ?? Math.min(availableParallelism(), MAX_WORKERS),
+        dvrHours: options.dvrHours,
       });
     });
 }
@@ -143,6 +153,13 @@ function parseWorkers(text: string): number {
   if (!/^\d+$/.test(text) || count < 1 || count > MAX_WORKERS)
     throw new InvalidArgumentError(`It is a number from 1 to ${MAX_WORKERS}.`);
   return count;
+}
+
+function parseHours(text: string): number {
+  const hours = Number(text);
+  if (!/^\d+(\.\d+)?$/.test(text) || hours > MAX_DVR_HOURS)
+    throw new InvalidArgumentError(`Hours are a number from 0 to ${MAX_DVR_HOURS}.`);
+  return hours;
 }
 
 /** 0 takes a free port. */

@@ -42,6 +42,8 @@ export interface UpOptions {
   readonly trustedProxies: readonly string[];
   /** Processes that serve viewers; 1 keeps everything in this one. */
   readonly workers: number;
+  /** How far back viewers can go; 0 records nothing. */
+  readonly dvrHours: number;
 }
 
 const DEMO_CHANNEL = 'demo';
@@ -107,6 +109,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       publishToken,
       coordinator: { baseUrl: coordinatorUrl, token: nodeToken },
       dataDir,
+      dvr: options.dvrHours > 0 ? { dir: join(dataDir, 'dvr'), hours: options.dvrHours } : undefined,
     };
     const frontend = await startFrontend({
       ...frontendSettings,

@@ -41,6 +41,8 @@ test('the list is asked for again when a programme ends, but not more than once 
 test('the media are under the name of the channel', () => {
   expect(mediaPaths('demo')).toEqual({
     hls: '/live/demo/index.m3u8',
+    dvr: '/live/demo/dvr.m3u8',
+    dvrExtent: '/live/demo/dvr.json',
     flv: '/live/demo.flv',
     ts: '/live/demo.ts',
     thumbnail: '/live/demo/thumbnail.jpg',

@@ -60,6 +60,10 @@ export function mediaPaths(
   token?: string | undefined,
 ): {
   readonly hls: string;
+  /** What can be rewound to, as HLS; takes `start=` in seconds since 1970. */
+  readonly dvr: string;
+  /** How far that reaches back. */
+  readonly dvrExtent: string;
   readonly flv: string;
   readonly ts: string;
   readonly thumbnail: string;
@@ -67,6 +71,8 @@ export function mediaPaths(
   const base = `/live/${encodeURIComponent(channelName)}`;
   return {
     hls: withToken(`${base}/index.m3u8`, token),
+    dvr: withToken(`${base}/dvr.m3u8`, token),
+    dvrExtent: withToken(`${base}/dvr.json`, token),
     flv: withToken(`${base}.flv`, token),
     ts: withToken(`${base}.ts`, token),
     thumbnail: withToken(`${base}/thumbnail.jpg`, token),

@@ -45,6 +45,7 @@ export function WatchPage() {
         // A directory that does not answer says nothing about the channel.
         isOnAir={channel.isError ? undefined : channel.data?.isOnAir}
         protocol={protocol}
+        programmeStartUnixMs={startOf(channel.data?.now)}
         onStatusChange={setStatus}
       />
       <div className="watch-about">
@@ -64,6 +65,10 @@ export function WatchPage() {
       <OtherChannels name={name} />
     </div>
   );
+}
+
+function startOf(programme: PublicChannel['now'] | undefined): number | undefined {
+  return programme ? Date.parse(programme.startsAt) : undefined;
 }
 
 function NowOnChannel({ channel }: { channel: PublicChannel }) {

@@ -48,6 +48,24 @@ export const FrontendSection = Type.Object(
           'Processes that share the HTTP port. Each takes pushes on an RTMP port of its own: the one above, and those after it',
       }),
     ),
+    dvr: Type.Optional(
+      Type.Object(
+        {
+          dir: Type.String({ description: 'Folder; frontends of one machine may share it' }),
+          hours: Type.Optional(
+            Type.Number({
+              exclusiveMinimum: 0,
+              maximum: 24,
+              description: 'How far back viewers can go; 2 when left out',
+            }),
+          ),
+          maxBytes: Type.Optional(
+            Type.Integer({ minimum: 0, description: 'Of all channels together; 20 GiB when left out' }),
+          ),
+        },
+        { additionalProperties: false, description: 'Records what was on; nothing when left out' },
+      ),
+    ),
   },
   { additionalProperties: false, description: 'Serves channels to viewers' },
 );

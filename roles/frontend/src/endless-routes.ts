@@ -16,7 +16,7 @@ import { acceptWebSocket, binaryFrame, closeCode, closeFrame, refuseUpgrade } fr
 import type { CatchUp } from './catch-up.ts';
 import { type Container, FlvContainer, RtmpContainer, TsContainer } from './containers.ts';
 import { type Delivery, FanOut, type FanOutLimits } from './fan-out.ts';
-import { answerUnavailable, clientOf, notFound } from './hls-routes.ts';
+import { answerUnavailable, clientOf, notFound } from './hls-answers.ts';
 import type { Stream } from './stream.ts';
 import {
   CHANNEL_FULL_TEXT,

@@ -26,8 +26,7 @@
  * | `_HLS_part` alone, not numbers | 400                                                                 |
  * | `_HLS_skip` = `YES` or `v2`    | as above, without old segments that the player has                  |
  */
-import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
-import { gzipSync } from 'node:zlib';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import {
   type MediaNames,
   type MediaPlaylist,
@@ -37,15 +36,26 @@ import {
   serialiseMultivariantPlaylist,
   skippableSegmentCount,
 } from '@starling/media/hls/playlist';
+import { recordedSegment } from '@starling/media/hls/recording';
 import type { Rendition } from '@starling/media/hls/renditions';
-import { clientAddress } from '@starling/net/http-server';
+import {
+  answerBadRequest,
+  answerForbidden,
+  answerMultivariant,
+  answerPlaylist,
+  answerUnavailable,
+  beginMediaAnswer,
+  clientOf,
+  cutOut,
+  mediaNames,
+  notFound,
+  RenderedPlaylist,
+  segmentEtag,
+} from './hls-answers.ts';
 import { behindLiveEdgeMs } from './live-edge.ts';
 import type { Stream } from './stream.ts';
-import { CHANNEL_FULL_TEXT, type Client, type HlsViewer, type ViewerRegistry } from './viewers.ts';
+import { CHANNEL_FULL_TEXT, type HlsViewer, type ViewerRegistry } from './viewers.ts';
 import type { Pass } from './viewing-access.ts';
-
-/** The type that Apple's validator accepts; `application/x-mpegURL` it calls illegal. */
-const PLAYLIST_TYPE = 'application/vnd.apple.mpegurl';
 
 /** How long a request may wait, in target durations (rfc8216bis, 6.2.5.2). */
 const MAX_WAIT_TARGET_DURATIONS = 3;
@@ -63,29 +73,6 @@ const MAX_AGE_TARGET_DURATIONS = {
 
 /** Stands in the rendered multivariant playlist for the id that each player gets. */
 const SESSION_PLACE = '{session}';
-
-const corsHeaders = { 'Access-Control-Allow-Origin': '*', 'Access-Control-Expose-Headers': 'Date, Age' };
-
-const mediaNames = (addressOf: (name: string) => string): MediaNames => ({
-  segment: (mediaSequenceNumber) => addressOf(`${mediaSequenceNumber}.m4s`),
-  part: (mediaSequenceNumber, index) => addressOf(`${mediaSequenceNumber}.${index}.m4s`),
-  init: (id) => addressOf(`init-${id}.mp4`),
-});
-
-/** A playlist that many players get; compressed when the first asks for it so. */
-class RenderedPlaylist {
-  readonly plain: Buffer;
-  #gzipped: Buffer | undefined;
-
-  constructor(text: string) {
-    this.plain = Buffer.from(text);
-  }
-
-  get gzipped(): Buffer {
-    this.#gzipped ??= gzipSync(this.plain, { level: 1 });
-    return this.#gzipped;
-  }
-}
 
 /** A request that waits for a part or a segment. */
 interface Waiter {
@@ -181,7 +168,7 @@ export class HlsRoutes {
     const init = desk.rendition.window.init(initMatch?.[1] ?? '');
     if (init === undefined)
       return this.#answerNotFound('This init segment is not in the live window.', response);
-    return this.#answerMedia([init.bytes], init.bytes.length, request, response);
+    return this.#answerMedia([init.bytes], init.bytes.length, `"${init.id}"`, request, response);
   }
 
   /** Playlists are rendered anew: what they call media files has changed. */
@@ -356,7 +343,8 @@ export class HlsRoutes {
       const segment = window.segment(number);
       if (segment !== undefined) {
         const chunks = segment.parts.map((part) => part.bytes);
-        this.#answerMedia(chunks, segment.sizeBytes, request, response);
+        const etag = segmentEtag(recordedSegment(segment));
+        this.#answerMedia(chunks, segment.sizeBytes, etag, request, response);
         return true;
       }
       const isExpected =
@@ -384,7 +372,7 @@ export class HlsRoutes {
     const tryToAnswer = () => {
       const part = window.part(number, index);
       if (part !== undefined) {
-        this.#answerMedia([part.bytes], part.bytes.length, request, response);
+        this.#answerMedia([part.bytes], part.bytes.length, undefined, request, response);
         return true;
       }
       // A finished segment gets no more parts.
@@ -444,16 +432,7 @@ export class HlsRoutes {
     const { template } = this.#multivariant;
     const token = pass?.tokenInAddress;
     const query = this.#viewers.newHlsSessionId() + (token === undefined ? '' : `&token=${token}`);
-    const body = Buffer.from(template.replaceAll(SESSION_PLACE, query));
-    // A few hundred bytes, never twice the same: not worth compressing.
-    response.writeHead(200, {
-      ...corsHeaders,
-      'Content-Type': PLAYLIST_TYPE,
-      'Cache-Control': 'no-store',
-      'Content-Length': body.length,
-    });
-    response.end(request.method === 'HEAD' ? undefined : body);
-    this.#countBytes(body.length);
+    this.#countBytes(answerMultivariant(template.replaceAll(SESSION_PLACE, query), request, response));
   }
 
   /** @returns the size of the body in bytes */
@@ -463,44 +442,29 @@ export class HlsRoutes {
     request: IncomingMessage,
     response: ServerResponse,
   ): number {
-    const wantsGzip = /\bgzip\b/.test(request.headers['accept-encoding'] ?? '');
-    const body = wantsGzip ? rendered.gzipped : rendered.plain;
-    const headers: OutgoingHttpHeaders = {
-      ...corsHeaders,
-      'Content-Type': PLAYLIST_TYPE,
-      'Cache-Control': cacheControl,
-      Vary: 'Accept-Encoding',
-      'Content-Length': body.length,
-    };
-    if (wantsGzip) headers['Content-Encoding'] = 'gzip';
-    response.writeHead(200, headers);
-    response.end(request.method === 'HEAD' ? undefined : body);
-    this.#countBytes(body.length);
-    return body.length;
+    const sizeBytes = answerPlaylist(rendered, cacheControl, request, response);
+    this.#countBytes(sizeBytes);
+    return sizeBytes;
   }
 
+  /** @param etag undefined where there is no short name for the bytes */
   #answerMedia(
     chunks: readonly Uint8Array[],
     sizeBytes: number,
+    etag: string | undefined,
     request: IncomingMessage,
     response: ServerResponse,
   ): void {
-    response.writeHead(200, {
-      ...corsHeaders,
-      'Content-Type': 'video/mp4',
-      'Cache-Control': `${this.#cacheControl('media')}, immutable`,
-      'Content-Length': sizeBytes,
-    });
-    if (request.method === 'HEAD') {
-      response.end();
-      return;
-    }
+    const cacheControl = `${this.#cacheControl('media')}, immutable`;
+    const range = beginMediaAnswer(request, response, { sizeBytes, etag, cacheControl });
+    if (range === undefined) return;
     response.cork(); // one writev for all parts
-    for (const chunk of chunks) response.write(chunk);
+    for (const chunk of cutOut(chunks, range)) response.write(chunk);
     response.end();
     response.uncork();
-    this.#countBytes(sizeBytes);
-    this.#viewers.countHlsMedia(this.#stream.channel, clientOf(request), sizeBytes);
+    const sentBytes = range.end - range.start;
+    this.#countBytes(sentBytes);
+    this.#viewers.countHlsMedia(this.#stream.channel, clientOf(request), sentBytes);
   }
 
   #answerNotFound(text: string, response: ServerResponse, isBlocking = false): void {
@@ -552,42 +516,4 @@ function parseDirectives(url: string): Directives | undefined {
     isDeltaUpdate: skip === 'YES' || skip === 'v2',
     sessionId: parameters.get('session') ?? undefined,
   };
-}
-
-function answerForbidden(response: ServerResponse): void {
-  answerText(response, 403, 'This session has been ended.', { 'Cache-Control': 'no-store' });
-}
-
-function answerBadRequest(response: ServerResponse, text: string): void {
-  answerText(response, 400, text, { 'Cache-Control': 'no-store' });
-}
-
-/** Who sent a request. */
-export function clientOf(request: IncomingMessage, pass?: Pass): Client {
-  return { address: clientAddress(request), userAgent: request.headers['user-agent'], pass };
-}
-
-/** Answers 503; the player is to come back. */
-export function answerUnavailable(response: ServerResponse, text: string): void {
-  answerText(response, 503, text, { 'Cache-Control': 'no-store', 'Retry-After': '1' });
-}
-
-/** Answers 404; caches may keep it for `maxAgeSeconds`. */
-export function notFound(response: ServerResponse, text: string, maxAgeSeconds: number): void {
-  answerText(response, 404, text, { 'Cache-Control': `public, max-age=${maxAgeSeconds}` });
-}
-
-/** Answers with a sentence. */
-export function answerText(
-  response: ServerResponse,
-  status: number,
-  text: string,
-  headers: OutgoingHttpHeaders,
-): void {
-  response.writeHead(status, {
-    ...corsHeaders,
-    'Content-Type': 'text/plain; charset=utf-8',
-    ...headers,
-  });
-  response.end(`${text}\n`);
 }

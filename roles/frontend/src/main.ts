@@ -13,9 +13,12 @@ import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { CatchUp } from './catch-up.ts';
 import { CoordinatorLink } from './coordinator-link.ts';
+import { DvrRoutes } from './dvr-routes.ts';
+import { DvrStore } from './dvr-store.ts';
 import { EndlessRoutes } from './endless-routes.ts';
 import { defaultFanOutLimits, type FanOutLimits } from './fan-out.ts';
-import { answerText, answerUnavailable, HlsRoutes, notFound } from './hls-routes.ts';
+import { answerText, answerUnavailable, notFound } from './hls-answers.ts';
+import { HlsRoutes } from './hls-routes.ts';
 import { FrontendMetrics } from './metrics.ts';
 import { listenForPublishers } from './rtmp-listener.ts';
 import { Stream } from './stream.ts';
@@ -41,9 +44,24 @@ export interface FrontendConfig {
   readonly coordinator?: { readonly baseUrl: string; readonly token: string } | undefined;
   /** Keeps what the coordinator said last; undefined to keep nothing. */
   readonly dataDir?: string | undefined;
+  /** Nothing is recorded for rewinding when undefined. */
+  readonly dvr?: DvrConfig | undefined;
   /** FFmpeg's path, for thumbnails; found in PATH when undefined. */
   readonly ffmpegPath?: string;
 }
+
+/** Recordings behind the live edge. Several frontends on one machine may share the folder. */
+export interface DvrConfig {
+  readonly dir: string;
+  /** How far back viewers can go. */
+  readonly hours?: number | undefined;
+  /** Of all channels together. */
+  readonly maxBytes?: number | undefined;
+}
+
+export const DEFAULT_DVR_HOURS = 2;
+/** Five channels of 4 Mb/s for two hours. */
+export const DEFAULT_DVR_MAX_BYTES = 20 * 2 ** 30;
 
 export interface Frontend {
   /** The port that backends push to. */
@@ -108,14 +126,33 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     maxViewersOf: (channel) => access.maxViewersOf(channel) ?? config.maxViewersPerChannel,
     mayStay: (channel, pass) => access.mayStay(channel, pass),
   });
-  const metrics = new FrontendMetrics(config.registry, () =>
-    [...channels.values()].map(({ stream }) => ({
-      channel: stream.channel,
-      viewers: viewers.countsOf(stream.channel),
-      windowBytes: stream.windowBytes,
-      publishers: stream.publisherCount,
-    })),
-  );
+  const recordings =
+    config.dvr &&
+    (await DvrStore.open({
+      dir: config.dvr.dir,
+      windowMs: (config.dvr.hours ?? DEFAULT_DVR_HOURS) * 3_600_000,
+      maxBytes: config.dvr.maxBytes ?? DEFAULT_DVR_MAX_BYTES,
+      logger,
+      onDropped: (channel) => metrics.unrecordedSegments.inc({ channel }),
+    }));
+  const metrics = new FrontendMetrics(config.registry, {
+    readStreams: () =>
+      [...channels.values()].map(({ stream }) => ({
+        channel: stream.channel,
+        viewers: viewers.countsOf(stream.channel),
+        windowBytes: stream.windowBytes,
+        publishers: stream.publisherCount,
+      })),
+    readRecordings: () => recordings?.figures() ?? [],
+  });
+  const dvr =
+    recordings &&
+    new DvrRoutes({
+      store: recordings,
+      viewers,
+      countBytes: (channel, sizeBytes) => metrics.bytesSent.inc({ channel, protocol: 'hls' }, sizeBytes),
+      mediaAddress: (channel, file) => access.mediaAddress(channel, file),
+    });
 
   const openChannel = (name: string): Channel => {
     const stream = new Stream({
@@ -123,6 +160,11 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
       partTargetMs: config.partTargetMs ?? DEFAULT_PART_TARGET_MS,
       windowDurationMs: config.windowDurationMs ?? 30_000,
       logger,
+    });
+    stream.listen({
+      made: (rendition, event) => {
+        if (event.type === 'segment') recordings?.add(name, rendition, event.segment);
+      },
     });
     const bytesSent = (protocol: string) => {
       const counter = metrics.bytesSent.labels(name, protocol);
@@ -203,17 +245,19 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   };
 
   const serve = (
-    channel: Channel,
-    { container, file }: Address,
+    channel: Channel | undefined,
+    { channel: name, container, file }: Address,
     admission: Admission,
     request: IncomingMessage,
     response: ServerResponse,
   ): void => {
     if ('status' in admission) return refuse(admission, response);
     const { pass } = admission;
-    const isBeginning = container !== undefined || file === 'index.m3u8';
-    const full = isBeginning ? whyFull(channel.stream.channel, pass) : undefined;
+    const isBeginning = container !== undefined || /^\w+\.m3u8$/.test(file);
+    const full = isBeginning ? whyFull(name, pass) : undefined;
     if (full !== undefined) return answerUnavailable(response, full);
+    if (dvr?.handle(name, file, pass, request, response)) return;
+    if (channel === undefined) return notFound(response, OFF_THE_AIR_TEXT, 1);
     if (container !== undefined) channel.endless.handle(container, request, response, pass);
     else if (file === 'thumbnail.jpg') {
       void channel.thumbnail.handle(request, response, pass === undefined ? 'public' : 'private');
@@ -230,11 +274,13 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
       channels.get(name) ?? (channels.size < MAX_CHANNELS ? openChannel(name) : undefined),
   }).catch(async (error: unknown) => {
     await link?.close();
+    await recordings?.close();
     throw error;
   });
 
   const sweep = setInterval(() => {
     viewers.sweep();
+    recordings?.trim();
     for (const channel of channels.values()) {
       const { stream } = channel;
       if (stream.publisherCount > 0 || performance.now() - stream.lastUnitAtMs < STREAM_LINGER_MS) continue;
@@ -280,10 +326,12 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
         return true;
       }
       const channel = channels.get(address.channel);
-      if (channel === undefined) notFound(response, 'This channel is off the air.', 1);
+      if (channel === undefined && dvr === undefined) notFound(response, OFF_THE_AIR_TEXT, 1);
       else if (isMediaFile(address.file)) {
         const file = access.mediaFile(address.channel, address.file);
         if (file === undefined) notFound(response, 'No such file in this channel.', 1);
+        else if (dvr?.handleMedia(address.channel, file, channel?.stream, request, response)) return true;
+        else if (channel === undefined) notFound(response, OFF_THE_AIR_TEXT, 1);
         else channel.hls.handle(file, request, response);
       } else {
         const admission = access.admit(address.channel, shownToken(request));
@@ -332,9 +380,12 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
       clearInterval(sweep);
       await Promise.all([listener.close(), link?.close()]);
       for (const channel of channels.values()) closeChannel(channel);
+      await recordings?.close();
     },
   };
 }
+
+const OFF_THE_AIR_TEXT = 'This channel is off the air.';
 
 const STATUS_LINES = {
   401: '401 Unauthorized',

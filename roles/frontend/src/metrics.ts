@@ -8,13 +8,25 @@ interface StreamFigures {
   readonly publishers: number;
 }
 
+interface RecordingFigures {
+  readonly channel: string;
+  readonly sizeBytes: number;
+  readonly listedSeconds: number;
+}
+
+/** The present figures, asked for at each scrape. */
+interface FigureSources {
+  readonly readStreams: () => readonly StreamFigures[];
+  readonly readRecordings: () => readonly RecordingFigures[];
+}
+
 export class FrontendMetrics {
   readonly bytesSent: Counter<'channel' | 'protocol'>;
   readonly skippedViewers: Counter<'channel' | 'protocol'>;
   readonly evictedViewers: Counter<'channel' | 'protocol'>;
+  readonly unrecordedSegments: Counter<'channel'>;
 
-  /** @param read the present figures of the streams, asked for at each scrape */
-  constructor(registry: Registry, read: () => readonly StreamFigures[]) {
+  constructor(registry: Registry, { readStreams, readRecordings }: FigureSources) {
     const registers = [registry];
     this.bytesSent = new Counter({
       name: 'starling_frontend_sent_bytes_total',
@@ -34,7 +46,18 @@ export class FrontendMetrics {
       labelNames: ['channel', 'protocol'],
       registers,
     });
-    const gauge = (name: string, help: string, value: (stream: StreamFigures) => number) =>
+    this.unrecordedSegments = new Counter({
+      name: 'starling_frontend_unrecorded_segments_total',
+      help: 'Segments that the disk did not take, so that nobody can rewind to them',
+      labelNames: ['channel'],
+      registers,
+    });
+    const gauge = <Figures extends { readonly channel: string }>(
+      name: string,
+      help: string,
+      read: () => readonly Figures[],
+      value: (figures: Figures) => number,
+    ) =>
       new Gauge({
         name,
         help,
@@ -42,23 +65,37 @@ export class FrontendMetrics {
         registers,
         collect() {
           this.reset();
-          for (const stream of read()) this.set({ channel: stream.channel }, value(stream));
+          for (const figures of read()) this.set({ channel: figures.channel }, value(figures));
         },
       });
     registerViewersGauge(registry, function* () {
-      for (const { channel, viewers } of read()) {
+      for (const { channel, viewers } of readStreams()) {
         for (const [protocol, count] of viewers) yield { channel, protocol, count };
       }
     });
     gauge(
       'starling_frontend_window_bytes',
       'Bytes of the live window in memory',
+      readStreams,
       (stream) => stream.windowBytes,
     );
     gauge(
       'starling_frontend_publishers',
       'Publishers that push the channel now',
+      readStreams,
       (stream) => stream.publishers,
+    );
+    gauge(
+      'starling_frontend_recording_bytes',
+      'Bytes on disk to rewind into',
+      readRecordings,
+      (recording) => recording.sizeBytes,
+    );
+    gauge(
+      'starling_frontend_recording_seconds',
+      'How far back viewers can go',
+      readRecordings,
+      (recording) => recording.listedSeconds,
     );
   }
 }

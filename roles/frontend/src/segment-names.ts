@@ -8,8 +8,8 @@ import { createHmac, timingSafeEqual } from 'node:crypto';
 /** 128 bits: beyond guessing. */
 const FOLDER_BYTES = 16;
 const IN_FOLDER = /^(.*\/)?([A-Za-z0-9_-]{22})\/([^/]+)$/;
-/** Folders that are remembered; more than a live window has. */
-const MAX_REMEMBERED = 4096;
+/** Folders that are remembered: a day of segments of 2 s. */
+const MAX_REMEMBERED = 50_000;
 
 export class SegmentNames {
   readonly key: string;

@@ -29,7 +29,7 @@ export interface StreamListener {
   /** A part or a segment of a rendition is complete. */
   made?(rendition: string, event: SegmenterEvent): void;
   /** The stream's timeline began anew; what was kept of it is void. */
-  reset(): void;
+  reset?(): void;
 }
 
 /** A publisher's place in the stream. */
@@ -238,7 +238,7 @@ export class Stream {
     this.#tracks.clear();
     this.#lastCue = undefined;
     this.#lastDtsTicks.clear();
-    for (const listener of this.#listeners) listener.reset();
+    for (const listener of this.#listeners) listener.reset?.();
   }
 
   #newRenditions(): Renditions {

@@ -10,7 +10,7 @@ import { fragment } from '@starling/media/fmp4/fragment';
 import { initSegment } from '@starling/media/fmp4/init-segment';
 import type { Logger } from 'pino';
 import type { CatchUp } from './catch-up.ts';
-import { notFound } from './hls-routes.ts';
+import { notFound } from './hls-answers.ts';
 import type { Stream } from './stream.ts';
 
 const LIFETIME_MS = 5000;

@@ -177,11 +177,14 @@ export class ViewerRegistry {
 
   /**
    * Segments do not say whose they are: they are credited to the viewer at this address, with this user
-   * agent, that asked for a playlist last.
+   * agent, that asked for a playlist last. They also show that it is there: whoever watches what is over asks for
+   * no playlist again.
    */
   countHlsMedia(channel: string, client: Client, sizeBytes: number): void {
     const viewer = this.#latestHlsByClient.get(clientKey(channel, client));
-    if (viewer !== undefined) viewer.sentBytes += sizeBytes;
+    if (viewer === undefined) return;
+    viewer.sentBytes += sizeBytes;
+    viewer.askedAtMs = this.#nowMs();
   }
 
   /**

@@ -80,6 +80,9 @@ export const openFlvPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
     protocolName: 'HTTP-FLV',
     goLive,
     readBehindLiveSeconds: () => Math.max(0, (readLatencySeconds() ?? 0) - MAX_LATENCY_S),
+    // A timestamp of FLV has no date, and the buffer reaches back a few seconds only.
+    readDateUnixMs: () => undefined,
+    seekTo: () => false,
     readStats() {
       return {
         latencySeconds: readLatencySeconds(),

@@ -4,6 +4,7 @@ import Hls, {
   Events,
   type FragBufferedData,
   type HlsConfig,
+  type LevelDetails,
   type LoaderResponse,
   type LoadPolicy,
   type RetryConfig,
@@ -18,6 +19,10 @@ import {
 import type { PlaybackFailure } from './player-state.ts';
 
 const BITRATE_WINDOW_S = 12;
+/** Nobody sees a move that is shorter, but for the pause that it makes. */
+const SAME_PLACE_S = 0.2;
+/** The oldest media of the playlist may be gone before it is loaded. */
+const OLDEST_MEDIA_MARGIN_S = 6;
 
 /** HLS through hls.js and Media Source Extensions. */
 export const openHlsPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlayer => {
@@ -36,6 +41,12 @@ export const openHlsPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
     onFailure(classifyHlsError(data));
   });
   hls.on(Events.FRAG_BUFFERED, (_event, data) => addToBitrate(bitrate, data));
+  // Before the first picture hls.js moves to where it starts, wherever the video was moved meanwhile.
+  let hasPicture = false;
+  const onLoadedData = () => {
+    hasPicture = true;
+  };
+  video.addEventListener('loadeddata', onLoadedData, { once: true });
   hls.loadSource(url);
   hls.attachMedia(video);
 
@@ -48,6 +59,13 @@ export const openHlsPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
       if (hls.liveSyncPosition !== null) video.currentTime = hls.liveSyncPosition;
     },
     readBehindLiveSeconds,
+    readDateUnixMs: () => dateAt(hls.latestLevelDetails, video.currentTime),
+    seekTo(dateUnixMs) {
+      const position = positionOf(hls.latestLevelDetails, dateUnixMs);
+      if (!hasPicture || position === undefined || position > (hls.liveSyncPosition ?? 0)) return false;
+      if (Math.abs(position - video.currentTime) > SAME_PLACE_S) video.currentTime = position;
+      return true;
+    },
     readStats() {
       const level = hls.levels[hls.currentLevel];
       return {
@@ -59,10 +77,40 @@ export const openHlsPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
       };
     },
     close() {
+      video.removeEventListener('loadeddata', onLoadedData);
       hls.destroy();
     },
   };
 };
+
+type DatedFragment = Pick<LevelDetails['fragments'][number], 'start' | 'duration' | 'programDateTime'>;
+
+/** The wall-clock time of a position, in milliseconds since 1970; undefined where the playlist does not reach. */
+export function dateAt(
+  details: { readonly fragments: readonly DatedFragment[] } | null,
+  position: number,
+): number | undefined {
+  const fragment = details?.fragments.find(({ start, duration }) => position < start + duration);
+  if (fragment === undefined || fragment.programDateTime === null || position < fragment.start - 1)
+    return undefined;
+  return fragment.programDateTime + (position - fragment.start) * 1000;
+}
+
+/** The position of a wall-clock time; undefined where the playlist has none, or not for long. */
+export function positionOf(
+  details: { readonly fragments: readonly DatedFragment[] } | null,
+  dateUnixMs: number,
+): number | undefined {
+  const fragment = details?.fragments.find(
+    ({ duration, programDateTime }) =>
+      programDateTime !== null && dateUnixMs < programDateTime + duration * 1000,
+  );
+  const oldest = details?.fragments[0];
+  if (fragment === undefined || oldest === undefined || fragment.programDateTime === null) return undefined;
+  // Between two stretches of a recording there may be none: then the later one is next.
+  const position = fragment.start + Math.max(0, dateUnixMs - fragment.programDateTime) / 1000;
+  return position < oldest.start + OLDEST_MEDIA_MARGIN_S ? undefined : position;
+}
 
 /**
  * The settings of hls.js for live channels.

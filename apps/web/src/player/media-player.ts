@@ -9,6 +9,13 @@ export interface MediaPlayer {
   goLive(): void;
   /** How far playback is behind the position that {@link goLive} would move to, in seconds. */
   readBehindLiveSeconds(): number;
+  /** Wall-clock time of what is on the screen, from the stream; undefined where it does not say so. */
+  readDateUnixMs(): number | undefined;
+  /**
+   * Moves to another time.
+   * @returns false when it is not in this player's media
+   */
+  seekTo(dateUnixMs: number): boolean;
   readStats(): MediaStats;
   /** Ends the connection and lets go of the video element. */
   close(): void;
@@ -40,6 +47,11 @@ export type OpenMediaPlayer = (
   url: string,
   onFailure: (failure: PlaybackFailure) => void,
 ) => MediaPlayer;
+
+/** What is played: the channel as it is now, or the recording of it from some time on. */
+export type PlaybackSource =
+  | { readonly kind: 'live' }
+  | { readonly kind: 'recording'; readonly startUnixMs: number };
 
 /** How a channel can be delivered. */
 export type Protocol = 'hls' | 'flv';

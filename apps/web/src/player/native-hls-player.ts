@@ -32,6 +32,16 @@ export const openNativeHlsPlayer: OpenMediaPlayer = (video, url, onFailure): Med
       if (edge !== undefined) video.currentTime = edge - NATIVE_HOLD_BACK_S;
     },
     readBehindLiveSeconds,
+    readDateUnixMs: () => playingDate(video)?.getTime(),
+    seekTo(dateUnixMs) {
+      const date = playingDate(video);
+      const edge = liveEdge();
+      if (date === null || edge === undefined) return false;
+      const position = video.currentTime + (dateUnixMs - date.getTime()) / 1000;
+      if (position < video.seekable.start(0) || position > edge - NATIVE_HOLD_BACK_S) return false;
+      video.currentTime = position;
+      return true;
+    },
     readStats() {
       const edge = liveEdge();
       return {

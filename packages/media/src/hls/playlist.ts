@@ -7,12 +7,13 @@ import type { AudioTrack, VideoTrack } from '../access-unit.ts';
 import { parseFragment } from '../fmp4/fragment.ts';
 import { VIDEO_TIMESCALE_HZ } from '../time.ts';
 import type { LiveWindow, OpenSegment } from './live-window.ts';
-import type { Rendition } from './renditions.ts';
-import type { Part, Segment } from './segmenter.ts';
+import type { InitSegment, Part, Segment } from './segmenter.ts';
 
 /** What players expect of playlists with fragmented MP4; EXT-X-MAP needs 6 (RFC 8216, 7). */
 const VERSION = 7;
-/** EXT-X-SKIP needs it (rfc8216bis, section 8). The other low-latency tags are for those who know them. */
+/** EXT-X-GAP needs it (rfc8216bis, section 8). */
+const GAP_VERSION = 8;
+/** EXT-X-SKIP needs it (the same section). The other low-latency tags are for those who know them. */
 const DELTA_UPDATE_VERSION = 9;
 
 /** How far from the end a plain player starts, in target durations: the least allowed (rfc8216bis, 4.4.3.8). */
@@ -25,13 +26,19 @@ const CAN_SKIP_UNTIL_TARGET_DURATIONS = 6;
 const PARTS_TARGET_DURATIONS = 3;
 
 export interface MediaPlaylist {
+  /** EXT-X-PLAYLIST-TYPE; undefined where old segments go as new ones come. */
+  readonly type: 'EVENT' | 'VOD' | undefined;
   /** Whole seconds (EXT-X-TARGETDURATION). */
   readonly targetDurationSeconds: number;
   readonly mediaSequenceNumber: number;
   readonly discontinuitySequence: number;
   /** A decoder can start at every listed segment. */
   readonly isIndependentSegments: boolean;
+  /** Where playback is to start, from the start of the playlist (EXT-X-START); the player decides when undefined. */
+  readonly startOffsetSeconds: number | undefined;
   readonly segments: readonly MediaPlaylistSegment[];
+  /** A player that has it may ask for what is new alone. */
+  readonly offersDeltaUpdates: boolean;
   /** Undefined in a plain playlist. */
   readonly lowLatency: LowLatencyTags | undefined;
   /** Nothing will be added (EXT-X-ENDLIST). */
@@ -52,6 +59,8 @@ export interface MediaPlaylistSegment extends OpenMediaPlaylistSegment {
   readonly uri: string;
   /** Ticks of 1/90000 s. */
   readonly durationTicks: number;
+  /** It is missing (EXT-X-GAP). */
+  readonly isGap: boolean;
 }
 
 export interface MediaPlaylistPart {
@@ -117,17 +126,21 @@ export function mediaPlaylist(
       parts: hasParts ? listParts(segment.parts, names) : [],
       uri: names.segment(segment.cue.mediaSequenceNumber),
       durationTicks: segment.durationTicks,
+      isGap: false,
     };
   });
 
   return {
+    type: undefined,
     targetDurationSeconds,
     mediaSequenceNumber: window.firstMediaSequenceNumber,
     discontinuitySequence: window.discontinuitySequence,
     isIndependentSegments: [...segments, ...(open === undefined ? [] : [open])].every(
       ({ cue, parts }) => cue.isIndependent && parts[0]?.isIndependent === true,
     ),
+    startOffsetSeconds: undefined,
     segments: listed.reverse(),
+    offersDeltaUpdates: lowLatency !== undefined,
     lowLatency: lowLatency && {
       partTargetMs: lowLatency.partTargetMs,
       openSegment: open && {
@@ -188,9 +201,9 @@ function lastPart(window: LiveWindow): Omit<RenditionReport, 'uri'> {
  */
 export function skippableSegmentCount(playlist: MediaPlaylist): number {
   const { segments, lowLatency } = playlist;
-  if (lowLatency === undefined) return 0;
-  const { openSegment } = lowLatency;
-  if (segments.some((segment) => segment.isDiscontinuous) || openSegment?.isDiscontinuous === true) return 0;
+  if (!playlist.offersDeltaUpdates) return 0;
+  const isOpenDiscontinuous = lowLatency?.openSegment?.isDiscontinuous === true;
+  if (isOpenDiscontinuous || segments.some((segment) => segment.isDiscontinuous)) return 0;
   const boundaryTicks = CAN_SKIP_UNTIL_TARGET_DURATIONS * playlist.targetDurationSeconds * VIDEO_TIMESCALE_HZ;
   let ticksToEnd = 0; // of the last finished segment (rfc8216bis, 6.2.5.1)
   let count = segments.length;
@@ -208,29 +221,36 @@ export function skippableSegmentCount(playlist: MediaPlaylist): number {
  */
 export function serialiseMediaPlaylist(playlist: MediaPlaylist, skippedSegments = 0): string {
   const { lowLatency, targetDurationSeconds } = playlist;
+  const hasGap = playlist.segments.some(({ isGap }) => isGap);
   const lines = [
     '#EXTM3U',
-    `#EXT-X-VERSION:${skippedSegments > 0 ? DELTA_UPDATE_VERSION : VERSION}`,
+    `#EXT-X-VERSION:${skippedSegments > 0 ? DELTA_UPDATE_VERSION : hasGap ? GAP_VERSION : VERSION}`,
     `#EXT-X-TARGETDURATION:${targetDurationSeconds}`,
   ];
-  if (lowLatency !== undefined) {
-    const partTargetSeconds = lowLatency.partTargetMs / 1000;
+  if (playlist.type !== undefined) lines.push(`#EXT-X-PLAYLIST-TYPE:${playlist.type}`);
+  const partTargetSeconds = lowLatency && lowLatency.partTargetMs / 1000;
+  if (playlist.offersDeltaUpdates) {
     const control = [
-      'CAN-BLOCK-RELOAD=YES',
       `CAN-SKIP-UNTIL=${(CAN_SKIP_UNTIL_TARGET_DURATIONS * targetDurationSeconds).toFixed(1)}`,
       `HOLD-BACK=${(HOLD_BACK_TARGET_DURATIONS * targetDurationSeconds).toFixed(1)}`,
-      `PART-HOLD-BACK=${(PART_HOLD_BACK_PART_TARGETS * partTargetSeconds).toFixed(3)}`,
     ];
-    lines.push(
-      `#EXT-X-SERVER-CONTROL:${control.join(',')}`,
-      `#EXT-X-PART-INF:PART-TARGET=${partTargetSeconds.toFixed(3)}`,
-    );
+    if (partTargetSeconds !== undefined) {
+      control.unshift('CAN-BLOCK-RELOAD=YES');
+      control.push(`PART-HOLD-BACK=${(PART_HOLD_BACK_PART_TARGETS * partTargetSeconds).toFixed(3)}`);
+    }
+    lines.push(`#EXT-X-SERVER-CONTROL:${control.join(',')}`);
+  }
+  if (partTargetSeconds !== undefined) {
+    lines.push(`#EXT-X-PART-INF:PART-TARGET=${partTargetSeconds.toFixed(3)}`);
   }
   lines.push(
     `#EXT-X-MEDIA-SEQUENCE:${playlist.mediaSequenceNumber}`,
     `#EXT-X-DISCONTINUITY-SEQUENCE:${playlist.discontinuitySequence}`,
   );
   if (playlist.isIndependentSegments) lines.push('#EXT-X-INDEPENDENT-SEGMENTS');
+  if (playlist.startOffsetSeconds !== undefined) {
+    lines.push(`#EXT-X-START:TIME-OFFSET=${playlist.startOffsetSeconds.toFixed(3)},PRECISE=YES`);
+  }
   // After MEDIA-SEQUENCE, or hls.js numbers the segments wrongly (https://github.com/video-dev/hls.js/issues/7905).
   if (skippedSegments > 0) lines.push(`#EXT-X-SKIP:SKIPPED-SEGMENTS=${skippedSegments}`);
 
@@ -248,6 +268,7 @@ export function serialiseMediaPlaylist(playlist: MediaPlaylist, skippedSegments 
   };
   for (const segment of playlist.segments.slice(skippedSegments)) {
     pushTagsAndParts(segment);
+    if (segment.isGap) lines.push('#EXT-X-GAP');
     lines.push(`#EXTINF:${seconds(segment.durationTicks)},`, segment.uri);
   }
   if (lowLatency !== undefined) {
@@ -309,7 +330,20 @@ interface Measured {
   readonly codecs: readonly string[];
   readonly video: VideoTrack | undefined;
   readonly audio: AudioTrack | undefined;
-  readonly segments: readonly Segment[];
+  readonly segments: readonly DescribedSegment[];
+}
+
+/** What a multivariant playlist needs to know of a segment. */
+interface DescribedSegment extends Pick<Segment, 'durationTicks' | 'sizeBytes'> {
+  readonly init: Pick<InitSegment, 'tracks'>;
+  /** To count the pictures where the track does not say how many there are; empty where they are not at hand. */
+  readonly parts: readonly Pick<Part, 'bytes'>[];
+}
+
+/** A rendition with its segments, oldest first. */
+export interface DescribedRendition {
+  readonly name: string;
+  readonly window: { readonly segments: readonly DescribedSegment[] };
 }
 
 /**
@@ -327,7 +361,7 @@ interface Measured {
  * @param mediaPlaylistUri of a rendition, by its name
  */
 export function multivariantPlaylist(
-  renditions: readonly Pick<Rendition, 'name' | 'window'>[],
+  renditions: readonly DescribedRendition[],
   mediaPlaylistUri: (rendition: string) => string,
 ): MultivariantPlaylist {
   const all = renditions.map(measure);
@@ -355,7 +389,7 @@ export function multivariantPlaylist(
   return { variants, audioRenditions };
 }
 
-function measure({ name, window }: Pick<Rendition, 'name' | 'window'>): Measured {
+function measure({ name, window }: DescribedRendition): Measured {
   const { segments } = window;
   const newest = segments.at(-1);
   if (newest === undefined) throw new Error(`a multivariant playlist with the empty rendition ${name}`);
@@ -364,7 +398,7 @@ function measure({ name, window }: Pick<Rendition, 'name' | 'window'>): Measured
   const durationTicks = segments.reduce((sum, segment) => sum + segment.durationTicks, 0);
   return {
     name,
-    peakBps: Math.max(...segments.map((one) => bitrateBps(one.sizeBytes, one.durationTicks))),
+    peakBps: segments.reduce((peak, one) => Math.max(peak, bitrateBps(one.sizeBytes, one.durationTicks)), 0),
     averageBps: bitrateBps(sizeBytes, durationTicks),
     codecs: tracks.map((track) => track.codecString),
     video: tracks.find((track) => track.kind === 'video'),
@@ -460,12 +494,12 @@ const COMMON_FRAME_RATES = [
 const FRAME_RATE_TOLERANCE = 0.005;
 
 /** Frames per second as the track says, else as the segments show. */
-function frameRate(video: VideoTrack, segments: readonly Segment[]): number | undefined {
+function frameRate(video: VideoTrack, segments: readonly DescribedSegment[]): number | undefined {
   if (video.frameDurationTicks !== undefined) return VIDEO_TIMESCALE_HZ / video.frameDurationTicks;
   let frameCount = 0;
   let durationTicks = 0;
   for (const segment of segments) {
-    durationTicks += segment.durationTicks;
+    if (segment.parts.length > 0) durationTicks += segment.durationTicks;
     for (const part of segment.parts) {
       for (const unit of parseFragment(part.bytes, segment.init.tracks)) {
         if (unit.kind === 'video') frameCount++;
