@@ -1,7 +1,7 @@
 /** A `starling up` of its own: a real process on free ports with a temporary data folder. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -26,6 +26,8 @@ export interface NetworkOptions {
   /** A folder whose media store is copied first, so that the test card need not be drawn again. */
   readonly mediaFrom?: string;
   readonly env?: Record<string, string>;
+  /** Where the log goes beside {@link Network.log}. */
+  readonly logPath?: string;
 }
 
 /** Starts the program; resolves when `/readyz` answers 200. */
@@ -42,6 +44,7 @@ export async function startNetwork(options: NetworkOptions = {}): Promise<Networ
   let log = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     log += text;
+    if (options.logPath !== undefined) appendFileSync(options.logPath, text);
   });
   child.stdout.resume();
   const upPath = join(dataDir, 'up.json');
