@@ -9,7 +9,7 @@ test('the live edge is three segments away unless the playlist says otherwise', 
   // Setting either would overrule PART-HOLD-BACK, and with it low latency.
   expect(config).not.toHaveProperty('liveSyncDurationCount');
   expect(config).not.toHaveProperty('liveSyncDuration');
-  expect(config).toMatchObject({ lowLatencyMode: true, backBufferLength: 30 });
+  expect(config).toMatchObject({ lowLatencyMode: true, backBufferLength: 30, maxMaxBufferLength: 60 });
 });
 
 test('hls.js takes the settings', () => {

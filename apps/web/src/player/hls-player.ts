@@ -132,6 +132,8 @@ export function createHlsConfig(random: () => number): Partial<HlsConfig> {
     // a viewer beyond 2 s for good after one hiccup.
     liveSyncOnStallIncrease: 0.4,
     backBufferLength: 30,
+    // Of a recording hls.js would load ten minutes ahead, which a viewer who seeks on never sees.
+    maxMaxBufferLength: 60,
     // A missing channel has to be told from a slow one at once, so the first playlist is asked for
     // once, and the session decides when to ask again.
     manifestLoadPolicy: loadPolicy(10_000, 0, random),
