@@ -221,6 +221,28 @@ describe('hls.js in Chromium, low latency', () => {
     }
   });
 
+  it("is told by the viewer through the menus of the site's player", { timeout: 60_000 }, async () => {
+    const browser = await launchChromium();
+    try {
+      const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
+      await page.goto(`${site}/watch/${NAME}?via=hls`);
+      const quality = page.getByLabel('Quality');
+      await quality.waitFor({ timeout: 20_000 });
+      expect(await quality.locator('option').allTextContents()).toEqual(['Auto', '720p', '480p', '240p']);
+      expect(await page.getByLabel('Sound').locator('option').allTextContents()).toEqual([
+        'Audio 0',
+        'Audio 1',
+      ]);
+      await quality.selectOption('240p');
+      await page.waitForFunction(() => document.querySelector('video')?.videoWidth === 426, undefined, {
+        timeout: 10_000,
+      });
+      expect(await quality.inputValue()).toBe('240p');
+    } finally {
+      await browser.close();
+    }
+  });
+
   it.runIf(isSoak)('plays for five minutes without a stall or an error', { timeout: 400_000 }, async () => {
     const browser = await launchChromium();
     try {

@@ -1,6 +1,6 @@
 import Hls from 'hls.js';
 import { expect, test } from 'vitest';
-import { createHlsConfig } from './hls-player.ts';
+import { createHlsConfig, qualityName } from './hls-player.ts';
 
 const config = createHlsConfig(() => 0);
 
@@ -43,4 +43,13 @@ test('the retries of a segment outlast a server restart of 30 s', () => {
     totalMs += Math.min(retry.maxRetryDelayMs, retry.retryDelayMs * 2 ** count);
   }
   expect(totalMs).toBeGreaterThan(30_000);
+});
+
+test.each([
+  [{ height: 720, frameRate: 25, bitrate: 2_700_000 }, '720p'],
+  [{ height: 1080, frameRate: 50, bitrate: 6_000_000 }, '1080p50'],
+  [{ height: 240, frameRate: 0, bitrate: 300_000 }, '240p'],
+  [{ height: 0, frameRate: 0, bitrate: 128_000 }, '128 kb/s'],
+])('%o is called %s', (level, name) => {
+  expect(qualityName(level)).toBe(name);
 });

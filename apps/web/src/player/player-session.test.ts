@@ -41,6 +41,7 @@ class FakeVideo extends EventTarget implements SessionVideo {
 interface Connection {
   readonly fail: (failure: PlaybackFailure) => void;
   isClosed: boolean;
+  sound: string;
 }
 
 function start(options: { video?: FakeVideo; isUnsupported?: boolean } = {}) {
@@ -51,7 +52,7 @@ function start(options: { video?: FakeVideo; isUnsupported?: boolean } = {}) {
     video,
     loadPlayer: async () => (onFailure) => {
       if (options.isUnsupported) throw new UnsupportedProtocolError('test');
-      const connection: Connection = { fail: onFailure, isClosed: false };
+      const connection: Connection = { fail: onFailure, isClosed: false, sound: 'Deutsch' };
       connections.push(connection);
       const player: MediaPlayer = {
         protocolName: 'test',
@@ -64,6 +65,11 @@ function start(options: { video?: FakeVideo; isUnsupported?: boolean } = {}) {
           frameRate: undefined,
           codecs: undefined,
         }),
+        readChoice: (kind) =>
+          kind === 'sound' ? { options: ['Deutsch', 'English'], chosen: connection.sound } : undefined,
+        choose: (_kind, option) => {
+          connection.sound = option;
+        },
         close: () => {
           connection.isClosed = true;
           // As hls.js and mpegts.js do it when they let go.
@@ -265,4 +271,15 @@ test('closed, it does nothing any more', async () => {
   await passMs(60_000);
   expect(connections).toHaveLength(1);
   expect(vi.getTimerCount()).toBe(0);
+});
+
+test('what the viewer chose holds across connections', async () => {
+  const { session, connections } = start();
+  await vi.advanceTimersByTimeAsync(0);
+  session.choose('sound', 'English');
+  expect(session.readChoice('sound')).toEqual({ options: ['Deutsch', 'English'], chosen: 'English' });
+  expect(session.readChoice('quality')).toBeUndefined();
+  connections[0]?.fail('network');
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(connections.map(({ sound }) => sound)).toEqual(['English', 'English']);
 });

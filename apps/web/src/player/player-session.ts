@@ -1,6 +1,13 @@
 /** Keeps one channel playing in one video element: connects, watches, and connects again. */
 import { Backoff } from './backoff.ts';
-import { bufferedEnd, type MediaPlayer, type MediaStats, UnsupportedProtocolError } from './media-player.ts';
+import {
+  bufferedEnd,
+  type Choice,
+  type ChoiceKind,
+  type MediaPlayer,
+  type MediaStats,
+  UnsupportedProtocolError,
+} from './media-player.ts';
 import {
   initialPlayerState,
   nextPlayerState,
@@ -77,6 +84,8 @@ export class PlayerSession {
   /** When media began to move without a break; undefined while it does not. */
   #movingSinceMs: number | undefined;
   #pausedAtMs: number | undefined;
+  /** What the viewer chose; holds across connections. */
+  readonly #chosen = new Map<ChoiceKind, string>();
 
   constructor(options: PlayerSessionOptions) {
     this.#options = options;
@@ -133,6 +142,15 @@ export class PlayerSession {
 
   readBehindLiveSeconds(): number {
     return this.#player?.readBehindLiveSeconds() ?? 0;
+  }
+
+  readChoice(kind: ChoiceKind): Choice | undefined {
+    return this.#player?.readChoice(kind);
+  }
+
+  choose(kind: ChoiceKind, option: string): void {
+    this.#chosen.set(kind, option);
+    this.#player?.choose(kind, option);
   }
 
   readStats(): SessionStats {
@@ -289,6 +307,10 @@ export class PlayerSession {
   #watch(): void {
     const nowMs = Date.now();
     if (this.#player === undefined) return;
+    for (const [kind, option] of this.#chosen) {
+      const choice = this.#player.readChoice(kind);
+      if (choice?.options.includes(option) && choice.chosen !== option) this.#player.choose(kind, option);
+    }
     if (!this.#wantsToPlay) {
       if (this.#pausedAtMs !== undefined && nowMs - this.#pausedAtMs > RELEASE_AFTER_PAUSE_MS) {
         this.#disconnect();

@@ -6,7 +6,7 @@ import { ControlBar } from './control-bar.tsx';
 import { HelpDialog } from './help-dialog.tsx';
 import { actionForKey, describeFocus, type PlayerAction } from './keyboard.ts';
 import { loadMediaPlayer } from './load-media-player.ts';
-import type { Protocol } from './media-player.ts';
+import type { Choice, Protocol } from './media-player.ts';
 import { PlayerSession, type SessionStats } from './player-session.ts';
 import { initialPlayerState, type PlayerStatus } from './player-state.ts';
 import { StatsPanel } from './stats-panel.tsx';
@@ -38,7 +38,7 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
     session?.subscribe ?? subscribeToNothing,
     session?.getState ?? getInitialState,
   );
-  const { stats, behindLiveSeconds } = useSessionStats(session);
+  const { stats, behindLiveSeconds, quality, spoken } = useSessionStats(session);
   const isFullscreen = useFullscreen(rootRef);
   const [showsStats, setShowsStats] = useState(() => recall('showsStats') === 'yes');
   const [isHelpOpen, setHelpOpen] = useState(false);
@@ -160,6 +160,9 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
           volume={sound.volume}
           isFullscreen={isFullscreen}
           showsStats={showsStats}
+          quality={quality}
+          spoken={spoken}
+          onChoice={(kind, option) => session?.choose(kind, option)}
           act={act}
           onVolume={(volume) => {
             setMutedForAutoplay(false);
@@ -217,14 +220,23 @@ function useSession(
 }
 
 function useSessionStats(session: PlayerSession | undefined) {
-  const [read, setRead] = useState<{ stats: SessionStats | undefined; behindLiveSeconds: number }>({
-    stats: undefined,
-    behindLiveSeconds: 0,
-  });
+  const [read, setRead] = useState<{
+    stats: SessionStats | undefined;
+    behindLiveSeconds: number;
+    quality: Choice | undefined;
+    /** Which of the sounds, mostly languages. */
+    spoken: Choice | undefined;
+  }>({ stats: undefined, behindLiveSeconds: 0, quality: undefined, spoken: undefined });
   useEffect(() => {
     if (session === undefined) return;
     const timer = setInterval(
-      () => setRead({ stats: session.readStats(), behindLiveSeconds: session.readBehindLiveSeconds() }),
+      () =>
+        setRead({
+          stats: session.readStats(),
+          behindLiveSeconds: session.readBehindLiveSeconds(),
+          quality: session.readChoice('quality'),
+          spoken: session.readChoice('sound'),
+        }),
       STATS_INTERVAL_MS,
     );
     return () => clearInterval(timer);
