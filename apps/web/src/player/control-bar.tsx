@@ -13,6 +13,7 @@ import {
   StatsIcon,
 } from '../icons.tsx';
 import { keyName, type PlayerAction, shortcuts } from './keyboard.ts';
+import type { Choice, ChoiceKind } from './media-player.ts';
 import type { RewindExtent } from './rewind-window.ts';
 import { Timeline } from './timeline.tsx';
 
@@ -32,6 +33,9 @@ interface ControlBarProps {
   readonly volume: number;
   readonly isFullscreen: boolean;
   readonly showsStats: boolean;
+  readonly quality: Choice | undefined;
+  readonly spoken: Choice | undefined;
+  readonly onChoice: (kind: ChoiceKind, option: string) => void;
   readonly act: (action: PlayerAction) => void;
   readonly onVolume: (volume: number) => void;
   readonly onSeek: (dateUnixMs: number) => void;
@@ -94,6 +98,8 @@ export function ControlBar(props: ControlBarProps) {
         </p>
       )}
       <span className="controls-gap" />
+      <ChoiceMenu kind="sound" label="Sound" choice={props.spoken} onChoice={props.onChoice} />
+      <ChoiceMenu kind="quality" label="Quality" choice={props.quality} onChoice={props.onChoice} />
       <ControlButton action="toggle-stats" label="Stream details" isPressed={props.showsStats} act={act}>
         <StatsIcon />
       </ControlButton>
@@ -113,6 +119,30 @@ export function ControlBar(props: ControlBarProps) {
         {props.isFullscreen ? <ExitFullscreenIcon /> : <FullscreenIcon />}
       </ControlButton>
     </fieldset>
+  );
+}
+
+/** The system's own menu: it knows the keyboard, the screen reader and the small screen. */
+function ChoiceMenu(props: {
+  kind: ChoiceKind;
+  label: string;
+  choice: Choice | undefined;
+  onChoice: (kind: ChoiceKind, option: string) => void;
+}) {
+  const { kind, label, choice, onChoice } = props;
+  if (choice === undefined) return null;
+  return (
+    <select
+      className="choice"
+      aria-label={label}
+      title={label}
+      value={choice.chosen}
+      onChange={(event) => onChoice(kind, event.currentTarget.value)}
+    >
+      {choice.options.map((option) => (
+        <option key={option}>{option}</option>
+      ))}
+    </select>
   );
 }
 

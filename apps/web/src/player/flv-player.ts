@@ -6,6 +6,7 @@ import {
   nextBufferedStart,
   type OpenMediaPlayer,
   UnsupportedProtocolError,
+  withoutChoice,
 } from './media-player.ts';
 import type { PlaybackFailure } from './player-state.ts';
 
@@ -77,6 +78,7 @@ export const openFlvPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
   player.load();
 
   return {
+    ...withoutChoice,
     protocolName: 'HTTP-FLV',
     goLive,
     readBehindLiveSeconds: () => Math.max(0, (readLatencySeconds() ?? 0) - MAX_LATENCY_S),

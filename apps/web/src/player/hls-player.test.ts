@@ -1,6 +1,6 @@
 import Hls from 'hls.js';
 import { expect, test } from 'vitest';
-import { createHlsConfig, dateAt, positionOf } from './hls-player.ts';
+import { createHlsConfig, dateAt, positionOf, qualityName } from './hls-player.ts';
 
 const config = createHlsConfig(() => 0);
 
@@ -9,7 +9,7 @@ test('the live edge is three segments away unless the playlist says otherwise', 
   // Setting either would overrule PART-HOLD-BACK, and with it low latency.
   expect(config).not.toHaveProperty('liveSyncDurationCount');
   expect(config).not.toHaveProperty('liveSyncDuration');
-  expect(config).toMatchObject({ lowLatencyMode: true, backBufferLength: 30 });
+  expect(config).toMatchObject({ lowLatencyMode: true, backBufferLength: 30, maxMaxBufferLength: 60 });
 });
 
 test('hls.js takes the settings', () => {
@@ -72,4 +72,13 @@ test('a date has a position, unless it is too early, too late, or about to go', 
   expect(positionOf(details, TEN_UNIX_MS - 60_000)).toBeUndefined();
   expect(positionOf(details, TEN_UNIX_MS + 320_000)).toBeUndefined();
   expect(positionOf(null, TEN_UNIX_MS)).toBeUndefined();
+});
+
+test.each([
+  [{ height: 720, frameRate: 25, bitrate: 2_700_000 }, '720p'],
+  [{ height: 1080, frameRate: 50, bitrate: 6_000_000 }, '1080p50'],
+  [{ height: 240, frameRate: 0, bitrate: 300_000 }, '240p'],
+  [{ height: 0, frameRate: 0, bitrate: 128_000 }, '128 kb/s'],
+])('%o is called %s', (level, name) => {
+  expect(qualityName(level)).toBe(name);
 });

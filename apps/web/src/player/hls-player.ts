@@ -4,6 +4,7 @@ import Hls, {
   Events,
   type FragBufferedData,
   type HlsConfig,
+  type Level,
   type LevelDetails,
   type LoaderResponse,
   type LoadPolicy,
@@ -11,6 +12,9 @@ import Hls, {
 } from 'hls.js';
 import { BitrateMeter } from './bitrate-meter.ts';
 import {
+  AUTOMATIC_QUALITY,
+  type Choice,
+  type ChoiceKind,
   type MediaPlayer,
   type OpenMediaPlayer,
   UnsupportedProtocolError,
@@ -76,6 +80,17 @@ export const openHlsPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
         codecs: level === undefined ? undefined : codecNames(level.videoCodec, level.audioCodec),
       };
     },
+    readChoice(kind) {
+      const options = [...optionsOf(hls, kind).keys()];
+      if (options.length < 2) return undefined;
+      return { options, chosen: chosenOf(hls, kind) };
+    },
+    choose(kind, option) {
+      const index = optionsOf(hls, kind).get(option);
+      if (index === undefined) return;
+      if (kind === 'sound') hls.audioTrack = index;
+      else hls.nextLevel = index; // what is loaded of the old one is played to its end
+    },
     close() {
       video.removeEventListener('loadeddata', onLoadedData);
       hls.destroy();
@@ -112,6 +127,27 @@ export function positionOf(
   return position < oldest.start + OLDEST_MEDIA_MARGIN_S ? undefined : position;
 }
 
+/** What hls.js calls by a number, by the name that it has for viewers. */
+function optionsOf(hls: Hls, kind: ChoiceKind): ReadonlyMap<string, number> {
+  if (kind === 'sound') return new Map(hls.audioTracks.map(({ name }, index) => [name, index]));
+  if (hls.levels.length < 2) return new Map();
+  // From the best on; one of each name, since a picture may come with sounds in several codecs.
+  const levels = hls.levels.map((level, index) => [qualityName(level), index] as const).reverse();
+  return new Map([[AUTOMATIC_QUALITY, -1], ...levels]);
+}
+
+function chosenOf(hls: Hls, kind: ChoiceKind): Choice['chosen'] {
+  if (kind === 'sound') return hls.audioTracks[hls.audioTrack]?.name ?? '';
+  const level = hls.levels[hls.manualLevel]; // -1 when it chooses itself
+  return level === undefined ? AUTOMATIC_QUALITY : qualityName(level);
+}
+
+/** "720p", "720p50"; the bit rate where there is no picture. */
+export function qualityName(level: Pick<Level, 'height' | 'frameRate' | 'bitrate'>): string {
+  if (level.height === 0) return `${Math.round(level.bitrate / 1000)} kb/s`;
+  return `${level.height}p${level.frameRate > 31 ? Math.round(level.frameRate) : ''}`;
+}
+
 /**
  * The settings of hls.js for live channels.
  *
@@ -132,6 +168,8 @@ export function createHlsConfig(random: () => number): Partial<HlsConfig> {
     // a viewer beyond 2 s for good after one hiccup.
     liveSyncOnStallIncrease: 0.4,
     backBufferLength: 30,
+    // Of a recording hls.js would load ten minutes ahead, which a viewer who seeks on never sees.
+    maxMaxBufferLength: 60,
     // A missing channel has to be told from a slow one at once, so the first playlist is asked for
     // once, and the session decides when to ask again.
     manifestLoadPolicy: loadPolicy(10_000, 0, random),

@@ -17,9 +17,31 @@ export interface MediaPlayer {
    */
   seekTo(dateUnixMs: number): boolean;
   readStats(): MediaStats;
+  /** Undefined where there is none. */
+  readChoice(kind: ChoiceKind): Choice | undefined;
+  /** Does nothing when there is no such option. */
+  choose(kind: ChoiceKind, option: string): void;
   /** Ends the connection and lets go of the video element. */
   close(): void;
 }
+
+/** Renditions of one channel that a viewer chooses among. */
+export type ChoiceKind = 'quality' | 'sound';
+
+/** Two options or more, as they are called. */
+export interface Choice {
+  readonly options: readonly string[];
+  readonly chosen: string;
+}
+
+/** The quality is whatever the connection carries. */
+export const AUTOMATIC_QUALITY = 'Auto';
+
+/** For players that are given one rendition, or choose by themselves. */
+export const withoutChoice: Pick<MediaPlayer, 'readChoice' | 'choose'> = {
+  readChoice: () => undefined,
+  choose() {},
+};
 
 /** What only the library knows; undefined where it does not. */
 export interface MediaStats {

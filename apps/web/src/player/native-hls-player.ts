@@ -3,6 +3,7 @@ import {
   type OpenMediaPlayer,
   UnsupportedProtocolError,
   wallClockDelay,
+  withoutChoice,
 } from './media-player.ts';
 
 /** Safari keeps this much between the newest media and what it plays by itself. */
@@ -26,6 +27,7 @@ export const openNativeHlsPlayer: OpenMediaPlayer = (video, url, onFailure): Med
   };
 
   return {
+    ...withoutChoice,
     protocolName: 'HLS (by the browser)',
     goLive() {
       const edge = liveEdge();

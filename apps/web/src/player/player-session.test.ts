@@ -43,6 +43,7 @@ interface Connection {
   readonly fail: (failure: PlaybackFailure) => void;
   isClosed: boolean;
   readonly source: PlaybackSource;
+  sound: string;
 }
 
 /** The recording of a test: 100 minutes up to the present, which stands still. */
@@ -68,7 +69,7 @@ function start(options: StartOptions = {}) {
     readExtent: () => options.extent,
     loadPlayer: async (source) => (onFailure) => {
       if (options.isUnsupported) throw new UnsupportedProtocolError('test');
-      const connection: Connection = { fail: onFailure, isClosed: false, source };
+      const connection: Connection = { fail: onFailure, isClosed: false, source, sound: 'Deutsch' };
       connections.push(connection);
       // The first picture is the one at position 0.
       video.currentTime = 0;
@@ -92,6 +93,11 @@ function start(options: StartOptions = {}) {
           frameRate: undefined,
           codecs: undefined,
         }),
+        readChoice: (kind) =>
+          kind === 'sound' ? { options: ['Deutsch', 'English'], chosen: connection.sound } : undefined,
+        choose: (_kind, option) => {
+          connection.sound = option;
+        },
         close: () => {
           connection.isClosed = true;
           // As hls.js and mpegts.js do it when they let go.
@@ -293,6 +299,17 @@ test('closed, it does nothing any more', async () => {
   await passMs(60_000);
   expect(connections).toHaveLength(1);
   expect(vi.getTimerCount()).toBe(0);
+});
+
+test('what the viewer chose holds across connections', async () => {
+  const { session, connections } = start();
+  await vi.advanceTimersByTimeAsync(0);
+  session.choose('sound', 'English');
+  expect(session.readChoice('sound')).toEqual({ options: ['Deutsch', 'English'], chosen: 'English' });
+  expect(session.readChoice('quality')).toBeUndefined();
+  connections[0]?.fail('network');
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(connections.map(({ sound }) => sound)).toEqual(['English', 'English']);
 });
 
 describe('rewinding', () => {

@@ -2,6 +2,8 @@
 import { Backoff } from './backoff.ts';
 import {
   bufferedEnd,
+  type Choice,
+  type ChoiceKind,
   type MediaPlayer,
   type MediaStats,
   type PlaybackSource,
@@ -95,6 +97,8 @@ export class PlayerSession {
   /** When media began to move without a break; undefined while it does not. */
   #movingSinceMs: number | undefined;
   #pausedAtMs: number | undefined;
+  /** What the viewer chose; holds across connections. */
+  readonly #chosen = new Map<ChoiceKind, string>();
 
   constructor(options: PlayerSessionOptions) {
     this.#options = options;
@@ -192,6 +196,15 @@ export class PlayerSession {
       if (dateUnixMs !== undefined && liveUnixMs !== undefined) return (liveUnixMs - dateUnixMs) / 1000;
     }
     return this.#player?.readBehindLiveSeconds() ?? 0;
+  }
+
+  readChoice(kind: ChoiceKind): Choice | undefined {
+    return this.#player?.readChoice(kind);
+  }
+
+  choose(kind: ChoiceKind, option: string): void {
+    this.#chosen.set(kind, option);
+    this.#player?.choose(kind, option);
   }
 
   readStats(): SessionStats {
@@ -383,6 +396,10 @@ export class PlayerSession {
   #watch(): void {
     const nowMs = Date.now();
     if (this.#player === undefined) return;
+    for (const [kind, option] of this.#chosen) {
+      const choice = this.#player.readChoice(kind);
+      if (choice?.options.includes(option) && choice.chosen !== option) this.#player.choose(kind, option);
+    }
     if (!this.#wantsToPlay) {
       if (this.#pausedAtMs !== undefined && nowMs - this.#pausedAtMs > RELEASE_AFTER_PAUSE_MS) {
         this.#disconnect();

@@ -6,7 +6,7 @@ import { ControlBar } from './control-bar.tsx';
 import { HelpDialog } from './help-dialog.tsx';
 import { actionForKey, describeFocus, type PlayerAction } from './keyboard.ts';
 import { loadMediaPlayer } from './load-media-player.ts';
-import type { PlaybackSource, Protocol } from './media-player.ts';
+import type { Choice, PlaybackSource, Protocol } from './media-player.ts';
 import { PlayerSession, type SessionStats } from './player-session.ts';
 import { initialPlayerState, type PlayerStatus } from './player-state.ts';
 import { type RewindExtent, RewindWindow } from './rewind-window.ts';
@@ -50,7 +50,10 @@ export function Player(props: PlayerProps) {
     session?.subscribe ?? subscribeToNothing,
     session?.getState ?? getInitialState,
   );
-  const { stats, behindLiveSeconds, dateUnixMs, extent } = useSessionStats(session, readExtent);
+  const { stats, behindLiveSeconds, dateUnixMs, extent, quality, spoken } = useSessionStats(
+    session,
+    readExtent,
+  );
   const isFullscreen = useFullscreen(rootRef);
   const [showsStats, setShowsStats] = useState(() => recall('showsStats') === 'yes');
   const [isHelpOpen, setHelpOpen] = useState(false);
@@ -191,6 +194,9 @@ export function Player(props: PlayerProps) {
           volume={sound.volume}
           isFullscreen={isFullscreen}
           showsStats={showsStats}
+          quality={quality}
+          spoken={spoken}
+          onChoice={(kind, option) => session?.choose(kind, option)}
           act={act}
           onVolume={(volume) => {
             setMutedForAutoplay(false);
@@ -288,6 +294,9 @@ interface SessionReading {
   readonly behindLiveSeconds: number;
   readonly dateUnixMs: number | undefined;
   readonly extent: RewindExtent | undefined;
+  readonly quality: Choice | undefined;
+  /** Which of the sounds, mostly languages. */
+  readonly spoken: Choice | undefined;
 }
 
 function useSessionStats(
@@ -299,6 +308,8 @@ function useSessionStats(
     behindLiveSeconds: 0,
     dateUnixMs: undefined,
     extent: undefined,
+    quality: undefined,
+    spoken: undefined,
   });
   useEffect(() => {
     if (session === undefined) return;
@@ -309,6 +320,8 @@ function useSessionStats(
           behindLiveSeconds: session.readBehindLiveSeconds(),
           dateUnixMs: session.readDateUnixMs(),
           extent: readExtent(),
+          quality: session.readChoice('quality'),
+          spoken: session.readChoice('sound'),
         }),
       STATS_INTERVAL_MS,
     );
