@@ -56,6 +56,8 @@ frontend:
   http: { host: 127.0.0.1, port: ${site} }
   rtmp: { host: 127.0.0.1, port: ${push} }
   publishTokenFile: publish.token
+  coordinator: { url: "http://127.0.0.1:${api}", tokenFile: node.token }
+  dataDir: ${folder}/frontend
 `,
     );
     const coordinator = await startRole('coordinator');

@@ -28,6 +28,7 @@ export const LOOPBACK = ['127.0.0.0/8', '::1/128'] as const;
 
 /** Addresses that are remembered; the longest known make room. */
 const MAX_ADDRESSES = 65_536;
+const MAX_VERDICTS = 4096;
 
 interface Usage {
   connections: number;
@@ -39,6 +40,8 @@ interface Usage {
 export class AddressLimits {
   readonly #limits: HttpLimits;
   readonly #trusted = new BlockList();
+  /** What the list said of an address: asking it costs more than all the rest of a request's count. */
+  readonly #verdicts = new Map<string, boolean>();
   readonly #usage = new Map<string, Usage>();
 
   /**
@@ -58,7 +61,12 @@ export class AddressLimits {
   }
 
   isTrusted(address: string): boolean {
-    return isIP(address) !== 0 && this.#trusted.check(address, familyOf(address));
+    const known = this.#verdicts.get(address);
+    if (known !== undefined) return known;
+    const verdict = isIP(address) !== 0 && this.#trusted.check(address, familyOf(address));
+    if (this.#verdicts.size >= MAX_VERDICTS) this.#verdicts.clear();
+    this.#verdicts.set(address, verdict);
+    return verdict;
   }
 
   /**

@@ -9,7 +9,7 @@ import { FrontendState } from '@starling/model/entities';
 import type { Logger } from 'pino';
 import { Check } from 'typebox/value';
 import { ViewerReports } from './viewer-reports.ts';
-import type { ViewerRegistry } from './viewers.ts';
+import { CHANNEL_FULL_TEXT, TOKEN_FULL_TEXT, type ViewerRegistry } from './viewers.ts';
 
 const FILE = 'frontend-state.json';
 const REPORT_EVERY_MS = 2000;
@@ -66,13 +66,14 @@ export class CoordinatorLink {
     return new CoordinatorLink(options);
   }
 
-  /** Whether a channel or a token has all the viewers that it may have, on all frontends together, as last heard. */
-  isFull(channel: string, tokenId: string | undefined): boolean {
-    if (performance.now() - this.#reportedAtMs > FULLNESS_LIFETIME_MS) return false;
-    return (
-      this.#full !== undefined &&
-      (this.#full.channels.has(channel) || (tokenId !== undefined && this.#full.tokenIds.has(tokenId)))
-    );
+  /**
+   * Why there is no room for one more viewer on all frontends together, as last heard.
+   * @returns a sentence for the viewer; undefined when there is room
+   */
+  whyFull(channel: string, tokenId: string | undefined): string | undefined {
+    if (performance.now() - this.#reportedAtMs > FULLNESS_LIFETIME_MS) return undefined;
+    if (this.#full?.channels.has(channel)) return CHANNEL_FULL_TEXT;
+    return tokenId !== undefined && this.#full?.tokenIds.has(tokenId) ? TOKEN_FULL_TEXT : undefined;
   }
 
   /** Ends both, and tells the coordinator that nobody watches here any more, if it listens. */

@@ -23,7 +23,7 @@ import { FrontendMetrics } from './metrics.ts';
 import { listenForPublishers } from './rtmp-listener.ts';
 import { Stream } from './stream.ts';
 import { PictureDrawer, Thumbnail } from './thumbnail.ts';
-import { CHANNEL_FULL_TEXT, type Viewer, ViewerRegistry } from './viewers.ts';
+import { type Viewer, ViewerRegistry } from './viewers.ts';
 import { type Admission, type Pass, type Refused, shownToken, ViewingAccess } from './viewing-access.ts';
 
 export interface FrontendConfig {
@@ -102,6 +102,7 @@ export interface PushedChannel {
 /** A channel stays, with what it has, so long after its last publisher left. */
 const STREAM_LINGER_MS = 30_000;
 const MAX_CHANNELS = 1000;
+const OFF_THE_AIR_TEXT = 'This channel is off the air.';
 
 interface Channel {
   readonly stream: Stream;
@@ -222,7 +223,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
 
   /** Why nobody more is let in, on this frontend or on all together; undefined where there is room. */
   const whyFull = (channel: string, pass: Pass | undefined): string | undefined =>
-    viewers.whyFull(channel, pass) ?? (link?.isFull(channel, pass?.tokenId) ? CHANNEL_FULL_TEXT : undefined);
+    viewers.whyFull(channel, pass) ?? link?.whyFull(channel, pass?.tokenId);
 
   const decidePlay = (name: string, admission: Admission): PlayerSource | Refusal => {
     const endless = channels.get(name)?.endless;
@@ -245,7 +246,6 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   };
 
   const serve = (
-    channel: Channel | undefined,
     { channel: name, container, file }: Address,
     admission: Admission,
     request: IncomingMessage,
@@ -257,6 +257,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     const full = isBeginning ? whyFull(name, pass) : undefined;
     if (full !== undefined) return answerUnavailable(response, full);
     if (dvr?.handle(name, file, pass, request, response)) return;
+    const channel = channels.get(name); // as it is now, after the admission
     if (channel === undefined) return notFound(response, OFF_THE_AIR_TEXT, 1);
     if (container !== undefined) channel.endless.handle(container, request, response, pass);
     else if (file === 'thumbnail.jpg') {
@@ -320,7 +321,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
         response.end();
         return true;
       }
-      if (request.headers['transfer-encoding'] !== undefined) {
+      if (hasBody(request)) {
         response.shouldKeepAlive = false;
         answerText(response, 413, 'Send no body here.', { 'Cache-Control': 'no-store' });
         return true;
@@ -335,8 +336,8 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
         else channel.hls.handle(file, request, response);
       } else {
         const admission = access.admit(address.channel, shownToken(request));
-        if (!(admission instanceof Promise)) serve(channel, address, admission, request, response);
-        else void admission.then((settled) => serve(channel, address, settled, request, response));
+        if (!(admission instanceof Promise)) serve(address, admission, request, response);
+        else void admission.then((settled) => serve(address, settled, request, response));
       }
       return true;
     },
@@ -345,13 +346,13 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
       const path = pathOf(request);
       if (!path.startsWith('/live/')) return false;
       const address = parsePath(path);
-      const channel = channels.get(address?.channel ?? '');
-      if (channel === undefined || address?.container !== 'flv') {
-        refuseUpgrade(socket, '404 Not Found');
+      if (address?.container !== 'flv' || !channels.has(address.channel)) {
+        refuseUpgrade(socket, STATUS_LINES[404]);
         return true;
       }
       const upgrade = (admission: Admission) => {
-        if (socket.destroyed) return; // it left meanwhile
+        const channel = channels.get(address.channel); // as it is now, after the admission
+        if (socket.destroyed || channel === undefined) return void socket.destroy();
         if ('status' in admission) return refuseUpgrade(socket, STATUS_LINES[admission.status]);
         if (whyFull(address.channel, admission.pass) !== undefined) {
           return refuseUpgrade(socket, STATUS_LINES[503]);
@@ -417,6 +418,10 @@ function parsePath(path: string): Address | undefined {
     /^\/live\/([a-z0-9-]{1,63})(?:\.(flv|ts)$|\/(.+)$)/.exec(path) ?? [];
   if (channel === undefined) return undefined;
   return container === 'flv' || container === 'ts' ? { channel, container, file } : { channel, file };
+}
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
 }
 
 /** Of HLS: protected by its name, not by a token. */

@@ -1,7 +1,13 @@
 /** The frontend's side of the coordinator, against a server that answers as one does. */
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { createServer, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  request as httpRequest,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,7 +19,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { CoordinatorLink } from '../src/coordinator-link.ts';
 import { startFrontend } from '../src/main.ts';
 import { ViewerReports } from '../src/viewer-reports.ts';
-import { ViewerRegistry } from '../src/viewers.ts';
+import { CHANNEL_FULL_TEXT, TOKEN_FULL_TEXT, ViewerRegistry } from '../src/viewers.ts';
 
 const state = (change: Partial<FrontendState> = {}): FrontendState => ({
   revision: 1,
@@ -140,6 +146,27 @@ describe('a frontend that follows a coordinator', () => {
   });
 });
 
+it('a request with a body is refused before it is read', async () => {
+  const frontend = await startFrontend({
+    ...{ rtmpHost: '127.0.0.1', rtmpPort: 0, publishToken: 'x', logger, registry: new Registry() },
+  });
+  const site = createServer((request, response) => frontend.handleRequest(request, response));
+  closers.push(
+    () => frontend.close(),
+    async () => site.close(),
+  );
+  site.listen(0, '127.0.0.1');
+  await once(site, 'listening');
+  const { port } = site.address() as AddressInfo;
+  for (const announced of [{ 'content-length': 1 }, { 'transfer-encoding': 'chunked' }]) {
+    const request = httpRequest({ port, host: '127.0.0.1', path: '/live/demo.flv', headers: announced });
+    request.flushHeaders();
+    const [response] = (await once(request, 'response')) as [IncomingMessage];
+    expect([response.statusCode, response.headers.connection]).toEqual([413, 'close']);
+    request.destroy();
+  }
+});
+
 describe('viewers', () => {
   it('are reported when they come and when they leave', async () => {
     await openLink();
@@ -170,10 +197,10 @@ describe('viewers', () => {
   it('are kept out of what is full on all frontends together', async () => {
     answer = { ...answer, fullChannels: ['closed'], fullTokenIds: ['t'] };
     const { link } = await openLink();
-    await expect.poll(() => link.isFull('closed', undefined)).toBe(true);
-    expect(link.isFull('other', 't')).toBe(true);
-    expect(link.isFull('other', 'u')).toBe(false);
-    expect(link.isFull('other', undefined)).toBe(false);
+    await expect.poll(() => link.whyFull('closed', undefined)).toBe(CHANNEL_FULL_TEXT);
+    expect(link.whyFull('other', 't')).toBe(TOKEN_FULL_TEXT);
+    expect(link.whyFull('other', 'u')).toBeUndefined();
+    expect(link.whyFull('other', undefined)).toBeUndefined();
   });
 });
 
