@@ -386,8 +386,6 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   };
 }
 
-const OFF_THE_AIR_TEXT = 'This channel is off the air.';
-
 const STATUS_LINES = {
   401: '401 Unauthorized',
   403: '403 Forbidden',
