@@ -68,6 +68,17 @@ describe.concurrent('players that are told which picture to take', () => {
     expect(await sizesOf(playlist)).toEqual(['aac', 'h264,1280,720', 'h264,426,240', 'h264,854,480']);
   });
 
+  it('ffprobe sees all of them in the recording, which is described as live is', async () => {
+    const recording = `${site}/live/${NAME}/dvr.m3u8`;
+    expect(await sizesOf(recording)).toEqual(['aac', 'h264,1280,720', 'h264,426,240', 'h264,854,480']);
+    const described = async (url: string) =>
+      (await (await fetch(url)).text())
+        .replaceAll('/dvr.m3u8', '/index.m3u8')
+        // Bit rates are those of the segments that each lists.
+        .replaceAll(/BANDWIDTH=\d+|session=[\w-]+/g, '');
+    expect(await described(recording)).toBe(await described(playlist));
+  });
+
   it('FFmpeg plays the second without a complaint', async () => {
     expect(await ffmpegComplaints(playlist, 6, ['-map', '0:p:1'])).toBe('');
   });

@@ -102,7 +102,6 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
         securitySchemes: {
           operator: { type: 'http', scheme: 'bearer', description: 'The operator token.' },
           node: { type: 'http', scheme: 'bearer', description: "The token of the network's own machines." },
-          viewing: { type: 'http', scheme: 'bearer', description: 'A viewing token, for private channels.' },
         },
       },
     },

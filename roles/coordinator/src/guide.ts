@@ -8,15 +8,13 @@ import type { Channel, PublicChannel } from '@starling/model/entities';
 import { Type } from 'typebox';
 import { ApiProblem } from './problem.ts';
 import type { Programme, PublicChannels } from './public-channels.ts';
-import { viewingRightOf, viewingTokenOf } from './viewing-routes.ts';
+import { viewingRightOf, viewingTokenOf, WithViewingToken } from './viewing-routes.ts';
 import type { ViewingRight, ViewingTokens } from './viewing-tokens.ts';
 
 const GUIDE_HOURS = 24;
 /** One a minute. A loop of shorter clips is shown as the channel itself, hour by hour. */
 const MAX_ENTRIES_PER_CHANNEL = GUIDE_HOURS * 60;
 const HOUR_MS = 3_600_000;
-/** Apps add parameters of their own to addresses, so others are let pass. */
-const WithToken = Type.Object({ token: Type.Optional(Type.String()) });
 const GUIDE_MAX_AGE_MS = 60_000;
 
 /**
@@ -89,7 +87,7 @@ export function guideRoutes(nouns: {
           tags: ['public'],
           summary:
             'The channels as M3U, for IPTV players; with `?token=` the private ones that it opens, too',
-          querystring: WithToken,
+          querystring: WithViewingToken,
           response: { 200: { content: { 'audio/x-mpegurl': { schema: Type.String() } } } },
         },
       },
@@ -113,7 +111,7 @@ export function guideRoutes(nouns: {
         schema: {
           tags: ['public'],
           summary: 'The programme of the next 24 hours as XMLTV; `?token=` as in the playlist',
-          querystring: WithToken,
+          querystring: WithViewingToken,
           response: { 200: { content: { 'application/xml': { schema: Type.String() } } } },
         },
       },

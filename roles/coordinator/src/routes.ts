@@ -24,7 +24,7 @@ import type { Channels } from './channels.ts';
 import type { PublicChannels } from './public-channels.ts';
 import type { State } from './state.ts';
 import type { Streams } from './streams.ts';
-import { type ViewingNouns, viewingRightOf, viewingRoutes } from './viewing-routes.ts';
+import { type ViewingNouns, viewingRightOf, viewingRoutes, WithViewingToken } from './viewing-routes.ts';
 import type { Watch } from './watch.ts';
 
 /** What the routes speak to. */
@@ -255,6 +255,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         schema: {
           tags: ['public'],
           summary: 'Public channels by name, and private ones that the viewing token opens, with what is on',
+          querystring: WithViewingToken,
           response: { 200: Items(PublicChannel) },
         },
       },
@@ -270,6 +271,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
           tags: ['public'],
           summary: 'One channel, with what is on',
           params: ByName,
+          querystring: WithViewingToken,
           response: { 200: PublicChannel },
         },
       },

@@ -26,6 +26,13 @@ export interface ViewingNouns {
 const ById = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
 const Done = Type.Null({ description: 'Done.' });
 
+/** What viewers may add to an address. Apps add parameters of their own, so others are let pass. */
+export const WithViewingToken = Type.Object({
+  token: Type.Optional(
+    Type.String({ description: 'A viewing token; `Authorization: Bearer` does as well.' }),
+  ),
+});
+
 export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
   const { viewingTokens, viewers, frontendWatch } = nouns;
   return async (app) => {
