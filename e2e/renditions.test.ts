@@ -248,6 +248,10 @@ describe('hls.js in Chromium, low latency', () => {
         'Audio 0',
         'Audio 1',
       ]);
+      await quality.selectOption('720p');
+      await page.waitForFunction(() => document.querySelector('video')?.videoWidth === 1280, undefined, {
+        timeout: 10_000,
+      });
       await quality.selectOption('240p');
       await page.waitForFunction(() => document.querySelector('video')?.videoWidth === 426, undefined, {
         timeout: 10_000,

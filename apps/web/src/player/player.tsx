@@ -38,7 +38,7 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
     session?.subscribe ?? subscribeToNothing,
     session?.getState ?? getInitialState,
   );
-  const { stats, behindLiveSeconds, quality, spoken } = useSessionStats(session);
+  const { stats, behindLiveSeconds, quality, spoken, refresh } = useSessionStats(session);
   const isFullscreen = useFullscreen(rootRef);
   const [showsStats, setShowsStats] = useState(() => recall('showsStats') === 'yes');
   const [isHelpOpen, setHelpOpen] = useState(false);
@@ -162,7 +162,10 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
           showsStats={showsStats}
           quality={quality}
           spoken={spoken}
-          onChoice={(kind, option) => session?.choose(kind, option)}
+          onChoice={(kind, option) => {
+            session?.choose(kind, option);
+            refresh(); // the menu shows what was chosen at once
+          }}
           act={act}
           onVolume={(volume) => {
             setMutedForAutoplay(false);
@@ -227,21 +230,20 @@ function useSessionStats(session: PlayerSession | undefined) {
     /** Which of the sounds, mostly languages. */
     spoken: Choice | undefined;
   }>({ stats: undefined, behindLiveSeconds: 0, quality: undefined, spoken: undefined });
-  useEffect(() => {
+  const refresh = useCallback(() => {
     if (session === undefined) return;
-    const timer = setInterval(
-      () =>
-        setRead({
-          stats: session.readStats(),
-          behindLiveSeconds: session.readBehindLiveSeconds(),
-          quality: session.readChoice('quality'),
-          spoken: session.readChoice('sound'),
-        }),
-      STATS_INTERVAL_MS,
-    );
-    return () => clearInterval(timer);
+    setRead({
+      stats: session.readStats(),
+      behindLiveSeconds: session.readBehindLiveSeconds(),
+      quality: session.readChoice('quality'),
+      spoken: session.readChoice('sound'),
+    });
   }, [session]);
-  return read;
+  useEffect(() => {
+    const timer = setInterval(refresh, STATS_INTERVAL_MS);
+    return () => clearInterval(timer);
+  }, [refresh]);
+  return { ...read, refresh };
 }
 
 /** The video's sound as the controls show it. What the viewer chose is remembered for the next visit. */
