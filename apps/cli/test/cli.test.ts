@@ -160,6 +160,8 @@ describe('help and misuse', () => {
     [['token', 'create', '--channel', 'films', '--expires', '1h', '--max-viewers', '0']],
     [['up', '--http', 'eighty']],
     [['up', '--rtmp', '65536']],
+    [['up', '--workers', '0']],
+    [['backend', '--config', 'starling.yaml', '--workers', '2']],
   ])('exits 2 on %j', async (args) => {
     const { code, stdout, stderr } = await starling(args);
     expect(code).toBe(2);
