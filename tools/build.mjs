@@ -43,7 +43,7 @@ export async function ensureBuilt() {
       absWorkingDir: root,
       entryPoints: {
         starling: 'apps/cli/src/main.ts',
-        bench: 'tools/bench.ts',
+        bench: 'tools/bench/main.ts',
         fuzz: 'tools/fuzz.ts',
       },
       outdir: 'dist',
