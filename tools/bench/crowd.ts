@@ -41,7 +41,7 @@ export type CrowdPlan =
 
 /** What a crowd saw since it was told to begin. Figures that a kind does not have are empty. */
 export interface CrowdReport {
-  /** Connections that are still open. */
+  /** Viewers who are being served. */
   readonly openCount: number;
   readonly receivedBytes: number;
   /** Answered. */

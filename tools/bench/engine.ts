@@ -35,6 +35,8 @@ export interface EngineOptions {
   readonly viewerCounts: readonly number[];
   readonly measureSeconds: number;
   readonly rounds: number;
+  /** How long to wait, before each measurement, for other programs to leave the machine alone. */
+  readonly patienceSeconds: number;
   readonly only: readonly Subject[];
   /** Told what is being measured. */
   readonly progress: (text: string) => void;
@@ -80,6 +82,9 @@ const PUBLISH_LEAD_MS = 14_000;
 const JOIN_MS = 4000;
 /** The catch-up of the joiners is not what is measured. */
 const SETTLE_MS = 3000;
+/** The machine is quiet when so much of one core is used for so long, the servers' taking in of the stream included. */
+const QUIET_CPU_SHARE = 0.25;
+const QUIET_MS = 2000;
 /** HLS: closed loops over files, players, players that wait. */
 const FILE_CONNECTIONS = 32;
 const HLS_VIEWERS = 100;
@@ -200,12 +205,24 @@ class EngineBench {
     }
   }
 
+  async #untilQuiet(): Promise<void> {
+    const deadlineMs = performance.now() + this.#options.patienceSeconds * 1000;
+    while (performance.now() < deadlineMs) {
+      const before = { atMs: performance.now(), busySeconds: machineBusySeconds() };
+      await sleep(QUIET_MS);
+      const busyShare =
+        (machineBusySeconds() - before.busySeconds) / ((performance.now() - before.atMs) / 1000);
+      if (busyShare < QUIET_CPU_SHARE) return;
+    }
+  }
+
   async #measure(
     load: Pick<Measurement, 'subject' | 'server' | 'viewers' | 'round'>,
     serverPid: number,
     plan: CrowdPlan,
   ): Promise<void> {
     const { benchProgram, measureSeconds, progress } = this.#options;
+    await this.#untilQuiet();
     progress(`${load.subject}, ${load.server}, ${load.viewers} viewers`);
     const crowd = await Crowd.gather(benchProgram, plan);
     try {

@@ -14,7 +14,8 @@ type StreamsPlan = Extract<CrowdPlan, { kind: 'streams' }>;
 const ARRIVAL_SILENCE_MS = 2;
 /** Viewers who look for stamps all the time. */
 const OBSERVERS = 3;
-const JOIN_TIMEOUT_MS = 20_000;
+/** Who has no picture then is counted as lost. */
+const JOIN_TIMEOUT_MS = 10_000;
 
 interface Viewer {
   readonly socket: Socket;
@@ -47,12 +48,10 @@ export class StreamViewers {
       await new Promise((wake) => setTimeout(wake, 5));
     }
     const deadlineMs = monotonicMs() + JOIN_TIMEOUT_MS;
-    while (this.#joinedCount < count) {
-      if (monotonicMs() > deadlineMs) {
-        throw new Error(`${count - this.#joinedCount} of ${count} viewers got no picture`);
-      }
+    while (this.#joinedCount < count && monotonicMs() < deadlineMs) {
       await new Promise((wake) => setTimeout(wake, 50));
     }
+    if (this.#joinedCount === 0) throw new Error('no viewer got a picture');
   }
 
   begin(): void {
@@ -65,7 +64,7 @@ export class StreamViewers {
     const nowMs = monotonicMs();
     for (const { lastArrivalAtMs } of this.#viewers) this.#gaps.add(nowMs - lastArrivalAtMs);
     return {
-      openCount: this.#viewers.filter(({ socket }) => !socket.destroyed).length,
+      openCount: this.#viewers.filter(({ socket, hasJoined }) => hasJoined && !socket.destroyed).length,
       receivedBytes: this.#receivedBytes,
       requests: 0,
       errors: 0,

@@ -71,7 +71,7 @@ const COLUMNS: readonly (readonly [heading: string, cell: (one: Measurement) => 
   ['delay p99', ({ report }) => figure(report.delays.p99Ms)],
   ['answer p50', ({ report }) => figure(report.answers.p50Ms)],
   ['answer p99', ({ report }) => figure(report.answers.p99Ms)],
-  ['errors', ({ report, viewers }) => String(report.errors + Math.max(0, viewers - report.openCount))],
+  ['lost', ({ report, viewers }) => String(report.errors + Math.max(0, viewers - report.openCount))],
   ['viewers CPU', ({ crowdCpuShare }) => percent(crowdCpuShare)],
   ['other CPU', ({ otherCpuShare }) => percent(otherCpuShare)],
 ];
