@@ -16,6 +16,7 @@ import { makeClip, Publisher } from './publisher.ts';
 import {
   type FileServer,
   type StreamingServer,
+  startFloors,
   startNginxFiles,
   startNginxRtmp,
   startNodeMediaServer,
@@ -23,7 +24,7 @@ import {
 } from './servers.ts';
 import { machineBusySeconds, usageOf } from './usage.ts';
 
-export const SUBJECTS = ['http-flv', 'rtmp', 'hls', 'll-hls'] as const;
+export const SUBJECTS = ['http-flv', 'rtmp', 'hls', 'll-hls', 'floor'] as const;
 export type Subject = (typeof SUBJECTS)[number];
 
 export interface EngineOptions {
@@ -114,7 +115,12 @@ export async function benchEngine(options: EngineOptions): Promise<EngineReport>
       servers.push(await startStarling('baseline', options.baselineProgram, scratch));
     }
     servers.push(await startNginxRtmp(scratch), await startNodeMediaServer(scratch));
-    for (const { publishUrl } of servers) publishers.push(await Publisher.start(publishUrl, clip));
+    if (options.only.includes('floor')) {
+      servers.push(...(await startFloors(options.benchProgram, scratch, BITRATE_BPS)));
+    }
+    for (const { publishUrl } of servers) {
+      if (publishUrl !== undefined) publishers.push(await Publisher.start(publishUrl, clip));
+    }
     const [publisher] = publishers;
     if (publisher === undefined) throw new Error('nobody publishes');
     await sleep(PUBLISH_LEAD_MS);

@@ -3,7 +3,7 @@
  *
  *   npm run bench                       HTTP-FLV and RTMP play at 300 viewers, a minute and a half
  *   npm run bench -- engine             all protocols at 100, 300 and 800 viewers
- *     --viewers 100,300,800  --seconds 20  --rounds 1  --only http-flv,rtmp,hls,ll-hls  --json
+ *     --viewers 100,300,800  --seconds 20  --rounds 1  --only http-flv,rtmp,hls,ll-hls,floor  --json
  *     --patience 60                      before each measurement wait so long for a quiet machine, in seconds
  *     --baseline OTHER/dist/starling.js   an older build, measured beside
  */
@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { serveCrowd } from './crowd-process.ts';
 import { benchEngine, SUBJECTS } from './engine.ts';
+import { serveFloor } from './floor.ts';
 import { ratiosOf, tableOf } from './table.ts';
 
 const program = fileURLToPath(import.meta.url);
@@ -19,6 +20,7 @@ const program = fileURLToPath(import.meta.url);
 async function main(): Promise<void> {
   const [noun] = process.argv.slice(2);
   if (noun === 'crowd') return serveCrowd();
+  if (noun === 'floor') return serveFloor(process.argv.slice(3));
   const isShort = noun !== 'engine';
   const { values } = parseArgs({
     args: process.argv.slice(isShort ? 2 : 3),
@@ -27,7 +29,7 @@ async function main(): Promise<void> {
       seconds: { type: 'string', default: isShort ? '10' : '20' },
       rounds: { type: 'string', default: '1' },
       patience: { type: 'string', default: '0' },
-      only: { type: 'string', default: isShort ? 'http-flv,rtmp' : SUBJECTS.join() },
+      only: { type: 'string', default: isShort ? 'http-flv,rtmp' : 'http-flv,rtmp,hls,ll-hls' },
       baseline: { type: 'string' },
       json: { type: 'boolean', default: false },
     },

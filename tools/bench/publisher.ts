@@ -59,7 +59,10 @@ export async function makeClip(folder: string, bitrateBps: number): Promise<Clip
   return { head, units: units.sort((a, b) => a.atMs - b.atMs) };
 }
 
-/** Publishes a clip over RTMP, again and again, in real time. */
+/**
+ * Publishes a clip over RTMP, again and again, in real time. Sound goes out with the picture that follows
+ * it, as from every encoder that interleaves by time.
+ */
 export class Publisher {
   readonly #socket: Socket;
   readonly #session: RtmpClientSession;
@@ -141,7 +144,7 @@ export class Publisher {
       const loops = Math.floor(this.#sentUnits / units.length);
       const atMs = loops * CLIP_SECONDS * 1000 + unit.atMs;
       const waitMs = this.#startedAtMs + atMs - performance.now();
-      if (waitMs > 0.5) {
+      if (waitMs > 0.5 && unit.message.kind === 'video') {
         this.#timer = setTimeout(() => this.#sendDue(), waitMs);
         return;
       }

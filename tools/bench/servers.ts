@@ -1,5 +1,5 @@
 /** The servers under test, each a process of its own on free ports. */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -7,6 +7,7 @@ import { createRequire } from 'node:module';
 import { connect, createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { makeStamp } from './stamp.ts';
 
 export const STREAM_PATH = '/live/bench';
 
@@ -14,7 +15,8 @@ export interface StreamingServer {
   readonly name: string;
   readonly version: string;
   readonly pid: number;
-  readonly publishUrl: string;
+  /** Undefined where it makes its own bytes. */
+  readonly publishUrl: string | undefined;
   /** Port and path of each protocol that it has. */
   readonly ways: Readonly<
     Partial<Record<'http-flv' | 'rtmp' | 'hls', { readonly port: number; readonly path: string }>>
@@ -110,6 +112,48 @@ export async function startNginxRtmp(scratch: string): Promise<StreamingServer> 
     ways: { rtmp: { port, path: STREAM_PATH } },
     stop: () => stop(child),
   };
+}
+
+/** How the floor's servers write: as the frontend does. */
+const FLOOR_INTERVAL_MS = 200;
+
+/**
+ * Servers that do nothing but write: one in Node, one in C where there is a compiler.
+ * @param bitrateBps what each viewer gets
+ */
+export async function startFloors(
+  benchProgram: string,
+  scratch: string,
+  bitrateBps: number,
+): Promise<StreamingServer[]> {
+  const batch = join(scratch, 'batch');
+  const bytes = Buffer.alloc((bitrateBps / 8) * (FLOOR_INTERVAL_MS / 1000));
+  makeStamp({ isRandomAccess: true, sentAtMs: 0 }).copy(bytes); // viewers take it for a picture
+  writeFileSync(batch, bytes);
+  const start = async (name: string, version: string, command: string, ...args: string[]) => {
+    const port = await freePort();
+    const child = spawn(command, [...args, String(port), batch, String(FLOOR_INTERVAL_MS)], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
+    await listening(port, child);
+    return {
+      name,
+      version,
+      pid: child.pid ?? 0,
+      publishUrl: undefined,
+      ways: { 'http-flv': { port, path: '/' } },
+      stop: () => stop(child),
+    };
+  };
+  const floors = [
+    await start('floor in Node', process.versions.node, process.execPath, benchProgram, 'floor'),
+  ];
+  const source = join(dirname(benchProgram), '..', 'tools', 'bench', 'floor.c');
+  const program = join(scratch, 'floor');
+  if (spawnSync('cc', ['-O2', '-o', program, source], { stdio: 'ignore' }).status === 0) {
+    floors.push(await start('floor in C', '', program));
+  }
+  return floors;
 }
 
 export interface FileServer {

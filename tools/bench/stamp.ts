@@ -24,16 +24,21 @@ const KEY_FRAME = 1;
 
 export interface Stamp {
   readonly isRandomAccess: boolean;
-  /** On the monotonic clock. */
+  /** On the monotonic clock; 0 where it says nothing. */
   readonly sentAtMs: number;
+}
+
+/** The bytes of a stamp. */
+export function makeStamp({ isRandomAccess, sentAtMs }: Stamp): Buffer {
+  const time = Math.round(sentAtMs * 1000).toString(16);
+  const text = `${isRandomAccess ? 'K' : 'P'}${time.padStart(TIME_DIGITS, '0')}`;
+  return Buffer.concat([UUID, Buffer.from(text)]);
 }
 
 /** @param body of an FLV video tag with one AVC access unit */
 export function stampAvcBody(body: Uint8Array, sentAtMs: number): Uint8Array {
-  const kind = (body[0] ?? 0) >> 4 === KEY_FRAME ? 'K' : 'P';
-  const time = Math.round(sentAtMs * 1000).toString(16);
-  const text = Buffer.from(`${kind}${time.padStart(TIME_DIGITS, '0')}`);
-  const sei = concatBytes([SEI_HEADER, UUID, text, SEI_STOP]);
+  const isRandomAccess = (body[0] ?? 0) >> 4 === KEY_FRAME;
+  const sei = concatBytes([SEI_HEADER, makeStamp({ isRandomAccess, sentAtMs }), SEI_STOP]);
   const length = Buffer.alloc(4);
   length.writeUInt32BE(sei.length);
   const [header, rest] = [body.subarray(0, AVC_BODY_HEADER_BYTES), body.subarray(AVC_BODY_HEADER_BYTES)];

@@ -113,8 +113,9 @@ export class StreamViewers {
     viewer.lastArrivalAtMs = nowMs;
     if (viewer.hasJoined && !viewer.isObserver) return;
     for (const { isRandomAccess, sentAtMs } of viewer.stamps.push(bytes)) {
-      if (viewer.hasJoined) this.#delays.add(nowMs - sentAtMs);
-      else if (isRandomAccess) {
+      if (viewer.hasJoined) {
+        if (sentAtMs > 0) this.#delays.add(nowMs - sentAtMs);
+      } else if (isRandomAccess) {
         viewer.hasJoined = true;
         this.#joinedCount++;
         this.#joins.add(nowMs - viewer.connectedAtMs);

@@ -1,23 +1,55 @@
 /** The report of the engine's bench as text. */
 import type { EngineReport, Measurement } from './engine.ts';
 
-/** What is compared, with whose figure ours is divided by. */
+const STARLING = 'starling';
+
+/** Whose CPU per gigabyte is divided by whose; a subject and a server each. */
 const COMPARISONS = [
-  { ours: 'http-flv', theirs: 'http-flv', server: 'baseline' },
-  { ours: 'rtmp', theirs: 'rtmp', server: 'baseline' },
-  { ours: 'hls segments', theirs: 'hls segments', server: 'baseline' },
-  { ours: 'll-hls parts', theirs: 'll-hls parts', server: 'baseline' },
-  { ours: 'll-hls reloads', theirs: 'll-hls reloads', server: 'baseline' },
-  { ours: 'http-flv', theirs: 'rtmp', server: 'nginx-rtmp' },
-  { ours: 'http-flv', theirs: 'http-flv', server: 'node-media-server' },
-  { ours: 'rtmp', theirs: 'rtmp', server: 'nginx-rtmp' },
-  { ours: 'rtmp', theirs: 'rtmp', server: 'node-media-server' },
-  { ours: 'hls segments', theirs: 'hls segments', server: 'nginx' },
-  { ours: 'll-hls parts', theirs: 'll-hls parts', server: 'nginx' },
+  [
+    ['http-flv', STARLING],
+    ['rtmp', 'nginx-rtmp'],
+  ],
+  [
+    ['http-flv', STARLING],
+    ['http-flv', 'node-media-server'],
+  ],
+  [
+    ['rtmp', STARLING],
+    ['rtmp', 'nginx-rtmp'],
+  ],
+  [
+    ['rtmp', STARLING],
+    ['rtmp', 'node-media-server'],
+  ],
+  [
+    ['hls segments', STARLING],
+    ['hls segments', 'nginx'],
+  ],
+  [
+    ['ll-hls parts', STARLING],
+    ['ll-hls parts', 'nginx'],
+  ],
+  ...['floor in C', 'floor in Node'].flatMap((floor) => [
+    [
+      ['http-flv', floor],
+      ['rtmp', 'nginx-rtmp'],
+    ] as const,
+    [
+      ['http-flv', floor],
+      ['http-flv', STARLING],
+    ] as const,
+  ]),
+  ...['http-flv', 'rtmp', 'hls segments', 'll-hls parts', 'll-hls reloads'].map(
+    (subject) =>
+      [
+        [subject, STARLING],
+        [subject, 'baseline'],
+      ] as const,
+  ),
 ] as const;
 
 export interface Ratio {
-  /** For instance `http-flv / rtmp of nginx-rtmp`. */
+  /** For instance `http-flv of starling / rtmp of nginx-rtmp`. */
   readonly what: string;
   readonly viewers: number;
   /** Of CPU seconds per gigabyte; the median of the rounds, in each of which both were measured. */
@@ -25,25 +57,20 @@ export interface Ratio {
   readonly rounds: readonly number[];
 }
 
-/** CPU per gigabyte of ours divided by theirs, round by round. */
+/** CPU per gigabyte of two servers that were measured in the same round, divided. */
 export function ratiosOf({ measurements }: EngineReport): Ratio[] {
   const viewerCounts = [...new Set(measurements.map(({ viewers }) => viewers))];
-  return COMPARISONS.flatMap(({ ours, theirs, server }) =>
+  const find = ([subject, server]: readonly [string, string], viewers: number) =>
+    measurements.filter((one) => one.subject === subject && one.server === server && one.viewers === viewers);
+  return COMPARISONS.flatMap(([dividend, divisor]) =>
     viewerCounts.flatMap((viewers) => {
-      const rounds = measurements
-        .filter((one) => one.server === 'starling' && one.subject === ours && one.viewers === viewers)
-        .flatMap((our) => {
-          const their = measurements.find(
-            (one) =>
-              one.server === server &&
-              one.subject === theirs &&
-              one.viewers === viewers &&
-              one.round === our.round,
-          );
-          return their === undefined ? [] : [our.cpuSecondsPerGigabyte / their.cpuSecondsPerGigabyte];
-        });
+      const rounds = find(dividend, viewers).flatMap((our) => {
+        const their = find(divisor, viewers).find(({ round }) => round === our.round);
+        return their === undefined ? [] : [our.cpuSecondsPerGigabyte / their.cpuSecondsPerGigabyte];
+      });
       if (rounds.length === 0) return [];
-      return [{ what: `${ours} / ${theirs} of ${server}`, viewers, median: median(rounds), rounds }];
+      const what = `${dividend[0]} of ${dividend[1]} / ${divisor[0]} of ${divisor[1]}`;
+      return [{ what, viewers, median: median(rounds), rounds }];
     }),
   );
 }
@@ -116,7 +143,7 @@ export function tableOf(report: EngineReport): string {
     '',
     ...lines,
     '',
-    'CPU seconds per gigabyte, ours divided by theirs in the same round:',
+    'CPU seconds per gigabyte, one divided by the other, measured in the same round:',
     ...ratios,
     '',
   ].join('\n');
