@@ -48,6 +48,8 @@ export interface Tables {
     kind: Fixed<ChannelKind>;
     epoch: Fixed<Date>;
     created_at: Fixed<Date>;
+    is_private: ColumnType<boolean, boolean | undefined, boolean>;
+    max_viewers: number | null;
   };
   runs: {
     channel: Fixed<string>;
@@ -75,6 +77,18 @@ export interface Tables {
     folder: Fixed<string>;
     path: Fixed<string>;
     version: string;
+  };
+  viewing_tokens: {
+    /** The `jti`. The token itself is not kept. */
+    id: Fixed<string>;
+    key_id: Fixed<string>;
+    name: Fixed<string | null>;
+    /** Null: all. */
+    channels: Fixed<string[] | null>;
+    max_concurrent: Fixed<number | null>;
+    created_at: Fixed<Date>;
+    expires_at: Fixed<Date>;
+    revoked_at: Date | null;
   };
   settings: {
     name: Fixed<string>;

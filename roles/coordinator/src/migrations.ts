@@ -60,7 +60,32 @@ const migrations: Record<string, Migration> = {
       await sql`insert into settings (name, value) values ('revision', '0')`.execute(db);
     },
   },
-  '002-library': {
+  '002-private-channels': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('channels')
+        .addColumn('is_private', 'boolean', (column) => column.notNull().defaultTo(false))
+        .addColumn('max_viewers', 'int4')
+        .execute();
+      await db.schema
+        .createTable('viewing_tokens')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('key_id', 'text', (column) => column.notNull())
+        .addColumn('name', 'text')
+        .addColumn('channels', sql`text[]`)
+        .addColumn('max_concurrent', 'int4')
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('expires_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('revoked_at', 'timestamptz')
+        .execute();
+      await db.schema
+        .createIndex('viewing_tokens_by_expiry')
+        .on('viewing_tokens')
+        .column('expires_at')
+        .execute();
+    },
+  },
+  '003-library': {
     async up(db: Kysely<unknown>) {
       await sql`alter table assets rename column source_path to source`.execute(db);
       await sql`alter table assets add column attempt int4 not null default 1`.execute(db);

@@ -5,6 +5,7 @@ import {
   BackendReport,
   BackendState,
   Channel,
+  ChannelUpdate,
   CoordinatorStatus,
   ImportReport,
   Name,
@@ -32,10 +33,11 @@ import type { Library } from './library.ts';
 import type { PublicChannels } from './public-channels.ts';
 import type { State } from './state.ts';
 import type { Streams } from './streams.ts';
+import { type ViewingNouns, viewingRightOf, viewingRoutes, WithViewingToken } from './viewing-routes.ts';
 import type { Watch } from './watch.ts';
 
 /** What the routes speak to. */
-export interface Nouns {
+export interface Nouns extends ViewingNouns {
   readonly assets: Assets;
   readonly assetFiles: AssetFiles;
   readonly library: Library;
@@ -65,7 +67,8 @@ const problems = {
 };
 
 export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
-  const { assets, assetFiles, library, channels, streams, publicChannels, presence, state, watch } = nouns;
+  const { assets, assetFiles, library, channels, streams, publicChannels, presence } = nouns;
+  const { state, watch, viewingTokens } = nouns;
   const startedAt = new Date(nouns.now()).toISOString();
   return async (app) => {
     app.addHook('onRoute', (route) => {
@@ -280,6 +283,20 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       },
       (request) => channels.get(request.params.name),
     );
+    app.patch(
+      '/channels/:name',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['channels'],
+          summary: 'Change who may watch a channel',
+          params: ByName,
+          body: ChannelUpdate,
+          response: { 200: Channel },
+        },
+      },
+      (request) => channels.update(request.params.name, request.body),
+    );
     app.delete(
       '/channels/:name',
       {
@@ -375,11 +392,14 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         config: { access: 'public' },
         schema: {
           tags: ['public'],
-          summary: 'All channels by name, with what is on',
+          summary: 'Public channels by name, and private ones that the viewing token opens, with what is on',
+          querystring: WithViewingToken,
           response: { 200: Items(PublicChannel) },
         },
       },
-      async () => ({ items: await publicChannels.list() }),
+      async (request) => ({
+        items: await publicChannels.list(await viewingRightOf(request, viewingTokens)),
+      }),
     );
     app.get(
       '/public/channels/:name',
@@ -389,11 +409,14 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
           tags: ['public'],
           summary: 'One channel, with what is on',
           params: ByName,
+          querystring: WithViewingToken,
           response: { 200: PublicChannel },
         },
       },
-      (request) => publicChannels.get(request.params.name),
+      async (request) =>
+        publicChannels.get(request.params.name, await viewingRightOf(request, viewingTokens)),
     );
+    await app.register(viewingRoutes(nouns));
 
     app.get(
       '/backend/watch',

@@ -216,6 +216,8 @@ describe('channels', () => {
       runs: [
         { startTicks: 0, firstMediaSequenceNumber: 0, firstDiscontinuitySequence: 0, loop: [two, one, two] },
       ],
+      isPrivate: false,
+      maxViewers: null,
     });
     expect(await lab.operator.channels.get('mix')).toEqual(channel);
   });
@@ -312,7 +314,9 @@ describe('public channels', () => {
       name: 'evening',
       title: 'Evening',
       kind: 'playout',
+      isPrivate: false,
       isOnAir: true,
+      viewerCount: 0,
       now: { title: 'twenty', startsAt: '2026-11-22T18:00:40.000Z', endsAt: '2026-11-22T18:01:00.000Z' },
       next: { title: 'ten', startsAt: '2026-11-22T18:01:00.000Z' },
     });
