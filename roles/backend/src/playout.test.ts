@@ -13,7 +13,7 @@ import { avcTrack } from '@starling/media/codec/avc';
 import { fragment } from '@starling/media/fmp4/fragment';
 import { initSegment } from '@starling/media/fmp4/init-segment';
 import { compareTicks } from '@starling/media/time';
-import { type AssetFacts, type Run, withLoopAfter } from '@starling/model/schedule';
+import { type AssetFacts, numberedOn, type Run } from '@starling/model/schedule';
 import fc from 'fast-check';
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -366,7 +366,8 @@ describe('an edit on the air', () => {
     const before = programme(run(0, 'news', 'film'));
     const playout = playoutOf(before, 0);
     const events = await play(playout, 0, 4 * SECOND); // the film's first segments are in memory by now
-    const after = programme(...withLoopAfter(before.runs, assets, 4 * SECOND, ['foreign']));
+    const next = { startTicks: 5.12 * SECOND, loop: ['foreign'] };
+    const after = programme(...before.runs, numberedOn(before.runs, assets, next));
     playout.update(after);
     events.push(...(await play(playout, 4 * SECOND, 20 * SECOND)));
     expectUnbroken(events);
