@@ -12,7 +12,7 @@ import {
   runIndexAt,
   segmentStartTicks,
 } from './schedule.ts';
-import type { Schedule } from './schedule-definition.ts';
+import type { Effective, Schedule } from './schedule-definition.ts';
 import { type Stretch, Stretches } from './stretches.ts';
 
 export interface ExtendOptions {
@@ -40,9 +40,6 @@ export function extendRuns(runs: readonly Run[], stretches: Stretches, options: 
   }
   return extended;
 }
-
-/** When an edit takes effect: when the programme that is on ends, or as soon as it can. */
-export type Effective = 'boundary' | 'now';
 
 export interface EditOptions extends ExtendOptions {
   readonly runs: readonly Run[];

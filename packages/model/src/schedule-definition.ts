@@ -57,6 +57,10 @@ export const Schedule = Type.Object(
 );
 export type Schedule = Static<typeof Schedule>;
 
+/** When a change takes effect: after the programme that is on, or as soon as it can. */
+export const Effective = Type.Enum(['boundary', 'now']);
+export type Effective = Static<typeof Effective>;
+
 /** A place in a schedule that is wrong, and why. */
 export interface ScheduleFault {
   /** For instance `programmes[3].start`. */

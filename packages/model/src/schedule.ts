@@ -95,9 +95,10 @@ export interface ProgrammePosition {
 }
 
 /**
- * What is on at a time. Costs one walk over the run's loop, however long the channel has been on.
+ * What is on at a time. Costs next to nothing, however long the channel has been on; only a new pass of a shuffled
+ * loop costs a walk over it.
  * @param runs by `startTicks`; each run is cut by the start of the next
- * @param assets facts by asset id
+ * @param assets facts by asset id; like the runs, never changed after this
  * @returns undefined before the first run, where nothing is on, and during a run that names an asset
  *   without facts
  */
@@ -247,6 +248,9 @@ export interface LoopItem {
   readonly discontinuitiesBefore: number;
 }
 
+/** Loops that were made already: the same run is asked about for every item of it. */
+const loops = new WeakMap<ReadonlyMap<string, AssetFacts>, WeakMap<object, Loop>>();
+
 /** A list of assets that is played again and again from an origin on, each pass shuffled where there is a seed. */
 export class Loop {
   readonly #items: readonly { readonly assetId: string; readonly facts: AssetFacts }[];
@@ -255,6 +259,8 @@ export class Loop {
   readonly durationTicks: number;
   readonly #segmentCount: number;
   readonly #discontinuityCount: number;
+  /** The pass that was asked for last; without a seed all are alike. */
+  #pass: { readonly index: number; readonly items: readonly LoopItem[] };
 
   private constructor(
     items: readonly { readonly assetId: string; readonly facts: AssetFacts }[],
@@ -264,58 +270,88 @@ export class Loop {
     this.#shuffleSeed = shuffleSeed;
     this.durationTicks = items.reduce((sum, { facts }) => sum + facts.durationTicks, 0);
     this.#segmentCount = items.reduce((sum, { facts }) => sum + facts.segmentCount, 0);
+    this.#pass = { index: 0, items: this.#itemsOf(0) };
     // Any pass will do: a shuffle keeps items of one configuration together, in the same order of configurations.
-    const pass = this.#pass(0);
-    this.#discontinuityCount = pass.filter(
-      ({ facts }, i) => facts.configHash !== pass.at(i - 1)?.facts.configHash,
-    ).length;
+    const last = this.#pass.items.at(-1);
+    const isSameAgain = last?.facts.configHash === this.#pass.items[0]?.facts.configHash;
+    this.#discontinuityCount = (last?.discontinuitiesBefore ?? 0) + (isSameAgain ? 0 : 1);
   }
 
-  /** @returns undefined when the loop is empty, or names an asset without facts */
+  /**
+   * @param content never changed after this
+   * @returns undefined when the loop is empty, or names an asset without facts
+   */
   static of(
     content: Pick<RunContent, 'loop' | 'shuffleSeed'>,
     assets: ReadonlyMap<string, AssetFacts>,
   ): Loop | undefined {
+    const known = loops.get(assets) ?? new WeakMap<object, Loop>();
+    loops.set(assets, known);
+    let loop = known.get(content);
+    if (loop) return loop;
     const items: { assetId: string; facts: AssetFacts }[] = [];
     for (const assetId of content.loop) {
       const facts = assets.get(assetId);
       if (!facts) return undefined;
       items.push({ assetId, facts });
     }
-    return items.length === 0 ? undefined : new Loop(items, content.shuffleSeed);
+    if (items.length === 0) return undefined;
+    loop = new Loop(items, content.shuffleSeed);
+    known.set(content, loop);
+    return loop;
   }
 
-  /** The item at a time, in ticks from the origin. Costs one walk over the list. */
+  /** The item at a time, in ticks from the origin. */
   itemAt(elapsedTicks: number): LoopItem {
     const loopIndex = Math.floor(elapsedTicks / this.durationTicks);
-    let offsetTicks = loopIndex * this.durationTicks;
-    let segmentsBefore = loopIndex * this.#segmentCount;
-    let discontinuitiesBefore = loopIndex * this.#discontinuityCount;
-    const pass = this.#pass(loopIndex);
-    for (const [itemIndex, { assetId, facts }] of pass.entries()) {
-      if (itemIndex > 0 && facts.configHash !== pass[itemIndex - 1]?.facts.configHash) {
-        discontinuitiesBefore += 1;
-      }
-      if (elapsedTicks < offsetTicks + facts.durationTicks) {
-        return {
-          assetId,
-          facts,
-          loopIndex,
-          itemIndex,
-          offsetTicks,
-          segmentsBefore,
-          discontinuitiesBefore,
-        };
-      }
+    const passTicks = loopIndex * this.durationTicks;
+    if (this.#shuffleSeed !== undefined && this.#pass.index !== loopIndex) {
+      this.#pass = { index: loopIndex, items: this.#itemsOf(loopIndex) };
+    }
+    const { items } = this.#pass;
+    let low = 0;
+    for (let high = items.length; high - low > 1; ) {
+      const middle = Math.floor((low + high) / 2);
+      if (passTicks + (items[middle]?.offsetTicks ?? 0) <= elapsedTicks) low = middle;
+      else high = middle;
+    }
+    const item = items[low];
+    if (!item) throw new Error(`No item of the loop covers tick ${elapsedTicks}`);
+    return {
+      ...item,
+      loopIndex,
+      offsetTicks: passTicks + item.offsetTicks,
+      segmentsBefore: loopIndex * this.#segmentCount + item.segmentsBefore,
+      discontinuitiesBefore: loopIndex * this.#discontinuityCount + item.discontinuitiesBefore,
+    };
+  }
+
+  /** The items of a pass, counted from its start. */
+  #itemsOf(loopIndex: number): LoopItem[] {
+    const configs = this.#items.map(({ facts }) => facts.configHash);
+    const order =
+      this.#shuffleSeed === undefined ? configs.keys() : passOrder(configs, this.#shuffleSeed, loopIndex);
+    const items: LoopItem[] = [];
+    let offsetTicks = 0;
+    let segmentsBefore = 0;
+    let discontinuitiesBefore = 0;
+    for (const i of order) {
+      const item = this.#items[i];
+      if (!item) continue;
+      const { facts } = item;
+      const last = items.at(-1);
+      if (last && last.facts.configHash !== facts.configHash) discontinuitiesBefore += 1;
+      items.push({
+        ...item,
+        loopIndex: 0,
+        itemIndex: items.length,
+        offsetTicks,
+        segmentsBefore,
+        discontinuitiesBefore,
+      });
       offsetTicks += facts.durationTicks;
       segmentsBefore += facts.segmentCount;
     }
-    throw new Error(`No item of the loop covers tick ${elapsedTicks}`);
-  }
-
-  #pass(loopIndex: number) {
-    if (this.#shuffleSeed === undefined) return this.#items;
-    const configs = this.#items.map(({ facts }) => facts.configHash);
-    return passOrder(configs, this.#shuffleSeed, loopIndex).flatMap((i) => this.#items[i] ?? []);
+    return items;
   }
 }

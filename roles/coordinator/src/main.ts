@@ -17,7 +17,9 @@ import { Changes } from './changes.ts';
 import { Channels } from './channels.ts';
 import { lockDataFolder } from './data-folder-lock.ts';
 import { openDatabase } from './database.ts';
+import { readDeviceId } from './hdhomerun.ts';
 import { PublicChannels } from './public-channels.ts';
+import { Schedules } from './schedules.ts';
 import { State } from './state.ts';
 import { Streams } from './streams.ts';
 import { Watch } from './watch.ts';
@@ -32,6 +34,8 @@ export interface CoordinatorConfig {
   readonly logger: Logger;
   /** The built site to serve; undefined to serve none. */
   readonly webDir: string | undefined;
+  /** How far back the frontends' recordings of all channels go; 0 when nothing is said. */
+  readonly catchUpHours?: number;
   /** Milliseconds since 1970. */
   readonly now?: () => number;
 }
@@ -58,7 +62,7 @@ const DRAIN_MS = 1000;
  *   DatabaseUnavailable when the database's files do not open; the system's error when they cannot be written
  */
 export async function startCoordinator(config: CoordinatorConfig): Promise<Coordinator> {
-  const { dataDir, logger, now = Date.now } = config;
+  const { dataDir, logger, catchUpHours = 0, now = Date.now } = config;
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
   const closers: (() => Promise<void>)[] = [];
   const close = async () => {
@@ -74,14 +78,20 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const presence = new BackendPresence(now);
     const state = new State(db, changes);
     const watch = new Watch(state, changes, logger);
+    const schedules = new Schedules(db, changes, logger, now);
+    await schedules.start();
+    closers.push(async () => schedules.close());
     const app = await createApi(config, {
       assets: new Assets(db, changes, logger, now),
       channels: new Channels(db, changes, logger, now),
+      schedules,
       streams: new Streams(db, changes, presence, logger, now),
       publicChannels: new PublicChannels(state, presence, now),
       presence,
       state,
       watch,
+      deviceId: await readDeviceId(db),
+      catchUpHours,
       now,
     });
     closers.push(async () => {

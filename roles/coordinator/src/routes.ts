@@ -5,6 +5,8 @@ import {
   BackendReport,
   BackendState,
   Channel,
+  ChannelGuide,
+  ChannelUpdate,
   CoordinatorStatus,
   ImportReport,
   Name,
@@ -21,6 +23,8 @@ import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
 import type { PublicChannels } from './public-channels.ts';
+import { scheduleRoutes } from './schedule-routes.ts';
+import type { Schedules } from './schedules.ts';
 import type { State } from './state.ts';
 import type { Streams } from './streams.ts';
 import type { Watch } from './watch.ts';
@@ -29,11 +33,16 @@ import type { Watch } from './watch.ts';
 export interface Nouns {
   readonly assets: Assets;
   readonly channels: Channels;
+  readonly schedules: Schedules;
   readonly streams: Streams;
   readonly publicChannels: PublicChannels;
   readonly presence: BackendPresence;
   readonly watch: Watch;
   readonly state: State;
+  /** This network as an HDHomeRun tuner. */
+  readonly deviceId: string;
+  /** How far back the recordings of the channels go; 0 when there are none. */
+  readonly catchUpHours: number;
   /** Milliseconds since 1970. */
   readonly now: () => number;
 }
@@ -143,6 +152,21 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       },
       (request) => channels.get(request.params.name),
     );
+    app.patch(
+      '/channels/:name',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['channels'],
+          summary: 'Change a channel',
+          params: ByName,
+          body: ChannelUpdate,
+          response: { 200: Channel },
+        },
+      },
+      (request) => channels.update(request.params.name, request.body),
+    );
+    await app.register(scheduleRoutes(nouns.schedules, nouns.now));
     app.delete(
       '/channels/:name',
       {
@@ -256,6 +280,27 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         },
       },
       (request) => publicChannels.get(request.params.name),
+    );
+    app.get(
+      '/public/guide',
+      {
+        config: { access: 'public' },
+        schema: {
+          tags: ['public'],
+          summary: 'The programmes of all channels in a span of time',
+          querystring: Type.Object({
+            from: Type.Optional(Type.String({ format: 'date-time' })),
+            /** 24 where nothing is said; at most 48. */
+            hours: Type.Optional(Type.String({ pattern: '^([1-9]|[1-3]\\d|4[0-8])$' })),
+          }),
+          response: { 200: Items(ChannelGuide) },
+        },
+      },
+      async (request) => {
+        const { from, hours = '24' } = request.query;
+        const fromMs = from === undefined ? nouns.now() : Date.parse(from);
+        return { items: await publicChannels.guide(fromMs, Number(hours)) };
+      },
     );
 
     app.get(
