@@ -203,6 +203,8 @@ function quotable(text: string): string {
   return printable(text).replaceAll('"', "'");
 }
 
+const entities: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
+
 function xml(text: string): string {
-  return printable(text).replace(/[&<>"]/g, (character) => `&#${character.charCodeAt(0)};`);
+  return printable(text).replace(/[&<>"]/g, (character) => entities[character] ?? character);
 }
