@@ -9,7 +9,7 @@ import { type Effective, findScheduleFault, Schedule } from '@starling/model/sch
 import { Stretches } from '@starling/model/stretches';
 import type { Insertable, Kysely, Selectable } from 'kysely';
 import type { Logger } from 'pino';
-import { Errors } from 'typebox/value';
+import { Check, Errors } from 'typebox/value';
 import { readAssets, resolveAssets } from './assets.ts';
 import type { Changes } from './changes.ts';
 import type { Tables, Transaction } from './database.ts';
@@ -280,20 +280,14 @@ export async function resolveItems(transaction: Transaction, schedule: Schedule)
 /** @throws ApiProblem SCHEDULE_INVALID; it says where */
 function checkedSchedule(value: unknown): Schedule {
   const [error] = Errors(Schedule, value);
-  if (error !== undefined || !isSchedule(value)) {
+  if (!Check(Schedule, value)) {
     const where = (error?.instancePath ?? '').replace(/\/(\d+)(?=\/|$)/g, '[$1]').replace(/\//g, '.');
-    throw new ApiProblem(
-      'SCHEDULE_INVALID',
-      `${where.replace(/^\./, '') || 'The schedule'} ${error?.message}.`,
-    );
+    const what = error?.keyword === 'boolean' ? 'is not a field that it has' : error?.message;
+    throw new ApiProblem('SCHEDULE_INVALID', `${where.replace(/^\./, '') || 'The schedule'} ${what}.`);
   }
   const fault = findScheduleFault(value);
   if (fault) throw new ApiProblem('SCHEDULE_INVALID', `${fault.where}: ${fault.what}`);
   return value;
-}
-
-function isSchedule(value: unknown): value is Schedule {
-  return Errors(Schedule, value).length === 0;
 }
 
 function withItems(schedule: Schedule, replace: (item: string) => string): Schedule {
