@@ -60,7 +60,7 @@ const migrations: Record<string, Migration> = {
       await sql`insert into settings (name, value) values ('revision', '0')`.execute(db);
     },
   },
-  '002-schedules': {
+  '005-schedules': {
     async up(db: Kysely<unknown>) {
       await db.schema
         .alterTable('runs')

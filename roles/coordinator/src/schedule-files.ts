@@ -2,7 +2,7 @@
  * Schedules as files that people write: YAML, and CSV for spreadsheets (docs/formats/schedule.md). What
  * comes out of here is not checked yet.
  */
-import type { Schedule } from '@starling/model/schedule-definition';
+import { Schedule, ScheduleProgramme } from '@starling/model/schedule-definition';
 import Papa from 'papaparse';
 import { parseDocument, stringify } from 'yaml';
 import { ApiProblem } from './problem.ts';
@@ -22,7 +22,19 @@ export function parseYaml(text: string): unknown {
 }
 
 export function toYaml(schedule: Schedule): string {
-  return stringify(schedule, { lineWidth: 100 });
+  const { filler, programmes } = schedule;
+  const ordered = {
+    ...inOrder(schedule, Schedule.properties),
+    ...(filler && { filler: inOrder(filler, { items: 0, order: 0 }) }),
+    programmes: programmes.map((programme) => inOrder(programme, ScheduleProgramme.properties)),
+  };
+  return stringify(ordered, { lineWidth: 100 });
+}
+
+/** The database forgets the order of the fields. */
+function inOrder(value: object, fields: object): object {
+  const order = Object.keys(fields);
+  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => order.indexOf(a) - order.indexOf(b)));
 }
 
 /** The columns of CSV, in order. The first says what a row is about. */

@@ -235,7 +235,7 @@ describe('the guide', () => {
   });
 });
 
-describe('as an HDHomeRun tuner', () => {
+describe('as an HDHomeRun tuner', { timeout: 60_000 }, () => {
   const json = async (path: string) =>
     (await fetch(`${lab.url}${path}`)).json() as Promise<Record<string, unknown>>;
 

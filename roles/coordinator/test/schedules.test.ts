@@ -66,7 +66,7 @@ async function timesOf(): Promise<string[]> {
   );
 }
 
-describe('a schedule', () => {
+describe('a schedule', { timeout: 60_000 }, () => {
   it('of a channel that loops is nothing but filler', async () => {
     expect(await lab.operator.schedules.get(channel)).toEqual({
       timeZone: 'UTC',
@@ -261,7 +261,7 @@ describe('a schedule that is wrong', () => {
   });
 });
 
-describe('the preview', () => {
+describe('the preview', { timeout: 60_000 }, () => {
   it('goes from what is written down to years ahead', async () => {
     await lab.operator.schedules.set(channel, evening);
     const soon = await lab.operator.schedules.preview(channel, 2, Date.parse('2026-11-22T18:59:50Z'));
@@ -304,7 +304,7 @@ describe('the preview', () => {
   });
 });
 
-describe('files', () => {
+describe('files', { timeout: 60_000 }, () => {
   it.each(['yaml', 'csv'] as const)('come out as %s and go in again', async (format) => {
     const full: Schedule = {
       ...evening,

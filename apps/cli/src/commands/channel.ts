@@ -1,10 +1,12 @@
 /** `starling channel`: what is on the air. */
-import type { Command } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
 import type { CommandContext } from '../io.ts';
-import { examples, printJson, printTable } from '../output.ts';
+import { examples, printJson, printTable, splitList } from '../output.ts';
 import { requireRunning } from '../running.ts';
+import { addScheduleCommands } from './schedule.ts';
 
-export function addChannelCommands(program: Command, { io, dataDir, wantsJson }: CommandContext): void {
+export function addChannelCommands(program: Command, context: CommandContext): void {
+  const { io, dataDir, wantsJson } = context;
   const channel = program.command('channel').description('Channels that play assets around the clock.');
   channel
     .command('add')
@@ -26,6 +28,35 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
       io.stdout.write(`Channel ${name} is on: ${apiUrl}/watch/${name}\n`);
     });
   channel
+    .command('set')
+    .description('Change how a channel presents itself in guides and on TVs.')
+    .argument('<name>')
+    .option('--title <title>', 'what viewers see')
+    .option('--number <number>', "the channel's number on a TV", parseNumber)
+    .option('--logo <url>', 'address of a picture; "none" for the newest picture of the channel')
+    .option('--group <group>', 'channels of one group stand together; "none" for the kind of the channel')
+    .addHelpText(
+      'after',
+      examples(
+        'starling channel set films --number 7 --group Films',
+        'starling channel set films --logo https://example.org/films.png',
+      ),
+    )
+    .action(async (name: string, options: SetOptions, command: Command) => {
+      const { title, number, logo, group } = options;
+      if (Object.keys(options).length === 0) {
+        command.error('error: say what to change: --title, --number, --logo or --group.', { exitCode: 2 });
+      }
+      const updated = await requireRunning(dataDir()).client.channels.update(name, {
+        ...(title !== undefined && { title }),
+        ...(number !== undefined && { number }),
+        ...(logo !== undefined && { logo: logo === 'none' ? null : logo }),
+        ...(group !== undefined && { group: group === 'none' ? null : group }),
+      });
+      if (wantsJson()) printJson(io.stdout, updated);
+    });
+  addScheduleCommands(channel, context);
+  channel
     .command('ls')
     .description('List the channels and what is on.')
     .addHelpText('after', examples('starling channel ls', 'starling channel ls --json'))
@@ -39,8 +70,9 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
       if (wantsJson()) return printJson(io.stdout, { items });
       printTable(
         io.stdout,
-        ['NAME', 'TITLE', 'KIND', 'ON AIR', 'NOW'],
-        items.map(({ name, title, kind, isOnAir, now }) => [
+        ['NUMBER', 'NAME', 'TITLE', 'KIND', 'ON AIR', 'NOW'],
+        items.map(({ name, title, number, kind, isOnAir, now }) => [
+          String(number),
           name,
           title,
           kind,
@@ -61,9 +93,15 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
     });
 }
 
-function splitList(text: string): string[] {
-  return text
-    .split(',')
-    .map((item) => item.trim())
-    .filter((item) => item !== '');
+interface SetOptions {
+  readonly title?: string;
+  readonly number?: number;
+  readonly logo?: string;
+  readonly group?: string;
+}
+
+function parseNumber(text: string): number {
+  const number = Number(text);
+  if (!/^\d{1,5}$/.test(text) || number < 1) throw new InvalidArgumentError('A number is from 1 to 99999.');
+  return number;
 }
