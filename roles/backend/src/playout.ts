@@ -30,9 +30,12 @@ export interface PlayoutProgramme {
   readonly epochUnixMs: number;
 }
 
+/** What playout reads: a stored asset. */
+export type PlayableAsset = Pick<AssetFile, 'index' | 'tracks' | 'segmentEndTicks' | 'readSegment'>;
+
 export interface PlayoutOptions {
   readonly programme: PlayoutProgramme;
-  openAsset(contentHash: string): Promise<AssetFile>;
+  openAsset(contentHash: string): Promise<PlayableAsset>;
   /** Playout begins with the segment that contains this time, in ticks of 1/90000 s. */
   readonly startTicks: number;
   readonly logger: Logger;
@@ -355,7 +358,8 @@ function placedAt(position: ProgrammePosition, stored: StoredSegment): ReadSegme
 /** Leaves out the units that would last beyond the time. */
 function cutAt(limitTicks: number, segment: ReadSegment): ReadSegment {
   const { wholeEndTicks, wholeUnits } = segment;
-  if (wholeEndTicks <= limitTicks) return segment;
+  // At equality too: its last audio unit may last into the segment after it.
+  if (wholeEndTicks < limitTicks) return segment;
   const isBefore = (unit: AccessUnit) =>
     unit.kind === 'video'
       ? unit.dtsTicks < limitTicks
