@@ -101,7 +101,9 @@ export function guideRoutes(nouns: {
   readonly now: () => number;
 }): FastifyPluginAsyncTypebox {
   const { publicChannels, catchUpHours, now } = nouns;
-  let current: { readonly guide: Promise<Guide>; readonly atMs: number } | undefined;
+  let current:
+    | { readonly guide: Promise<Guide>; readonly atMs: number; readonly revision: number }
+    | undefined;
 
   const render = async (): Promise<Guide> => {
     const hours = catchUpHours + GUIDE_HOURS;
@@ -110,10 +112,11 @@ export function guideRoutes(nouns: {
     const text = guideOf(await publicChannels.programmes(fromMs, hours, maxCount));
     return { text, gzip: await gzipped(text) };
   };
-  const read = (): Promise<Guide> => {
-    if (current === undefined || now() - current.atMs > GUIDE_MAX_AGE_MS) {
+  const read = async (): Promise<Guide> => {
+    const revision = await publicChannels.revision();
+    if (current?.revision !== revision || now() - current.atMs > GUIDE_MAX_AGE_MS) {
       const guide = render();
-      current = { guide, atMs: now() };
+      current = { guide, atMs: now(), revision };
       guide.catch(() => {
         current = undefined;
       });

@@ -44,6 +44,11 @@ export class PublicChannels {
     this.#now = now;
   }
 
+  /** Of what the guide is made from. */
+  async revision(): Promise<number> {
+    return (await this.#state.read()).revision;
+  }
+
   /** All channels by name. */
   async list(): Promise<PublicChannel[]> {
     const directory = await this.#read();
