@@ -82,8 +82,9 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
     .option('--http <port>', 'port of the site, the API and HLS', parsePort, DEFAULT_HTTP_PORT)
     .option('--rtmp <port>', 'port for encoders', parsePort, DEFAULT_RTMP_PORT)
     .option('--host <address>', 'address to listen on (default: all)')
+    .option('--hdhomerun', 'answer Plex and others that look for an HDHomeRun tuner on the local network')
     .addHelpText('after', examples('starling up', 'starling up --data /srv/starling --http 80'))
-    .action(async (options: { http: number; rtmp: number; host?: string }) => {
+    .action(async (options: { http: number; rtmp: number; host?: string; hdhomerun?: true }) => {
       // Loaded here, because the other commands do not need the servers.
       const { runUp } = await import('./up.ts');
       await runUp({
@@ -91,6 +92,7 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
         httpPort: options.http,
         rtmpPort: options.rtmp,
         host: options.host,
+        hdhomerun: options.hdhomerun === true,
       });
     });
 }

@@ -32,6 +32,8 @@ export interface UpOptions {
   readonly rtmpPort: number;
   /** The address to listen on; all of them when undefined. */
   readonly host: string | undefined;
+  /** Whether programs that look for an HDHomeRun tuner are answered. */
+  readonly hdhomerun: boolean;
 }
 
 const DEMO_CHANNEL = 'demo';
@@ -98,6 +100,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       nodeToken,
       logger: logger.child({ role: 'coordinator' }),
       webDir: findSite(),
+      hdhomerunHttpPort: options.hdhomerun ? http.port : undefined,
     }).catch((error: unknown) => {
       const isKnown = error instanceof DataFolderError || error instanceof DatabaseUnavailable;
       throw isKnown ? new StartError(error.message, { cause: error }) : error;

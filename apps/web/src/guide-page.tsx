@@ -55,15 +55,17 @@ export function GuidePage() {
       {channels.data !== undefined && channels.data.length > 0 && (
         <div className="guide">
           <Scale span={span} />
-          {channels.data.map((channel) => (
-            <GuideRow
-              key={channel.name}
-              channel={channel}
-              programmes={byName.get(channel.name) ?? []}
-              span={span}
-              nowMs={nowMs}
-            />
-          ))}
+          {channels.data
+            .toSorted((a, b) => a.number - b.number)
+            .map((channel) => (
+              <GuideRow
+                key={channel.name}
+                channel={channel}
+                programmes={byName.get(channel.name) ?? []}
+                span={span}
+                nowMs={nowMs}
+              />
+            ))}
         </div>
       )}
     </div>

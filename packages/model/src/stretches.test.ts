@@ -1,5 +1,9 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import fc from 'fast-check';
+import { Check } from 'typebox/value';
 import { describe, expect, it } from 'vitest';
+import { parse } from 'yaml';
 import { editRuns, extendRuns } from './runs.ts';
 import {
   type AssetFacts,
@@ -9,7 +13,7 @@ import {
   type Run,
   runIndexAt,
 } from './schedule.ts';
-import { findScheduleFault, type Schedule, type ScheduleProgramme } from './schedule-definition.ts';
+import { findScheduleFault, Schedule, ScheduleProgramme } from './schedule-definition.ts';
 import { passOrder, seedAt } from './shuffle.ts';
 import { Stretches } from './stretches.ts';
 
@@ -214,6 +218,18 @@ describe('programmes that overlap', () => {
       '2026-11-22T10:30:00 spot',
     ]);
   });
+});
+
+it('the example of the documentation is a schedule', () => {
+  const page = readFileSync(join(import.meta.dirname, '../../../docs/formats/schedule.md'), 'utf8');
+  const example: unknown = parse(/```yaml\n([\s\S]*?)```/.exec(page)?.[1] ?? '');
+  if (!Check(Schedule, example)) throw new Error('it does not have the form');
+  expect(findScheduleFault(example)).toBeUndefined();
+  expect(example.programmes).toHaveLength(4);
+  const rows = page
+    .match(/^\| `(\w+)`(?:, `(\w+)`, `(\w+)`)? \|/gm)
+    ?.flatMap((row) => row.match(/\w+/g) ?? []);
+  expect(rows).toEqual(expect.arrayContaining(Object.keys(ScheduleProgramme.properties)));
 });
 
 describe('findScheduleFault', () => {

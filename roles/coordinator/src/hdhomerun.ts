@@ -13,7 +13,7 @@ import { originOf } from './guide.ts';
 import type { PublicChannels } from './public-channels.ts';
 
 /** As many streams at a time as these programs ask for; a frontend has no tuners that could run out. */
-const TUNER_COUNT = 16;
+export const TUNER_COUNT = 16;
 const MODEL = 'HDHR4-2US';
 const SETTING = 'hdhomerunDeviceId';
 
@@ -25,7 +25,7 @@ export async function readDeviceId(db: Kysely<Tables>): Promise<string> {
     .where('name', '=', SETTING)
     .executeTakeFirst();
   if (typeof known?.value === 'string') return known.value;
-  const deviceId = withChecksum(randomInt(0x1000_0000));
+  const deviceId = withChecksum(randomInt(1, 0x0fff_ffff));
   await db
     .insertInto('settings')
     .values({ name: SETTING, value: JSON.stringify(deviceId) })

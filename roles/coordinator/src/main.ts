@@ -17,7 +17,8 @@ import { Changes } from './changes.ts';
 import { Channels } from './channels.ts';
 import { lockDataFolder } from './data-folder-lock.ts';
 import { openDatabase } from './database.ts';
-import { readDeviceId } from './hdhomerun.ts';
+import { readDeviceId, TUNER_COUNT } from './hdhomerun.ts';
+import { DISCOVERY_PORT, startDiscovery } from './hdhomerun-discovery.ts';
 import { PublicChannels } from './public-channels.ts';
 import { Schedules } from './schedules.ts';
 import { State } from './state.ts';
@@ -36,6 +37,8 @@ export interface CoordinatorConfig {
   readonly webDir: string | undefined;
   /** How far back the frontends' recordings of all channels go; 0 when nothing is said. */
   readonly catchUpHours?: number;
+  /** The HTTP port that programs hear of which look for an HDHomeRun tuner; none are answered without it. */
+  readonly hdhomerunHttpPort?: number | undefined;
   /** Milliseconds since 1970. */
   readonly now?: () => number;
 }
@@ -58,7 +61,8 @@ const DRAIN_MS = 1000;
 
 /**
  * Starts a coordinator.
- * @throws DataFolderError when another process uses the folder or a newer Starling did;
+ * @throws DataFolderError when another process uses the folder or a newer Starling did; the system's error
+ *   when the port for HDHomeRun discovery is taken;
  *   DatabaseUnavailable when the database's files do not open; the system's error when they cannot be written
  */
 export async function startCoordinator(config: CoordinatorConfig): Promise<Coordinator> {
@@ -81,6 +85,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const schedules = new Schedules(db, changes, logger, now);
     await schedules.start();
     closers.push(async () => schedules.close());
+    const deviceId = await readDeviceId(db);
     const app = await createApi(config, {
       assets: new Assets(db, changes, logger, now),
       channels: new Channels(db, changes, logger, now),
@@ -90,7 +95,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       presence,
       state,
       watch,
-      deviceId: await readDeviceId(db),
+      deviceId,
       catchUpHours,
       now,
     });
@@ -99,6 +104,16 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       await app.close();
       clearTimeout(deadline);
     });
+    if (config.hdhomerunHttpPort !== undefined) {
+      const discovery = await startDiscovery({
+        port: DISCOVERY_PORT,
+        deviceId,
+        tunerCount: TUNER_COUNT,
+        httpPort: config.hdhomerunHttpPort,
+        logger,
+      });
+      closers.push(() => discovery.close());
+    }
     // First to close: the answers to watchers would otherwise never end.
     closers.push(async () => watch.close());
     let closing: Promise<void> | undefined;

@@ -1,13 +1,18 @@
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
+import { createSocket } from 'node:dgram';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { gunzipSync } from 'node:zlib';
+import { promisify } from 'node:util';
+import { crc32, gunzipSync } from 'node:zlib';
 import { parseM3U } from '@iptv/playlist';
 import { parseXmltv } from '@iptv/xmltv';
 import { parse as parsePlaylist } from 'iptv-playlist-parser';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { pino } from 'pino';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { guideOf, playlistOf } from '../src/guide.ts';
+import { TUNER_COUNT, withChecksum } from '../src/hdhomerun.ts';
+import { DISCOVERY_PORT, startDiscovery } from '../src/hdhomerun-discovery.ts';
 import { addReadyAsset, type Lab, startLab } from './support.ts';
 
 let lab: Lab;
@@ -247,7 +252,9 @@ describe('as an HDHomeRun tuner', { timeout: 60_000 }, () => {
       LineupURL: `${lab.url}/lineup.json`,
       TunerCount: expect.any(Number),
     });
-    expect(deviceId).toMatch(/^[0-9A-F]{8}$/);
+    expect(deviceId).toBe(withChecksum(Number.parseInt(String(deviceId).slice(0, 7), 16)));
+    // Ids that hdhomerun_discover_validate_device_id of libhdhomerun 20220303 takes.
+    expect([0x1234567, 0x105ab3c, 0].map(withChecksum)).toEqual(['12345674', '105AB3C9', '00000000']);
     const xml = await (await fetch(`${lab.url}/device.xml`)).text();
     expect(xml).toContain(`<UDN>uuid:${deviceId}</UDN>`);
     expect(xml).toContain(`<URLBase>${lab.url}</URLBase>`);
@@ -262,6 +269,56 @@ describe('as an HDHomeRun tuner', { timeout: 60_000 }, () => {
       { GuideNumber: '3', GuideName: 'Evening', URL: `${lab.url}/live/evening.ts` },
       { GuideNumber: '100', GuideName: 'Camera', URL: `${lab.url}/live/cam.ts` },
     ]);
+  });
+
+  it('is found by the program of the makers', async () => {
+    const { DeviceID: deviceId } = await json('/discover.json');
+    const { port } = new URL(lab.url);
+    const discovery = await startDiscovery({
+      port: DISCOVERY_PORT,
+      deviceId: String(deviceId),
+      tunerCount: TUNER_COUNT,
+      httpPort: Number(port),
+      logger: pino({ level: 'silent' }),
+    });
+    try {
+      const { stdout } = await promisify(execFile)('hdhomerun_config', ['discover', '127.0.0.1']);
+      expect(stdout).toContain(`hdhomerun device ${deviceId} found at 127.0.0.1`);
+    } finally {
+      await discovery.close();
+    }
+  });
+
+  it('answers nothing that does not look for a tuner', async () => {
+    const discovery = await startDiscovery({
+      port: 0,
+      deviceId: '1234ABCD',
+      tunerCount: TUNER_COUNT,
+      httpPort: 8080,
+      logger: pino({ level: 'silent' }),
+    });
+    const socket = createSocket('udp4');
+    const answers: Buffer[] = [];
+    socket.on('message', (packet) => answers.push(packet));
+    const ask = (type: number, body: readonly number[], flaw = 0) => {
+      const packet = Buffer.from([type >> 8, type, body.length >> 8, body.length, ...body]);
+      const crc = Buffer.alloc(4);
+      crc.writeUInt32LE((crc32(packet) ^ flaw) >>> 0);
+      socket.send(Buffer.concat([packet, crc]), discovery.port, '127.0.0.1');
+    };
+    const anyTuner = [1, 4, 0, 0, 0, 1, 2, 4, 0xff, 0xff, 0xff, 0xff];
+    ask(2, anyTuner, 1); // wrong CRC
+    ask(4, anyTuner); // another request
+    ask(2, [1, 4, 0, 0, 0, 5]); // a storage device
+    ask(2, [2, 4, 0x11, 0x11, 0x11, 0x11]); // another device
+    ask(2, [1, 0x7f, 0]); // a value that ends after the packet
+    ask(2, []); // all devices, last: the one answer
+    await vi.waitFor(() => expect(answers.length).toBeGreaterThan(0));
+    socket.close();
+    await discovery.close();
+    expect(answers).toHaveLength(1);
+    expect(answers[0]?.subarray(4, 16).toString('hex')).toBe('010400000001' + '0204' + '1234abcd');
+    expect(answers[0]?.toString('latin1')).toContain('http://127.0.0.1:8080/lineup.json');
   });
 
   it('has nothing to scan for', async () => {
