@@ -531,7 +531,7 @@ describe('any schedule', { timeout: 120_000 }, () => {
         cut.push(numberedOn(cut.slice(-1), assets, { startTicks: untilTicks, loop: [] }));
         expect(airingsOf(cut, 0, untilTicks)).toEqual(simulate(schedule, epochUnixMs, untilTicks));
       }),
-      { numRuns: 150 },
+      { numRuns: 80 },
     );
   });
 
@@ -551,7 +551,7 @@ describe('any schedule', { timeout: 120_000 }, () => {
         expect(content).toEqual(written);
         expect(endTicks).toBeGreaterThan(ticks);
       }),
-      { numRuns: 150 },
+      { numRuns: 80 },
     );
   });
 });
@@ -620,7 +620,7 @@ describe('an edit', { timeout: 120_000 }, () => {
           }
         },
       ),
-      { numRuns: 150 },
+      { numRuns: 80 },
     );
   });
 

@@ -21,7 +21,7 @@ import { readDeviceId, TUNER_COUNT } from './hdhomerun.ts';
 import { DISCOVERY_PORT, startDiscovery } from './hdhomerun-discovery.ts';
 import { PublicChannels } from './public-channels.ts';
 import { Schedules } from './schedules.ts';
-import { State } from './state.ts';
+import { State, withoutPast } from './state.ts';
 import { Streams } from './streams.ts';
 import { Watch } from './watch.ts';
 
@@ -81,7 +81,8 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const changes = new Changes(db);
     const presence = new BackendPresence(now);
     const state = new State(db, changes);
-    const watch = new Watch(state, changes, logger);
+    const forBackends = { read: async () => withoutPast(await state.read(), now()) };
+    const watch = new Watch(forBackends, changes, logger);
     const schedules = new Schedules(db, changes, logger, now);
     await schedules.start();
     closers.push(async () => schedules.close());

@@ -24,7 +24,7 @@ interface Watcher {
 }
 
 export class Watch {
-  readonly #state: State;
+  readonly #state: Pick<State, 'read'>;
   readonly #logger: Logger;
   readonly #watchers = new Set<Watcher>();
   readonly #pings: NodeJS.Timeout;
@@ -34,7 +34,7 @@ export class Watch {
   #isStale = false;
   #isClosed = false;
 
-  constructor(state: State, changes: Changes, logger: Logger) {
+  constructor(state: Pick<State, 'read'>, changes: Changes, logger: Logger) {
     this.#state = state;
     this.#logger = logger;
     changes.onChange(() => void this.#refresh());
