@@ -16,6 +16,7 @@ const PARTS = 5;
 const EPOCH_MS = Date.UTC(2026, 0, 1);
 const video = {
   kind: 'video',
+  trackId: 0,
   codec: 'avc',
   // AVCDecoderConfigurationRecord: version, profile 66, compatibility, level 10, 4-byte lengths, one SPS, one PPS
   config: Uint8Array.from(Buffer.from('0142c00affe100096742c00ada0282c68001000468ce3c80', 'hex')),
@@ -34,7 +35,14 @@ function partBytes(number: number, index: number): Buffer {
     const ticks = startTicks + frame * 3600;
     // A length of 4 bytes, then the NAL unit.
     const data = Uint8Array.of(0, 0, 0, 2, isKey ? 0x65 : 0x41, number & 0xff);
-    return { kind: 'video' as const, dtsTicks: ticks, ptsTicks: ticks, isRandomAccess: isKey, data };
+    return {
+      kind: 'video' as const,
+      trackId: 0,
+      dtsTicks: ticks,
+      ptsTicks: ticks,
+      isRandomAccess: isKey,
+      data,
+    };
   });
   return Buffer.from(
     fragment({ sequenceNumber: 1, tracks: [{ track: video, units, endTicks: startTicks + 36_000 }] }),

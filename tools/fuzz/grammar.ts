@@ -409,6 +409,7 @@ export function splitFlvTags(input: Uint8Array): Uint8Array[] {
 function videoTrackOf(config: Uint8Array): VideoTrack {
   return {
     kind: 'video',
+    trackId: 0,
     codec: 'avc',
     config,
     codecString: '',
@@ -419,7 +420,16 @@ function videoTrackOf(config: Uint8Array): VideoTrack {
 }
 
 function audioTrackOf(config: Uint8Array): AudioTrack {
-  return { kind: 'audio', codec: 'aac', config, codecString: '', sampleRateHz: 48_000, channelCount: 2 };
+  return {
+    kind: 'audio',
+    trackId: 0,
+    language: undefined,
+    codec: 'aac',
+    config,
+    codecString: '',
+    sampleRateHz: 48_000,
+    channelCount: 2,
+  };
 }
 
 export function videoBody(
@@ -431,6 +441,7 @@ export function videoBody(
   if (random.oneIn(4)) {
     const offsetNanos = random.oneIn(2) ? 0 : random.below(1_000_000);
     return enhancedCodedFrames('video', {
+      trackId: random.oneIn(4) ? random.below(256) : 0,
       codec: 'avc',
       isRandomAccess,
       compositionTimeMs,
@@ -447,6 +458,7 @@ export function videoBody(
 function audioBody(random: Random, data: Uint8Array): Uint8Array {
   if (random.oneIn(4)) {
     return enhancedCodedFrames('audio', {
+      trackId: random.oneIn(4) ? random.below(256) : 0,
       codec: 'aac',
       isRandomAccess: true,
       compositionTimeMs: 0,
@@ -543,6 +555,7 @@ export function encoderMessages(random: Random, unitCount: number): TimedMessage
 
 export const VIDEO_TRACK: VideoTrack = {
   kind: 'video',
+  trackId: 0,
   codec: 'avc',
   config: AVC_CONFIGS[0],
   codecString: 'avc1.42c00a',
@@ -553,6 +566,8 @@ export const VIDEO_TRACK: VideoTrack = {
 
 export const AUDIO_TRACK: AudioTrack = {
   kind: 'audio',
+  trackId: 0,
+  language: undefined,
   codec: 'aac',
   config: AAC_CONFIGS[0],
   codecString: 'mp4a.40.2',
@@ -603,13 +618,20 @@ export function linkMessages(random: Random): TimedMessage[] {
       if (tracks.some(({ kind }) => kind === 'video')) {
         send({
           type: 'unit',
-          unit: { kind: 'video', dtsTicks, ptsTicks, isRandomAccess: frame === 0, data },
+          unit: { kind: 'video', trackId: 0, dtsTicks, ptsTicks, isRandomAccess: frame === 0, data },
         });
       }
       while (tracks.some(({ kind }) => kind === 'audio') && audioTicks * 1.875 < dtsTicks + frameTicks) {
         send({
           type: 'unit',
-          unit: { kind: 'audio', dtsTicks: audioTicks, ptsTicks: audioTicks, isRandomAccess: true, data },
+          unit: {
+            kind: 'audio',
+            trackId: 0,
+            dtsTicks: audioTicks,
+            ptsTicks: audioTicks,
+            isRandomAccess: true,
+            data,
+          },
         });
         audioTicks += 1024;
       }
@@ -663,7 +685,7 @@ export function fragmentBytes(random: Random): Uint8Array {
       dtsTicks += random.oneIn(5) ? random.below(5000) : stepTicks;
       const ptsTicks = dtsTicks + (kind === 'video' && random.oneIn(3) ? random.between(-3600, 7200) : 0);
       const isRandomAccess = kind === 'audio' || index === 0 || random.oneIn(8);
-      return { kind, dtsTicks, ptsTicks, isRandomAccess, data: random.bytes(random.below(5)) };
+      return { kind, trackId: 0, dtsTicks, ptsTicks, isRandomAccess, data: random.bytes(random.below(5)) };
     });
   };
   const video = units('video', 3600);

@@ -5,7 +5,11 @@
  * - `timeline` first, then each `track`, before the first unit; a `track` again when its
  *   configuration changes (then only right after a cue that raises the discontinuity sequence);
  * - a `cue` right before the access unit that opens the segment;
- * - units by DTS across all tracks (compared exactly; at equal DTS video goes first).
+ * - units by DTS across all tracks (compared exactly; at equal DTS by {@link trackIndex}: video first).
+ *
+ * A track is named by its kind and its id. The tracks of one kind are renditions of one content: the same
+ * picture in several qualities, whose random access points lie at the same times, or the same programme's sound
+ * in several languages. Track 0 of each kind is what a viewer gets who can choose none.
  */
 import { equalBytes } from './bytes.ts';
 import { VIDEO_TIMESCALE_HZ } from './time.ts';
@@ -15,6 +19,8 @@ export type AudioCodec = 'aac' | 'opus' | 'flac' | 'ac3' | 'eac3' | 'mp3';
 
 export interface VideoTrack {
   readonly kind: 'video';
+  /** 0..255; 0 is the default track of its kind. */
+  readonly trackId: number;
   readonly codec: VideoCodec;
   /**
    * The codec's configuration record: AVCDecoderConfigurationRecord, HEVCDecoderConfigurationRecord,
@@ -31,6 +37,10 @@ export interface VideoTrack {
 
 export interface AudioTrack {
   readonly kind: 'audio';
+  /** 0..255; 0 is the default track of its kind. */
+  readonly trackId: number;
+  /** RFC 5646, for instance `de` or `pt-BR`, where it is known. */
+  readonly language: string | undefined;
   readonly codec: AudioCodec;
   /**
    * AAC: AudioSpecificConfig. Opus: the ID header. FLAC: `fLaC` and STREAMINFO. AC-3 and E-AC-3: what
@@ -56,6 +66,8 @@ export const AAC_SAMPLES_PER_UNIT = 1024;
  */
 export interface AccessUnit {
   readonly kind: 'video' | 'audio';
+  /** Of its track. */
+  readonly trackId: number;
   /** Decoding time in ticks of the track's timescale: 1/90000 s for video, one sample for audio. */
   readonly dtsTicks: number;
   /** Presentation time, same unit. */
@@ -94,6 +106,19 @@ export type StreamEvent =
 /** Ticks per second of a track's times. */
 export function timescaleHz(track: Track): number {
   return track.kind === 'video' ? VIDEO_TIMESCALE_HZ : track.sampleRateHz;
+}
+
+/** Track ids of Enhanced RTMP are one byte. */
+export const MAX_TRACK_ID = 255;
+
+/** The place of a track among all that a stream may have: video by id, then audio by id. Also names it in maps. */
+export function trackIndex(track: Pick<Track, 'kind' | 'trackId'>): number {
+  return track.kind === 'video' ? track.trackId : MAX_TRACK_ID + 1 + track.trackId;
+}
+
+/** True for the tracks, and their units, of a viewer who can choose none. */
+export function isDefaultTrack(track: Pick<Track, 'trackId'>): boolean {
+  return track.trackId === 0;
 }
 
 /** True when a decoder set up for one track is set up for the other. */

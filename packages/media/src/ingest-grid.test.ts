@@ -66,6 +66,7 @@ function encode(options: Encoder): Arrival[] {
         atMs,
         unit: {
           kind: 'video',
+          trackId: 0,
           dtsTicks: dtsMs * 90,
           ptsTicks: ptsMs * 90,
           isRandomAccess: isKeyFrame(frame),
@@ -84,6 +85,7 @@ function encode(options: Encoder): Arrival[] {
         atMs,
         unit: {
           kind: 'audio',
+          trackId: 0,
           dtsTicks,
           ptsTicks: dtsTicks,
           isRandomAccess: true,
@@ -232,6 +234,7 @@ describe('placing', () => {
         type: 'unit',
         unit: {
           kind: 'video',
+          trackId: 0,
           dtsTicks: startTicks,
           ptsTicks: startTicks,
           isRandomAccess: true,
@@ -356,7 +359,7 @@ describe('starting', () => {
     });
     const segments = segmentsOf([...feed(grid, arrivals), ...grid.endOfPublisher()]);
     expect(segments[0]?.cue.startTicks).toBe((3_600_250 + 1200) * 90);
-    expect(segments[0]?.units[0]).toMatchObject({ kind: 'video', isRandomAccess: true });
+    expect(segments[0]?.units[0]).toMatchObject({ kind: 'video', trackId: 0, isRandomAccess: true });
     // The first sound starts within one unit after the first picture, and belongs to it.
     const firstAudio = unitsOf(segments, 'audio')[0]?.dtsTicks ?? 0;
     expect(firstAudio / 48 - (3_600_250 + 1200)).toBeLessThan(1024 / 48);
@@ -646,7 +649,7 @@ describe('discontinuities', () => {
       { type: 'cue' },
       { type: 'track', track: OTHER_VIDEO },
       { type: 'track', track: AUDIO_48 },
-      { type: 'unit', unit: { kind: 'video', isRandomAccess: true } },
+      { type: 'unit', unit: { kind: 'video', trackId: 0, isRandomAccess: true } },
     ]);
     expect(unitsOf(segments, 'video')).toHaveLength(200);
   });
@@ -732,7 +735,10 @@ test('whatever an encoder does, the contract of the stream holds', () => {
           const dtsTicks = rescaleTicks(clockMs[kind], 1000, command.isVideo ? 90_000 : audioHz);
           const ptsTicks = dtsTicks + (command.isVideo ? command.offsetMs * 90 : 0);
           const isRandomAccess = !command.isVideo || command.isKeyFrame;
-          push({ type: 'unit', unit: { kind, dtsTicks, ptsTicks, isRandomAccess, data: Uint8Array.of(1) } });
+          push({
+            type: 'unit',
+            unit: { kind, trackId: 0, dtsTicks, ptsTicks, isRandomAccess, data: Uint8Array.of(1) },
+          });
         }
       }
       events.push(...grid.endOfPublisher());

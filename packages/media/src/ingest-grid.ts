@@ -9,6 +9,7 @@ import {
   type AccessUnit,
   type AudioTrack,
   type Cue,
+  isDefaultTrack,
   isSameTrack,
   type StreamEvent,
   type Track,
@@ -133,8 +134,9 @@ export class IngestGrid {
    * @returns events on the channel's timeline, in the order that access-unit.ts prescribes
    */
   push(event: StreamEvent, nowUnixMs: number): StreamEvent[] {
-    if (event.type === 'track') this.#takeTrack(event.track);
-    else if (event.type === 'unit') this.#takeUnit({ unit: event.unit, nowUnixMs });
+    if (event.type === 'track' && isDefaultTrack(event.track)) this.#takeTrack(event.track);
+    else if (event.type === 'unit' && isDefaultTrack(event.unit))
+      this.#takeUnit({ unit: event.unit, nowUnixMs });
     return this.#takeEvents();
   }
 

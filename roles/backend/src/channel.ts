@@ -2,7 +2,7 @@
  * A channel on the air: events go in from its source, and out to every frontend's leg. The newest
  * segments are kept, so that a frontend that joins or comes back has a full window at once.
  */
-import type { StreamEvent, Track } from '@starling/media/access-unit';
+import { type StreamEvent, type Track, trackIndex } from '@starling/media/access-unit';
 import { LinkMuxer } from '@starling/media/flv/mux';
 import type { FlvMessage } from '@starling/media/flv/tag';
 
@@ -74,7 +74,7 @@ export class Channel {
       case 'track': {
         const others = this.#replacesTracks
           ? []
-          : this.#tracks.filter(({ kind }) => kind !== event.track.kind);
+          : this.#tracks.filter((known) => trackIndex(known) !== trackIndex(event.track));
         this.#replacesTracks = false;
         this.#tracks = [...others, event.track];
         break;

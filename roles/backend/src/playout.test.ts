@@ -64,7 +64,10 @@ async function makeAsset(
     const ticks = Math.round((index * hz) / perSecond);
     const isRandomAccess = kind === 'audio' || plan.gopStartFrames.includes(index);
     const data = new TextEncoder().encode(`${id} ${kind} ${index}`);
-    return { type: 'unit', unit: { kind, dtsTicks: ticks, ptsTicks: ticks, isRandomAccess, data } };
+    return {
+      type: 'unit',
+      unit: { kind, trackId: 0, dtsTicks: ticks, ptsTicks: ticks, isRandomAccess, data },
+    };
   };
   let nextAudio = -1; // the encoder's priming
   for (let frame = 0; frame < plan.frameCount; frame++) {
@@ -152,7 +155,12 @@ function expectUnbroken(events: readonly StreamEvent[], { hasCuts = false } = {}
     if (event.type !== 'unit') continue;
     const { unit } = event;
     if (isAfterCue) {
-      expect(unit).toMatchObject({ kind: 'video', isRandomAccess: true, dtsTicks: cue?.startTicks });
+      expect(unit).toMatchObject({
+        kind: 'video',
+        trackId: 0,
+        isRandomAccess: true,
+        dtsTicks: cue?.startTicks,
+      });
     }
     isAfterCue = false;
     expect(unit.ptsTicks).toBe(unit.dtsTicks);

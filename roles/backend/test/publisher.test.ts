@@ -16,6 +16,8 @@ afterEach(async () => {
 
 const audioTrack = {
   kind: 'audio',
+  trackId: 0,
+  language: undefined,
   codec: 'aac',
   config: Uint8Array.of(0x11, 0x90), // AAC-LC, 48 kHz, stereo
   codecString: 'mp4a.40.2',
@@ -45,7 +47,7 @@ function segment(mediaSequenceNumber: number, unitBytes = 300): StreamEvent[] {
     const data = new Uint8Array(unitBytes).fill(index + 1);
     return {
       type: 'unit',
-      unit: { kind: 'audio', dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data },
+      unit: { kind: 'audio', trackId: 0, dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data },
     };
   });
   return [{ type: 'cue', cue }, ...units];

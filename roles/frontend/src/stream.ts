@@ -2,7 +2,13 @@
  * One channel on this frontend: takes events from its publishers, keeps the first copy of each,
  * and hands one unbroken sequence on to the live window (HLS) and to the FLV fan-out.
  */
-import { type Cue, isSameTrack, type StreamEvent, type Track } from '@starling/media/access-unit';
+import {
+  type Cue,
+  isDefaultTrack,
+  isSameTrack,
+  type StreamEvent,
+  type Track,
+} from '@starling/media/access-unit';
 import { LiveWindow } from '@starling/media/hls/live-window';
 import { Segmenter } from '@starling/media/hls/segmenter';
 import type { Logger } from 'pino';
@@ -101,6 +107,8 @@ export class Stream {
   }
 
   #receive(publisher: PublisherState, event: StreamEvent, nowMs: number): void {
+    if (event.type === 'track' && !isDefaultTrack(event.track)) return;
+    if (event.type === 'unit' && !isDefaultTrack(event.unit)) return;
     switch (event.type) {
       case 'timeline':
         if (this.#epochUnixMs !== undefined && this.#epochUnixMs !== event.epochUnixMs) this.#reset();

@@ -7,6 +7,7 @@ const GOP_FRAMES = 50;
 
 export const videoTrack: VideoTrack = {
   kind: 'video',
+  trackId: 0,
   codec: 'avc',
   // AVCDecoderConfigurationRecord: version, profile 66, compatibility, level 10, 4-byte lengths, one SPS (160x96), one PPS
   config: Uint8Array.from(Buffer.from('0142c00affe100096742c00ada0282c68001000468ce3c80', 'hex')),
@@ -18,6 +19,8 @@ export const videoTrack: VideoTrack = {
 
 export const audioTrack: AudioTrack = {
   kind: 'audio',
+  trackId: 0,
+  language: undefined,
   codec: 'aac',
   config: Uint8Array.of(0x11, 0x90), // AAC-LC, 48 kHz, stereo
   codecString: 'mp4a.40.2',
@@ -40,7 +43,14 @@ export function segment(mediaSequenceNumber: number, unitBytes = 200): StreamEve
     const data = new Uint8Array(unitBytes).fill(frame + 1);
     new DataView(data.buffer).setUint32(0, unitBytes - 4); // one NAL unit: an IDR slice, or another
     data[4] = frame === 0 ? 0x65 : 0x41;
-    const unit = { kind: 'video' as const, dtsTicks, ptsTicks: dtsTicks, isRandomAccess: frame === 0, data };
+    const unit = {
+      kind: 'video' as const,
+      trackId: 0,
+      dtsTicks,
+      ptsTicks: dtsTicks,
+      isRandomAccess: frame === 0,
+      data,
+    };
     units.push({ hz: 90_000, event: { type: 'unit', unit } });
   }
   const firstAudio = Math.ceil((mediaSequenceNumber * 96_000) / 1024);
@@ -48,7 +58,14 @@ export function segment(mediaSequenceNumber: number, unitBytes = 200): StreamEve
   for (let index = firstAudio; index < nextAudio; index++) {
     const dtsTicks = index * 1024;
     const data = new Uint8Array(20).fill(index & 0xff);
-    const unit = { kind: 'audio' as const, dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data };
+    const unit = {
+      kind: 'audio' as const,
+      trackId: 0,
+      dtsTicks,
+      ptsTicks: dtsTicks,
+      isRandomAccess: true,
+      data,
+    };
     units.push({ hz: 48_000, event: { type: 'unit', unit } });
   }
   units.sort((a, b) => compareTicks(a.event.unit.dtsTicks, a.hz, b.event.unit.dtsTicks, b.hz));

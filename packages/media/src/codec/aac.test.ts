@@ -19,6 +19,8 @@ describe('aacTrack', () => {
   ])('LC, %s', (_, config, sampleRateHz, channelCount) => {
     expect(aacTrack(hex(config))).toEqual({
       kind: 'audio',
+      trackId: 0,
+      language: undefined,
       codec: 'aac',
       config: hex(config),
       codecString: 'mp4a.40.2',

@@ -83,6 +83,8 @@ export function aacTrack(config: Uint8Array): AudioTrack {
   }
   return {
     kind: 'audio',
+    trackId: 0,
+    language: undefined,
     codec: 'aac',
     config,
     codecString: `mp4a.40.${hasPs ? PS : hasSbr ? SBR : objectType}`,

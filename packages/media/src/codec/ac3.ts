@@ -61,7 +61,16 @@ export function ac3Track(config: Uint8Array): AudioTrack {
   bits.skip(5 + 3); // bsid, bsmod
   const channelCount = channelCountOf(bits.bits(3)) + bits.bit();
   bits.skip(5 + 5); // bit_rate_code, reserved
-  return { kind: 'audio', codec: 'ac3', config, codecString: 'ac-3', sampleRateHz, channelCount };
+  return {
+    kind: 'audio',
+    trackId: 0,
+    language: undefined,
+    codec: 'ac3',
+    config,
+    codecString: 'ac-3',
+    sampleRateHz,
+    channelCount,
+  };
 }
 
 /** What one E-AC-3 sync frame says (section E.1.2.2). */
@@ -126,7 +135,16 @@ export function eac3Track(config: Uint8Array): AudioTrack {
       if ((chanLoc >> bit) & 1) channelCount += count;
     });
   }
-  return { kind: 'audio', codec: 'eac3', config, codecString: 'ec-3', sampleRateHz, channelCount };
+  return {
+    kind: 'audio',
+    trackId: 0,
+    language: undefined,
+    codec: 'eac3',
+    config,
+    codecString: 'ec-3',
+    sampleRateHz,
+    channelCount,
+  };
 }
 
 /**

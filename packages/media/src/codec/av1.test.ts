@@ -15,6 +15,7 @@ describe('av1Track', () => {
   ])('%s', (_, record, expected) => {
     expect(av1Track(hex(record), 3600)).toEqual({
       kind: 'video',
+      trackId: 0,
       codec: 'av1',
       config: hex(record),
       frameDurationTicks: 3600,

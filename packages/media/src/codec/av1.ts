@@ -67,7 +67,16 @@ export function av1Track(config: Uint8Array, frameDurationTicks?: number): Video
   const sequence = parseSequenceHeader(header.payload);
   const { widthPx, heightPx } = sequence;
   const codecString = av1CodecString(sequence);
-  return { kind: 'video', codec: 'av1', config, codecString, widthPx, heightPx, frameDurationTicks };
+  return {
+    kind: 'video',
+    trackId: 0,
+    codec: 'av1',
+    config,
+    codecString,
+    widthPx,
+    heightPx,
+    frameDurationTicks,
+  };
 }
 
 /**

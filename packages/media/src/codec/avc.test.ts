@@ -69,7 +69,7 @@ const X264_CONFIGS = [
 describe('avcTrack', () => {
   test.each(X264_CONFIGS)('$name', ({ config, expected }) => {
     const track = avcTrack(hex(config));
-    expect(track).toMatchObject({ kind: 'video', codec: 'avc', frameDurationTicks: undefined });
+    expect(track).toMatchObject({ kind: 'video', trackId: 0, codec: 'avc', frameDurationTicks: undefined });
     expect(track.codecString).toBe(expected.codec);
     expect([track.widthPx, track.heightPx]).toEqual([expected.widthPx, expected.heightPx]);
 

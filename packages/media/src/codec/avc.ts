@@ -62,6 +62,7 @@ export function avcTrack(config: Uint8Array, frameDurationTicks?: number): Video
   const hex = (byte: number) => byte.toString(16).padStart(2, '0');
   return {
     kind: 'video',
+    trackId: 0,
     codec: 'avc',
     config,
     codecString: `avc1.${hex(profileIdc)}${hex(profileCompatibility)}${hex(levelIdc)}`,

@@ -36,7 +36,16 @@ export function flacTrack(header: Uint8Array): AudioTrack {
   if (sampleRateHz === 0 || maxBlockSamples < 16) {
     throw new MediaError('FLAC_BAD_CONFIG', `${sampleRateHz} Hz, blocks of ${maxBlockSamples} samples`);
   }
-  return { kind: 'audio', codec: 'flac', config, codecString: 'fLaC', sampleRateHz, channelCount };
+  return {
+    kind: 'audio',
+    trackId: 0,
+    language: undefined,
+    codec: 'flac',
+    config,
+    codecString: 'fLaC',
+    sampleRateHz,
+    channelCount,
+  };
 }
 
 /** Reads the STREAMINFO of a track's configuration. */

@@ -30,6 +30,7 @@ describe('hevcTrack', () => {
   test.each(RECORDS)('$name', ({ record, expected }) => {
     expect(hevcTrack(hex(record), 3600)).toEqual({
       kind: 'video',
+      trackId: 0,
       codec: 'hevc',
       config: hex(record),
       frameDurationTicks: 3600,

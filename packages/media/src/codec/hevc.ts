@@ -58,7 +58,7 @@ export function hevcTrack(record: Uint8Array, frameDurationTicks?: number): Vide
     }
     if (size === undefined) throw new MediaError('HEVC_BAD_CONFIG', 'it has no sequence parameter set');
     const codecString = hevcCodecString(profileTierLevel);
-    return { kind: 'video', codec: 'hevc', config, codecString, ...size, frameDurationTicks };
+    return { kind: 'video', trackId: 0, codec: 'hevc', config, codecString, ...size, frameDurationTicks };
   } catch (error) {
     if (error instanceof MediaError && error.code === 'BYTES_TRUNCATED') {
       throw new MediaError('HEVC_BAD_CONFIG', 'it ends too early', {

@@ -42,6 +42,8 @@ export function mp3Track(frame: Uint8Array): AudioTrack {
   }
   return {
     kind: 'audio',
+    trackId: 0,
+    language: undefined,
     codec: 'mp3',
     config: Uint8Array.of(0xff, first | 0x01, second & 0x0c, isMono ? 0xc0 : 0),
     // Object types of MPEG-1 and MPEG-2 audio (ISO/IEC 14496-1, table 5).

@@ -38,6 +38,8 @@ export function opusTrack(idHeader: Uint8Array): AudioTrack {
   const header = idHeader.length === 0 ? DEFAULT_ID_HEADER : parseOpusIdHeader(idHeader);
   return {
     kind: 'audio',
+    trackId: 0,
+    language: undefined,
     codec: 'opus',
     config: serialiseOpusIdHeader(header),
     codecString: 'Opus',

@@ -40,6 +40,7 @@ test.each(STREAMS)('$name', ({ vpcC, frame, size, codecString }) => {
   const record = hex(vpcC).subarray(4);
   const track = {
     kind: 'video',
+    trackId: 0,
     codec: 'vp9',
     config: record,
     codecString,

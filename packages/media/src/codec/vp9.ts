@@ -51,7 +51,16 @@ export function vp9Track(record: Uint8Array, size: Vp9PictureSize, frameDuration
     ? short
     : `${short}.${two(chromaSubsampling)}.${colours.map(two).join('.')}.${two(Number(isFullRange))}`;
   const { widthPx, heightPx } = size;
-  return { kind: 'video', codec: 'vp9', config, codecString, widthPx, heightPx, frameDurationTicks };
+  return {
+    kind: 'video',
+    trackId: 0,
+    codec: 'vp9',
+    config,
+    codecString,
+    widthPx,
+    heightPx,
+    frameDurationTicks,
+  };
 }
 
 /** As the content of a box, the record follows version 1 and flags 0; read as a record that has 0 bits of depth. */

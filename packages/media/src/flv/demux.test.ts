@@ -109,6 +109,7 @@ describe('FlvDemuxer with third-party messages', () => {
         type: 'unit',
         unit: {
           kind: 'video',
+          trackId: 0,
           dtsTicks: 3600,
           ptsTicks: 3600 + 7200,
           isRandomAccess: false,
@@ -119,7 +120,14 @@ describe('FlvDemuxer with third-party messages', () => {
     expect(push(raw(43))).toEqual([
       {
         type: 'unit',
-        unit: { kind: 'audio', dtsTicks: 2064, ptsTicks: 2064, isRandomAccess: true, data: hex('2110') },
+        unit: {
+          kind: 'audio',
+          trackId: 0,
+          dtsTicks: 2064,
+          ptsTicks: 2064,
+          isRandomAccess: true,
+          data: hex('2110'),
+        },
       },
     ]);
     expect(push({ ...avcHeader, payload: hex(`1700000000${OTHER_AVC_CONFIG}`) })).toMatchObject([
@@ -136,7 +144,8 @@ describe('FlvDemuxer with third-party messages', () => {
 
   test('a track message from one of our nodes counts for one sequence header', () => {
     const demuxer = new FlvDemuxer();
-    const values = { version: 1, kind: 'video', frameDurationTicks: 3600, widthPx: 640, heightPx: 360 };
+    const size = { widthPx: 640, heightPx: 360 };
+    const values = { version: 1, kind: 'video', trackId: 0, frameDurationTicks: 3600, ...size };
     const announcement = encodeAmf0(['onStarlingTrack', values]);
     expect(demuxer.push({ kind: 'data', timestampMs: 0, payload: announcement })).toEqual([]);
     expect(demuxer.push(aacHeader)).toMatchObject([{ track: { kind: 'audio' } }]);
@@ -198,21 +207,30 @@ describe('FlvDemuxer with Enhanced RTMP', () => {
   const kinds = (events: readonly StreamEvent[]) =>
     events.map((event) => (event.type === 'unit' ? event.unit.dtsTicks : event.type));
 
-  test('of a multitrack stream it takes the default tracks, and counts the rest', () => {
+  test('a multitrack stream gives each track of its own', () => {
     const demuxer = new FlvDemuxer();
     // Multitrack: ManyTracks, SequenceStart; tracks 1 and 0
-    const other = `01 000001 ff`;
     const size = (AVC_CONFIG.length / 2).toString(16).padStart(6, '0');
-    const start = `96 10 ${ascii('avc1')} ${other} 00 ${size} ${AVC_CONFIG}`;
+    const start = `96 10 ${ascii('avc1')} 01 ${size} ${AVC_CONFIG} 00 ${size} ${AVC_CONFIG}`;
     expect(demuxer.push(message('video', 0, start))).toMatchObject([
-      { type: 'track', track: { widthPx: 640 } },
+      { type: 'track', track: { trackId: 1, widthPx: 640 } },
+      { type: 'track', track: { trackId: 0, widthPx: 640 } },
     ]);
-    // OneTrack, CodedFrames, track 0; then track 3
+    // OneTrack, CodedFrames
     const coded = (track: string) =>
       message('video', 40, `96 01 ${ascii('avc1')} ${track} 000000 000000016588`);
-    expect(kinds(demuxer.push(coded('00')))).toEqual([3600]);
-    expect(demuxer.push(coded('03'))).toEqual([]);
-    expect(demuxer.ignoredBodies).toBe(2);
+    expect(demuxer.push(coded('00'))).toMatchObject([{ unit: { trackId: 0, dtsTicks: 3600 } }]);
+    expect(demuxer.push(coded('01'))).toMatchObject([{ unit: { trackId: 1, dtsTicks: 3600 } }]);
+    expect(demuxer.push(coded('03'))).toEqual([]); // no sequence header
+  });
+
+  test('of more tracks than the bound it takes the first, and counts the rest', () => {
+    const demuxer = new FlvDemuxer();
+    const start = (track: number) =>
+      message('audio', 0, `95 00 ${ascii('mp4a')} ${track.toString(16).padStart(2, '0')} 1190`);
+    const counts = Array.from({ length: 20 }, (_, track) => demuxer.push(start(track)).length);
+    expect(counts).toEqual([...Array(16).fill(1), 0, 0, 0, 0]);
+    expect(demuxer.ignoredBodies).toBe(4);
   });
 
   test('VP9 is announced with its first key frame, and again when the size changes', () => {

@@ -158,6 +158,19 @@ function kindOfTag(typeByte: number): FlvMessage['kind'] {
   }
 }
 
+/** Of each kind: a ladder, or a dozen languages. */
+const MAX_TRACKS_PER_KIND = 16;
+
+/** One track as far as it is known. */
+interface TrackState<T extends Track> {
+  readonly trackId: number;
+  track: T | undefined;
+  /** By one of our nodes, which has looked into the units already. */
+  isAnnounced: boolean;
+  /** A configuration that only the next key frame completes. */
+  incomplete: { readonly codec: SequenceStart['codec']; readonly config: Uint8Array } | undefined;
+}
+
 type TrackAnnouncement = Extract<LinkMessage, { type: 'track' }>;
 
 /**
@@ -170,7 +183,8 @@ type TrackAnnouncement = Extract<LinkMessage, { type: 'track' }>;
  * header, for VP9 and some encoders' AV1 with the first key frame after it, and for AC-3, E-AC-3 and MP3,
  * which have no sequence header, with any unit.
  *
- * Of a multitrack stream it takes the default track of each medium, and counts what it leaves.
+ * Of a multitrack stream it takes the first tracks of each kind that come, up to a bound, and counts what it
+ * leaves.
  *
  * A message that is refused leaves the demuxer as it was.
  */
@@ -180,16 +194,13 @@ export class FlvDemuxer {
    * larger, so unwrapping at 2^31 follows both; a cue sets the high part.
    */
   readonly #clock = new TimestampUnwrapper(2 ** 31);
-  /** `isAnnounced`: by one of our nodes, which has looked into the units already. */
-  #video: { readonly track: VideoTrack; readonly isAnnounced: boolean } | undefined;
-  #audio: { readonly track: AudioTrack; readonly isAnnounced: boolean } | undefined;
-  /** A configuration that only the next key frame completes. */
-  #incompleteVideo: { readonly codec: SequenceStart['codec']; readonly config: Uint8Array } | undefined;
+  readonly #video = new Map<number, TrackState<VideoTrack>>();
+  readonly #audio = new Map<number, TrackState<AudioTrack>>();
   /** What one of our nodes said of the track whose sequence header comes next. */
   #announced: TrackAnnouncement | undefined;
   #ignoredBodies = 0;
 
-  /** Sequence headers and units of other tracks than the default ones. */
+  /** Sequence headers and units of tracks beyond the bound. */
   get ignoredBodies(): number {
     return this.#ignoredBodies;
   }
@@ -199,71 +210,62 @@ export class FlvDemuxer {
     switch (message.kind) {
       case 'video':
         return parseVideoBody(message.payload).flatMap((body) => {
-          if (body.trackId !== 0) return this.#ignore();
+          const state = this.#stateOf(this.#video, body.trackId);
+          if (state === undefined) return [];
           return body.type === 'sequenceStart'
-            ? this.#startVideo(body)
-            : this.#takeVideo(body, message.timestampMs);
+            ? this.#startVideo(state, body)
+            : this.#takeVideo(state, body, message.timestampMs);
         });
       case 'audio':
         return parseAudioBody(message.payload).flatMap((body) => {
-          if (body.trackId !== 0) return this.#ignore();
+          const state = this.#stateOf(this.#audio, body.trackId);
+          if (state === undefined) return [];
           return body.type === 'sequenceStart'
-            ? this.#startAudio(body)
-            : this.#takeAudio(body, message.timestampMs);
+            ? this.#startAudio(state, body)
+            : this.#takeAudio(state, body, message.timestampMs);
         });
       case 'data':
         return this.#pushData(message.payload);
     }
   }
 
-  #ignore(): [] {
-    this.#ignoredBodies++;
-    return [];
+  /** @returns undefined where the stream has as many tracks of the kind as it may have */
+  #stateOf<T extends Track>(states: Map<number, TrackState<T>>, trackId: number): TrackState<T> | undefined {
+    const known = states.get(trackId);
+    if (known !== undefined) return known;
+    if (states.size >= MAX_TRACKS_PER_KIND) {
+      this.#ignoredBodies++;
+      return undefined;
+    }
+    const state = { trackId, track: undefined, isAnnounced: false, incomplete: undefined };
+    states.set(trackId, state);
+    return state;
   }
 
-  #startVideo({ codec, config: view }: SequenceStart): StreamEvent[] {
-    const announced = this.#takeAnnouncement('video');
+  #startVideo(state: TrackState<VideoTrack>, { codec, config: view }: SequenceStart): StreamEvent[] {
+    const announced = this.#takeAnnouncement('video', state.trackId);
     // A copy: the view would keep the buffer of the message alive as long as the track.
     const config = new Uint8Array(view);
     const track = videoTrackOf(codec, config, announced);
-    if (track !== undefined) return this.#setVideo(track, announced !== undefined);
+    if (track !== undefined) return setTrack(state, track, announced !== undefined);
     // Sent again while the stream goes on: the key frames show if anything has changed.
-    this.#incompleteVideo = { codec, config };
-    if (this.#video?.track.codec !== codec) this.#video = undefined;
+    state.incomplete = { codec, config };
+    if (state.track?.codec !== codec) state.track = undefined;
     return [];
   }
 
-  #setVideo(track: VideoTrack, isAnnounced: boolean): StreamEvent[] {
-    const known = this.#video?.track;
-    this.#incompleteVideo = undefined;
-    if (!isAnnounced && known !== undefined && isSameTrack(known, track)) return [];
-    this.#video = { track, isAnnounced };
-    return [{ type: 'track', track }];
-  }
-
-  #takeVideo(body: CodedFrames, timestampMs: number): StreamEvent[] {
-    if (this.#video?.isAnnounced) return [this.#videoUnit(body, this.#video.track, timestampMs)];
-    const isRandomAccess = isVideoRandomAccess(body, this.#video?.track);
-    const events = isRandomAccess ? this.#readKeyFrame(body) : [];
-    if (this.#video === undefined || this.#video.track.codec !== body.codec) return events;
+  #takeVideo(state: TrackState<VideoTrack>, body: CodedFrames, timestampMs: number): StreamEvent[] {
+    if (state.track !== undefined && state.isAnnounced) {
+      return [this.#videoUnit(body, state.track, timestampMs)];
+    }
+    const isRandomAccess = isVideoRandomAccess(body, state.track);
+    const events = isRandomAccess ? readKeyFrame(state, body) : [];
+    const { track } = state;
+    if (track === undefined || track.codec !== body.codec) return events;
     const data = body.codec === 'av1' ? withoutTemporalDelimiter(body.data) : body.data;
     if (data.length === 0) return events;
-    events.push(this.#videoUnit({ ...body, isRandomAccess, data }, this.#video.track, timestampMs));
+    events.push(this.#videoUnit({ ...body, isRandomAccess, data }, track, timestampMs));
     return events;
-  }
-
-  /** Takes from a key frame what the sequence header did not say. */
-  #readKeyFrame({ codec, data }: CodedFrames): StreamEvent[] {
-    const config = this.#incompleteVideo?.config ?? this.#video?.track.config;
-    if (codec === 'vp9' && config !== undefined) {
-      const size = vp9KeyFrameSize(data);
-      return size === undefined ? [] : this.#setVideo(vp9Track(config, size), false);
-    }
-    if (codec === 'av1' && this.#incompleteVideo !== undefined) {
-      const track = av1Track(av1ConfigOf(data) ?? this.#incompleteVideo.config);
-      return track === undefined ? [] : this.#setVideo(track, false);
-    }
-    return [];
   }
 
   #videoUnit(body: CodedFrames, track: VideoTrack, timestampMs: number): StreamEvent {
@@ -277,48 +279,43 @@ export class FlvDemuxer {
       (frameDurationTicks === undefined
         ? offsetTicks
         : Math.round(offsetTicks / frameDurationTicks) * frameDurationTicks);
-    const { isRandomAccess, data } = body;
-    return { type: 'unit', unit: { kind: 'video', dtsTicks, ptsTicks, isRandomAccess, data } };
+    const { trackId, isRandomAccess, data } = body;
+    return { type: 'unit', unit: { kind: 'video', trackId, dtsTicks, ptsTicks, isRandomAccess, data } };
   }
 
-  #startAudio({ codec, config }: SequenceStart): StreamEvent[] {
-    const announced = this.#takeAnnouncement('audio');
+  #startAudio(state: TrackState<AudioTrack>, { codec, config }: SequenceStart): StreamEvent[] {
+    const announced = this.#takeAnnouncement('audio', state.trackId);
     const track = audioTrackOf(codec, new Uint8Array(config));
-    return track === undefined ? [] : this.#setAudio(track, announced !== undefined);
+    if (track === undefined) return [];
+    return setTrack(state, { ...track, language: announced?.language }, announced !== undefined);
   }
 
-  #setAudio(track: AudioTrack, isAnnounced: boolean): StreamEvent[] {
-    const known = this.#audio?.track;
-    if (!isAnnounced && known !== undefined && isSameTrack(known, track)) return [];
-    this.#audio = { track, isAnnounced };
-    return [{ type: 'track', track }];
-  }
-
-  #takeAudio(body: CodedFrames, timestampMs: number): StreamEvent[] {
+  #takeAudio(state: TrackState<AudioTrack>, body: CodedFrames, timestampMs: number): StreamEvent[] {
     const events: StreamEvent[] = [];
-    if (!this.#audio?.isAnnounced) {
+    if (!state.isAnnounced) {
       const described = selfDescribedTrackOf(body);
-      if (described !== undefined && !isSimilar(described, this.#audio?.track)) {
-        events.push(...this.#setAudio(described, false));
+      if (described !== undefined && !isSimilar(described, state.track)) {
+        events.push(...setTrack(state, described, false));
       }
     }
-    const track = this.#audio?.track;
+    const { track } = state;
     if (track === undefined || track.codec !== body.codec) return events;
     const ms = this.#clock.unwrap(timestampMs);
     const dtsTicks = ticksFromNano({ ms, nanos: body.offsetNanos }, track.sampleRateHz);
-    const { data } = body;
+    const { trackId, data } = body;
     events.push({
       type: 'unit',
-      unit: { kind: 'audio', dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data },
+      unit: { kind: 'audio', trackId, dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data },
     });
     return events;
   }
 
   #takeAnnouncement<Kind extends Track['kind']>(
     kind: Kind,
+    trackId: number,
   ): Extract<TrackAnnouncement, { kind: Kind }> | undefined {
     const announced = this.#announced;
-    if (!isOfKind(announced, kind)) return undefined;
+    if (!isOfKind(announced, kind) || announced.trackId !== trackId) return undefined;
     this.#announced = undefined;
     return announced;
   }
@@ -338,6 +335,31 @@ export class FlvDemuxer {
         return [message];
     }
   }
+}
+
+/** Takes over what was found out about a track; its event, if it is news. */
+function setTrack<T extends Track>(state: TrackState<T>, found: T, isAnnounced: boolean): StreamEvent[] {
+  const known = state.track;
+  state.incomplete = undefined;
+  if (!isAnnounced && known !== undefined && isSameTrack(known, found)) return [];
+  const track = { ...found, trackId: state.trackId };
+  state.track = track;
+  state.isAnnounced = isAnnounced;
+  return [{ type: 'track', track }];
+}
+
+/** Takes from a key frame what the sequence header did not say. */
+function readKeyFrame(state: TrackState<VideoTrack>, { codec, data }: CodedFrames): StreamEvent[] {
+  const config = state.incomplete?.config ?? state.track?.config;
+  if (codec === 'vp9' && config !== undefined) {
+    const size = vp9KeyFrameSize(data);
+    return size === undefined ? [] : setTrack(state, vp9Track(config, size), false);
+  }
+  if (codec === 'av1' && state.incomplete !== undefined) {
+    const track = av1Track(av1ConfigOf(data) ?? state.incomplete.config);
+    return track === undefined ? [] : setTrack(state, track, false);
+  }
+  return [];
 }
 
 function isOfKind<Kind extends Track['kind']>(

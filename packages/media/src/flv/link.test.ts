@@ -34,9 +34,17 @@ describe('link messages', () => {
   test('each decodes to itself', () => {
     for (const message of [
       { type: 'timeline', epochUnixMs: 0 },
-      { type: 'track', kind: 'video', frameDurationTicks: 3003, widthPx: 1920, heightPx: 1080 },
-      { type: 'track', kind: 'video', frameDurationTicks: undefined, widthPx: 1, heightPx: 65_536 },
-      { type: 'track', kind: 'audio' },
+      { type: 'track', kind: 'video', trackId: 0, frameDurationTicks: 3003, widthPx: 1920, heightPx: 1080 },
+      {
+        type: 'track',
+        kind: 'video',
+        trackId: 255,
+        frameDurationTicks: undefined,
+        widthPx: 1,
+        heightPx: 65_536,
+      },
+      { type: 'track', kind: 'audio', trackId: 0, language: undefined },
+      { type: 'track', kind: 'audio', trackId: 3, language: 'pt-BR' },
       { type: 'cue', cue },
       { type: 'cue', cue: { ...cue, programmeId: 'größe '.repeat(20_000), isIndependent: false } },
     ] as const) {
@@ -66,12 +74,26 @@ describe('link messages', () => {
     ['not a number', ['onStarlingCue', { version: 1, ...cue, targetDurationMs: Number.NaN }], /NaN/],
     ['a number for a string', ['onStarlingCue', { version: 1, ...cue, programmeId: 3 }], /programmeId/],
     ['a number for a boolean', ['onStarlingCue', { version: 1, ...cue, isIndependent: 1 }], /isIndependent/],
-    ['an unknown kind', ['onStarlingTrack', { version: 1, kind: 'text', frameDurationTicks: null }], /text/],
-    ['frames of 0 ticks', ['onStarlingTrack', { version: 1, kind: 'video', frameDurationTicks: 0 }], /is 0/],
+    [
+      'an unknown kind',
+      ['onStarlingTrack', { version: 1, kind: 'text', trackId: 0, frameDurationTicks: null }],
+      /text/,
+    ],
+    [
+      'frames of 0 ticks',
+      ['onStarlingTrack', { version: 1, kind: 'video', trackId: 0, frameDurationTicks: 0 }],
+      /is 0/,
+    ],
     [
       'video of no size',
-      ['onStarlingTrack', { version: 1, kind: 'video', frameDurationTicks: null }],
+      ['onStarlingTrack', { version: 1, kind: 'video', trackId: 0, frameDurationTicks: null }],
       /widthPx/,
+    ],
+    ['a track beyond the last', ['onStarlingTrack', { version: 1, kind: 'audio', trackId: 256 }], /is 256/],
+    [
+      'a language that would break a playlist',
+      ['onStarlingTrack', { version: 1, kind: 'audio', trackId: 0, language: 'de"' }],
+      /language/,
     ],
     ['no epoch', ['onStarlingTimeline', { version: 1 }], /epochUnixMs is undefined/],
     // What follows was found by fuzzing: each made a playlist that could not be written or read.
@@ -93,7 +115,7 @@ describe('link messages', () => {
     ],
     [
       'frames of hours',
-      ['onStarlingTrack', { version: 1, kind: 'video', frameDurationTicks: 2 ** 33 }],
+      ['onStarlingTrack', { version: 1, kind: 'video', trackId: 0, frameDurationTicks: 2 ** 33 }],
       /frameDurationTicks/,
     ],
   ])('refuses %s', (_, values, message) => {

@@ -2,7 +2,7 @@
  * The data messages between our nodes that no other RTMP peer sends: timeline, track and cue.
  * Their wire form is described in docs/formats/cue.md.
  */
-import type { Cue } from '../access-unit.ts';
+import { type Cue, MAX_TRACK_ID } from '../access-unit.ts';
 import { equalBytes } from '../bytes.ts';
 import { MediaError } from '../error.ts';
 import { type Amf0Object, type Amf0Value, decodeAmf0, encodeAmf0, isAmf0Object } from '../rtmp/amf0.ts';
@@ -14,11 +14,17 @@ export type LinkMessage =
   | {
       readonly type: 'track';
       readonly kind: 'video';
+      readonly trackId: number;
       readonly frameDurationTicks: number | undefined;
       readonly widthPx: number;
       readonly heightPx: number;
     }
-  | { readonly type: 'track'; readonly kind: 'audio' }
+  | {
+      readonly type: 'track';
+      readonly kind: 'audio';
+      readonly trackId: number;
+      readonly language: string | undefined;
+    }
   | { readonly type: 'cue'; readonly cue: Cue };
 
 const VERSION = 1;
@@ -33,6 +39,8 @@ const MAX_UNIX_MS = 253_402_300_799_999;
 const MAX_PICTURE_SIZE_PX = 65_536;
 /** 10 s: a slide show. */
 const MAX_FRAME_DURATION_TICKS = 10 * VIDEO_TIMESCALE_HZ;
+/** Subtags of letters and digits (RFC 5646, 2.1). */
+const LANGUAGE_TAG = /^[a-z]{2,8}(?:-[a-z0-9]{1,8}){0,7}$/i;
 const NAMES = { timeline: 'onStarlingTimeline', track: 'onStarlingTrack', cue: 'onStarlingCue' } as const;
 
 /** Each name as it opens a payload: an AMF0 string. */
@@ -55,9 +63,10 @@ export function encodeLinkMessage(message: LinkMessage): Uint8Array {
 }
 
 function trackFields(message: Extract<LinkMessage, { type: 'track' }>): Amf0Object {
-  if (message.kind === 'audio') return { kind: 'audio', frameDurationTicks: null };
-  const { kind, frameDurationTicks, widthPx, heightPx } = message;
-  return { kind, frameDurationTicks: frameDurationTicks ?? null, widthPx, heightPx };
+  const { kind, trackId } = message;
+  if (kind === 'audio') return { kind, trackId, language: message.language ?? null };
+  const { frameDurationTicks, widthPx, heightPx } = message;
+  return { kind, trackId, frameDurationTicks: frameDurationTicks ?? null, widthPx, heightPx };
 }
 
 /**
@@ -73,12 +82,15 @@ export function decodeLinkMessage(payload: Uint8Array): LinkMessage | undefined 
   }
   if (startsWith(payload, PREFIXES.track)) {
     const fields = new Fields(NAMES.track, payload);
-    const frameDurationTicks = fields.duration('frameDurationTicks');
-    if (fields.kind('kind') === 'audio') return { type: 'track', kind: 'audio' };
+    const trackId = fields.count('trackId', MAX_TRACK_ID);
+    if (fields.kind('kind') === 'audio') {
+      return { type: 'track', kind: 'audio', trackId, language: fields.language('language') };
+    }
     return {
       type: 'track',
       kind: 'video',
-      frameDurationTicks,
+      trackId,
+      frameDurationTicks: fields.duration('frameDurationTicks'),
       widthPx: fields.count('widthPx', MAX_PICTURE_SIZE_PX),
       heightPx: fields.count('heightPx', MAX_PICTURE_SIZE_PX),
     };
@@ -154,6 +166,12 @@ class Fields {
     if (this.#object[field] === null) return undefined;
     const value = this.count(field, MAX_FRAME_DURATION_TICKS);
     return value > 0 ? value : this.#fail(field, value, 'null or a whole number from 1');
+  }
+
+  language(field: string): string | undefined {
+    if (this.#object[field] === null) return undefined;
+    const value = this.string(field);
+    return LANGUAGE_TAG.test(value) ? value : this.#fail(field, value, 'null or a language tag of RFC 5646');
   }
 
   string(field: string): string {

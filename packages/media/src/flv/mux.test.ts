@@ -37,10 +37,10 @@ const audio48 = aacTrack(hex('1190'));
 const audio44 = aacTrack(hex('1210'));
 
 function videoUnit(dtsTicks: number, ptsTicks: number, isRandomAccess = true): AccessUnit {
-  return { kind: 'video', dtsTicks, ptsTicks, isRandomAccess, data: hex('000000016588') };
+  return { kind: 'video', trackId: 0, dtsTicks, ptsTicks, isRandomAccess, data: hex('000000016588') };
 }
 function audioUnit(dtsTicks: number): AccessUnit {
-  return { kind: 'audio', dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data: hex('2110') };
+  return { kind: 'audio', trackId: 0, dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data: hex('2110') };
 }
 
 describe('FLV', () => {
@@ -266,7 +266,7 @@ describe('the link between nodes', () => {
           const offsetTicks = UNORDERED.has(track.codec) ? 0 : offset * (frameDurationTicks ?? 7 * 90);
           const ptsTicks = dtsTicks + offsetTicks;
           const data = new Uint8Array(size).fill(size);
-          return { kind: 'video', dtsTicks, ptsTicks, isRandomAccess: i === 0, data };
+          return { kind: 'video', trackId: 0, dtsTicks, ptsTicks, isRandomAccess: i === 0, data };
         });
         for (let i = 0; i < segment.audioCount; i++) {
           if (compareTicks(samples, audio.sampleRateHz, ticks, 90_000) < 0) units.push(audioUnit(samples));

@@ -2,7 +2,7 @@
  * Stream events to FLV: for players and files legacy tags where the codec has them, else enhanced ones;
  * Enhanced RTMP for the links between our nodes.
  */
-import { type AccessUnit, type StreamEvent, type Track, timescaleHz } from '../access-unit.ts';
+import { type AccessUnit, type StreamEvent, type Track, timescaleHz, trackIndex } from '../access-unit.ts';
 import { Amf0EcmaArray, encodeAmf0 } from '../rtmp/amf0.ts';
 import { nanoFromTicks, rescaleTicks, VIDEO_TIMESCALE_HZ } from '../time.ts';
 import { encodeLinkMessage, type LinkMessage } from './link.ts';
@@ -145,10 +145,8 @@ export function unitTag(unit: AccessUnit, track: Track, offsetMs: number): Uint8
  * docs/formats/cue.md. `FlvDemuxer` inverts it.
  */
 export class LinkMuxer {
-  readonly #tracks: { video: Track | undefined; audio: Track | undefined } = {
-    video: undefined,
-    audio: undefined,
-  };
+  /** By {@link trackIndex}. */
+  readonly #tracks = new Map<number, Track>();
   /** Data messages without a time of their own carry the last one sent, so that time never runs back. */
   #lastTimestampMs = 0;
 
@@ -159,7 +157,7 @@ export class LinkMuxer {
         return [this.#dataMessage(encodeLinkMessage(event))];
       case 'track': {
         const { track } = event;
-        this.#tracks[track.kind] = track;
+        this.#tracks.set(trackIndex(track), track);
         return [
           this.#dataMessage(encodeLinkMessage(announcementOf(track))),
           {
@@ -182,11 +180,12 @@ export class LinkMuxer {
   }
 
   #unitMessage(unit: AccessUnit): FlvMessage {
-    const track = this.#tracks[unit.kind];
-    if (track === undefined) throw new Error(`a unit of ${unit.kind} came before its track`);
+    const track = this.#tracks.get(trackIndex(unit));
+    if (track === undefined) throw new Error(`a unit of ${unit.kind} ${unit.trackId} came before its track`);
     const { ms, nanos } = nanoFromTicks(unit.dtsTicks, timescaleHz(track));
     this.#lastTimestampMs = ms >>> 0;
     const payload = enhancedCodedFrames(unit.kind, {
+      trackId: unit.trackId,
       codec: track.codec,
       isRandomAccess: unit.isRandomAccess,
       compositionTimeMs: linkCompositionTimeMs(unit, track),
@@ -199,9 +198,10 @@ export class LinkMuxer {
 
 /** What the sequence header of a track does not say. */
 function announcementOf(track: Track): LinkMessage {
-  if (track.kind === 'audio') return { type: 'track', kind: 'audio' };
+  const { kind, trackId } = track;
+  if (kind === 'audio') return { type: 'track', kind, trackId, language: track.language };
   const { frameDurationTicks, widthPx, heightPx } = track;
-  return { type: 'track', kind: 'video', frameDurationTicks, widthPx, heightPx };
+  return { type: 'track', kind, trackId, frameDurationTicks, widthPx, heightPx };
 }
 
 /** The composition time in whole milliseconds, from which the receiver can tell the exact offset. */

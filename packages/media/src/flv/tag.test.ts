@@ -247,10 +247,20 @@ describe('serialise', () => {
   const config = Uint8Array.from(CONFIG);
   const data = Uint8Array.from(DATA);
 
-  const avc = { kind: 'video', codec: 'avc', config, codecString: '', widthPx: 1, heightPx: 1 } as const;
+  const avc = {
+    kind: 'video',
+    trackId: 0,
+    codec: 'avc',
+    config,
+    codecString: '',
+    widthPx: 1,
+    heightPx: 1,
+  } as const;
   const videoTrack: VideoTrack = { ...avc, frameDurationTicks: undefined };
   const audioTrack: AudioTrack = {
     kind: 'audio',
+    trackId: 0,
+    language: undefined,
     codec: 'aac',
     config,
     codecString: '',
@@ -314,7 +324,7 @@ describe('serialise', () => {
   test('enhanced', () => {
     expect(enhancedSequenceStart(videoTrack)).toEqual(literal(VIDEO, 'Ex sequence start'));
     expect(enhancedSequenceStart(audioTrack)).toEqual(literal(AUDIO, 'Ex sequence start'));
-    const frames = { isRandomAccess: true, compositionTimeMs: 0, offsetNanos: 0, data };
+    const frames = { trackId: 0, isRandomAccess: true, compositionTimeMs: 0, offsetNanos: 0, data };
     const picture = { ...frames, codec: 'avc' } as const;
     const sound = { ...frames, codec: 'aac' } as const;
     expect(enhancedCodedFrames('video', { ...picture, compositionTimeMs: 33 })).toEqual(

@@ -398,31 +398,53 @@ function mp3SoundByte(sampleRateHz: number, channelCount: number): number {
   return (LEGACY_CODEC.mp3 << 4) | (soundRate << 2) | 0x02 | isStereo;
 }
 
-/** An enhanced SequenceStart. */
+/** An enhanced SequenceStart; multitrack for another track than the default one. */
 export function enhancedSequenceStart(track: Track): Uint8Array {
-  return new ByteWriter(5 + track.config.length)
-    .u8(enhancedFirstByte(track.kind, true, PACKET_TYPE.sequenceStart))
-    .ascii(FOUR_CC[track.codec])
+  const { kind, trackId } = track;
+  const writer = new ByteWriter(7 + track.config.length);
+  writer.u8(enhancedFirstByte(kind, true, outerPacketType(kind, trackId, PACKET_TYPE.sequenceStart)));
+  return writeTrackHeader(writer, trackId, PACKET_TYPE.sequenceStart, track.codec)
     .bytes(track.config)
     .finish();
 }
 
-/** Enhanced CodedFrames, with the nanosecond offset where it is not 0. */
-export function enhancedCodedFrames(
-  kind: 'video' | 'audio',
-  frames: Omit<CodedFrames, 'type' | 'trackId'>,
-): Uint8Array {
-  const writer = new ByteWriter(13 + frames.data.length);
-  if (frames.offsetNanos === 0) {
-    writer.u8(enhancedFirstByte(kind, frames.isRandomAccess, PACKET_TYPE.codedFrames));
+/** The packet type outside the multitrack header, where the track needs one. */
+function outerPacketType(kind: 'video' | 'audio', trackId: number, packetType: number): number {
+  return trackId === 0 ? packetType : MULTITRACK_PACKET_TYPE[kind];
+}
+
+/** What stands between the packet type and a track's body. */
+function writeTrackHeader(
+  writer: ByteWriter,
+  trackId: number,
+  packetType: number,
+  codec: VideoCodec | AudioCodec,
+): ByteWriter {
+  if (trackId === 0) return writer.ascii(FOUR_CC[codec]);
+  return writer
+    .u8((MULTITRACK_TYPE.oneTrack << 4) | packetType)
+    .ascii(FOUR_CC[codec])
+    .u8(trackId);
+}
+
+/**
+ * Enhanced CodedFrames, with the nanosecond offset where it is not 0; multitrack for another track than the
+ * default one.
+ */
+export function enhancedCodedFrames(kind: 'video' | 'audio', frames: Omit<CodedFrames, 'type'>): Uint8Array {
+  const { trackId, codec, isRandomAccess, offsetNanos } = frames;
+  const writer = new ByteWriter(15 + frames.data.length);
+  const packetType = outerPacketType(kind, trackId, PACKET_TYPE.codedFrames);
+  if (offsetNanos === 0) {
+    writer.u8(enhancedFirstByte(kind, isRandomAccess, packetType));
   } else {
     writer
-      .u8(enhancedFirstByte(kind, frames.isRandomAccess, PACKET_TYPE.modEx))
+      .u8(enhancedFirstByte(kind, isRandomAccess, PACKET_TYPE.modEx))
       .u8(3 - 1) // modExDataSize - 1
-      .u24(frames.offsetNanos)
-      .u8((MOD_EX_TIMESTAMP_OFFSET_NANO << 4) | PACKET_TYPE.codedFrames);
+      .u24(offsetNanos)
+      .u8((MOD_EX_TIMESTAMP_OFFSET_NANO << 4) | packetType);
   }
-  writer.ascii(FOUR_CC[frames.codec]);
+  writeTrackHeader(writer, trackId, PACKET_TYPE.codedFrames, codec);
   if (hasCompositionTime(frames.codec)) writer.u24(frames.compositionTimeMs & 0xffffff);
   return writer.bytes(frames.data).finish();
 }

@@ -18,6 +18,7 @@ import { initSegment, parseInitSegment } from './init-segment.ts';
 
 const video: VideoTrack = {
   kind: 'video',
+  trackId: 0,
   codec: 'avc',
   config: Uint8Array.of(1),
   codecString: 'avc1.64001f',
@@ -27,6 +28,8 @@ const video: VideoTrack = {
 };
 const audio: AudioTrack = {
   kind: 'audio',
+  trackId: 0,
+  language: undefined,
   codec: 'aac',
   config: Uint8Array.of(0x11, 0x90),
   codecString: 'mp4a.40.2',
@@ -36,11 +39,26 @@ const audio: AudioTrack = {
 
 /** A key frame, then a frame shown earlier than the one decoded before it would allow; two audio units. */
 const videoUnits: AccessUnit[] = [
-  { kind: 'video', dtsTicks: 90_000, ptsTicks: 97_200, isRandomAccess: true, data: Uint8Array.of(1, 2, 3) },
-  { kind: 'video', dtsTicks: 93_600, ptsTicks: 93_000, isRandomAccess: false, data: Uint8Array.of(4, 5) },
+  {
+    kind: 'video',
+    trackId: 0,
+    dtsTicks: 90_000,
+    ptsTicks: 97_200,
+    isRandomAccess: true,
+    data: Uint8Array.of(1, 2, 3),
+  },
+  {
+    kind: 'video',
+    trackId: 0,
+    dtsTicks: 93_600,
+    ptsTicks: 93_000,
+    isRandomAccess: false,
+    data: Uint8Array.of(4, 5),
+  },
 ];
 const audioUnits: AccessUnit[] = [48_000, 49_024].map((dtsTicks, index) => ({
   kind: 'audio',
+  trackId: 0,
   dtsTicks,
   ptsTicks: dtsTicks,
   isRandomAccess: true,
@@ -123,6 +141,7 @@ describe('a fragment', () => {
   test('takes one allocation of little more than its size', () => {
     const payload: AccessUnit = {
       kind: 'video',
+      trackId: 0,
       dtsTicks: 0,
       ptsTicks: 0,
       isRandomAccess: true,
@@ -181,6 +200,7 @@ describe('a fragment', () => {
           const made = samples.map(({ durationTicks, offsetTicks, isRandomAccess, data }): AccessUnit => {
             const unit = {
               kind: 'video',
+              trackId: 0,
               dtsTicks,
               ptsTicks: dtsTicks + offsetTicks,
               isRandomAccess,

@@ -226,6 +226,7 @@ function parseTrackFragment(
       }
       units.push({
         kind: track.kind,
+        trackId: track.trackId,
         dtsTicks,
         ptsTicks: dtsTicks + offsetTicks,
         isRandomAccess: track.kind === 'audio' || !(sampleFlags & SAMPLE_IS_NON_SYNC),

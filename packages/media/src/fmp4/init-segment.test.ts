@@ -17,6 +17,8 @@ const initFromFfmpeg = fromFfmpeg.subarray(0, indexOfAscii(fromFfmpeg, 'moof') -
 
 const plainAudio: AudioTrack = {
   kind: 'audio',
+  trackId: 0,
+  language: undefined,
   codec: 'aac',
   config: Uint8Array.of(0x11, 0x90), // AAC-LC, 48 kHz, stereo
   codecString: 'mp4a.40.2',

@@ -60,6 +60,7 @@ const names = {
 
 const video: VideoTrack = {
   kind: 'video',
+  trackId: 0,
   codec: 'avc',
   config: Uint8Array.of(1),
   codecString: 'avc1.64001f',
@@ -69,6 +70,8 @@ const video: VideoTrack = {
 };
 const audio: Track = {
   kind: 'audio',
+  trackId: 0,
+  language: undefined,
   codec: 'aac',
   config: Uint8Array.of(0x11, 0x90),
   codecString: 'mp4a.40.2',
@@ -408,7 +411,14 @@ ${number}.m4s
       const units = Array.from({ length: 3 * framesPerSegment + 1 }, (_, index): AccessUnit => {
         const ticks = frameTicks(index);
         const isRandomAccess = index % framesPerSegment === 0;
-        return { kind: 'video', dtsTicks: ticks, ptsTicks: ticks, isRandomAccess, data: new Uint8Array(9) };
+        return {
+          kind: 'video',
+          trackId: 0,
+          dtsTicks: ticks,
+          ptsTicks: ticks,
+          isRandomAccess,
+          data: new Uint8Array(9),
+        };
       });
       const starts = [0, 1, 2, 3].map((number) => frameTicks(number * framesPerSegment));
       const segmenter = new Segmenter({ partTargetMs: DEFAULT_PART_TARGET_MS });
@@ -496,6 +506,7 @@ video.m3u8
         const ticks = dtsTicks(number * frameCount + i);
         return {
           kind: 'video',
+          trackId: 0,
           dtsTicks: ticks,
           ptsTicks: ticks,
           isRandomAccess: i === 0,

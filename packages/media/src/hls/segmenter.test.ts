@@ -14,6 +14,7 @@ const PART_TARGET_TICKS = 45_000;
 
 const video: VideoTrack = {
   kind: 'video',
+  trackId: 0,
   codec: 'avc',
   config: Uint8Array.of(1, 0x64, 0, 0x1f),
   codecString: 'avc1.64001f',
@@ -23,6 +24,8 @@ const video: VideoTrack = {
 };
 const audio: AudioTrack = {
   kind: 'audio',
+  trackId: 0,
+  language: undefined,
   codec: 'aac',
   config: Uint8Array.of(0x12, 0x10),
   codecString: 'mp4a.40.2',
@@ -49,11 +52,18 @@ function bytesOf(segment: Segment): Uint8Array {
 }
 
 function videoUnit(dtsTicks: number, isRandomAccess = false): AccessUnit {
-  return { kind: 'video', dtsTicks, ptsTicks: dtsTicks, isRandomAccess, data: payload(dtsTicks) };
+  return { kind: 'video', trackId: 0, dtsTicks, ptsTicks: dtsTicks, isRandomAccess, data: payload(dtsTicks) };
 }
 
 function audioUnit(dtsTicks: number): AccessUnit {
-  return { kind: 'audio', dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data: payload(dtsTicks) };
+  return {
+    kind: 'audio',
+    trackId: 0,
+    dtsTicks,
+    ptsTicks: dtsTicks,
+    isRandomAccess: true,
+    data: payload(dtsTicks),
+  };
 }
 
 /** A payload that tells units apart. */

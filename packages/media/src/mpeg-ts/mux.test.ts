@@ -30,10 +30,10 @@ function picture(
   isRandomAccess = true,
   data = hex('000000026588'),
 ): AccessUnit {
-  return { kind: 'video', dtsTicks, ptsTicks, isRandomAccess, data };
+  return { kind: 'video', trackId: 0, dtsTicks, ptsTicks, isRandomAccess, data };
 }
 function sound(dtsTicks: number, data = hex('2110')): AccessUnit {
-  return { kind: 'audio', dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data };
+  return { kind: 'audio', trackId: 0, dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data };
 }
 function muxerOf(...tracks: Track[]): TsMuxer {
   const muxer = new TsMuxer();

@@ -189,7 +189,7 @@ describe('server: connect', () => {
       fourCcList: FOUR_CCS,
       videoFourCcInfoMap: { avc1: 4, hvc1: 4, av01: 4, vp09: 4 },
       audioFourCcInfoMap: { mp4a: 4, Opus: 4, fLaC: 4, 'ac-3': 4, 'ec-3': 4, '.mp3': 4 },
-      capsEx: 0x01 | 0x04 | 0x08, // Reconnect, ModEx, TimestampNanoOffset
+      capsEx: 0x01 | 0x02 | 0x04 | 0x08, // Reconnect, Multitrack, ModEx, TimestampNanoOffset
     };
     expect(answers.at(-1)).toMatchObject([
       0,

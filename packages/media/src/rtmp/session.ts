@@ -57,8 +57,7 @@ const ENHANCEMENTS: Amf0Object = {
   fourCcList: [...FOUR_CCS.video, ...FOUR_CCS.audio],
   videoFourCcInfoMap: forwarded(FOUR_CCS.video),
   audioFourCcInfoMap: forwarded(FOUR_CCS.audio),
-  // Multitrack is understood, but only the default track is used: nobody should send more on our account.
-  capsEx: capsExMask.reconnect | capsExMask.modEx | capsExMask.timestampNanoOffset,
+  capsEx: capsExMask.reconnect | capsExMask.multitrack | capsExMask.modEx | capsExMask.timestampNanoOffset,
 };
 
 const SET_DATA_FRAME = encodeAmf0(['@setDataFrame']);
