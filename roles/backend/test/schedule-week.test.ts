@@ -25,6 +25,7 @@ const endTicks = isSoak ? 7 * DAY : 2 * DAY;
 
 const VIDEO: VideoTrack = {
   kind: 'video',
+  trackId: 0,
   codec: 'avc',
   config: new Uint8Array(),
   codecString: 'avc1.640020',
@@ -34,6 +35,8 @@ const VIDEO: VideoTrack = {
 };
 const audio = (channelCount: number): AudioTrack => ({
   kind: 'audio',
+  trackId: 0,
+  language: undefined,
   codec: 'aac',
   config: Uint8Array.of(channelCount),
   codecString: 'mp4a.40.2',
@@ -83,12 +86,20 @@ function makeAsset(seconds: number, frameRate: HouseFrameRate, channelCount = 2)
     for (let frame = gopStartFrames[i] ?? 0; frame < endFrame; frame++) {
       const dtsTicks = frame * frameDurationTicks;
       const isRandomAccess = found.length === 0;
-      found.push({ kind: 'video', dtsTicks, ptsTicks: dtsTicks, isRandomAccess, data: label(number, frame) });
+      found.push({
+        kind: 'video',
+        trackId: 0,
+        dtsTicks,
+        ptsTicks: dtsTicks,
+        isRandomAccess,
+        data: label(number, frame),
+      });
     }
     for (let unit = firstAudio(startTicks); unit < endAudio; unit++) {
       const dtsTicks = unit * 1024;
       found.push({
         kind: 'audio',
+        trackId: 0,
         dtsTicks,
         ptsTicks: dtsTicks,
         isRandomAccess: true,

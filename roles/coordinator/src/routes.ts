@@ -23,7 +23,7 @@ import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
 import type { PublicChannels } from './public-channels.ts';
-import { scheduleRoutes } from './schedule-routes.ts';
+import { scheduleRoutes, unixMsOf } from './schedule-routes.ts';
 import type { Schedules } from './schedules.ts';
 import type { State } from './state.ts';
 import type { Streams } from './streams.ts';
@@ -298,8 +298,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       },
       async (request) => {
         const { from, hours = '24' } = request.query;
-        const fromMs = from === undefined ? nouns.now() : Date.parse(from);
-        return { items: await publicChannels.guide(fromMs, Number(hours)) };
+        return { items: await publicChannels.guide(unixMsOf(from, nouns.now()), Number(hours)) };
       },
     );
 

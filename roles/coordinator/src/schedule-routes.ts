@@ -3,6 +3,7 @@ import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
 import { Name, ScheduleChange, ScheduledItem } from '@starling/model/entities';
 import { Effective, Schedule } from '@starling/model/schedule-definition';
 import { Type } from 'typebox';
+import { ApiProblem } from './problem.ts';
 import { parseCsv, parseYaml, toCsv, toYaml } from './schedule-files.ts';
 import type { Schedules } from './schedules.ts';
 
@@ -53,7 +54,7 @@ export function scheduleRoutes(schedules: Schedules, now: () => number): Fastify
         config: { access: 'operator' },
         schema: {
           tags: ['schedules'],
-          summary: 'Give a channel another schedule, while it is on the air or not',
+          summary: 'Give a channel another schedule, as JSON, YAML or CSV, while it is on the air or not',
           params: ByName,
           querystring: Type.Object({ effective: Type.Optional(Effective) }, { additionalProperties: false }),
           body: Schedule,
@@ -90,7 +91,7 @@ export function scheduleRoutes(schedules: Schedules, now: () => number): Fastify
       },
       async (request) => {
         const { from, hours = '24' } = request.query;
-        const fromMs = from === undefined ? now() : Date.parse(from);
+        const fromMs = unixMsOf(from, now());
         return {
           items: await schedules.preview(
             request.params.name,
@@ -101,4 +102,14 @@ export function scheduleRoutes(schedules: Schedules, now: () => number): Fastify
       },
     );
   };
+}
+
+/**
+ * A time of a query, or the present where it is left out.
+ * @throws ApiProblem REQUEST_INVALID for a leap second, which the schema's form allows and the clocks here do not have
+ */
+export function unixMsOf(text: string | undefined, nowMs: number): number {
+  const unixMs = text === undefined ? nowMs : Date.parse(text);
+  if (Number.isNaN(unixMs)) throw new ApiProblem('REQUEST_INVALID', `There is no time ${text}.`);
+  return unixMs;
 }

@@ -226,7 +226,7 @@ describe('the guide', () => {
     expect(items.find(({ name }) => name === 'evening')?.programmes).toEqual([
       { title: 'Evening', startsAt: '2026-12-24T19:00:00.000Z', endsAt: '2026-12-24T20:00:00.000Z' },
     ]);
-    for (const query of ['hours=49', 'hours=0', 'from=yesterday']) {
+    for (const query of ['hours=49', 'hours=0', 'from=yesterday', 'from=2026-12-31T23:59:60Z']) {
       expect((await fetch(`${lab.url}/api/v1/public/guide?${query}`)).status).toBe(400);
     }
   });
