@@ -140,7 +140,7 @@ describe('with one of two backends killed', () => {
   }
 
   it('not one access unit is missing', { timeout: 180_000 }, async () => {
-    const [api, push, http] = [await freePort(), await freePort(), await freePort()];
+    const [api, push, http] = [await freePort(), await freePort(2), await freePort()];
     for (const name of ['operator', 'node', 'publish'])
       writeFileSync(join(folder, `${name}.token`), `${name}-secret\n`);
     const write = (name: string, config: object) => writeFileSync(join(folder, name), JSON.stringify(config));

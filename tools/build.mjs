@@ -45,7 +45,7 @@ export async function ensureBuilt() {
         starling: 'apps/cli/src/main.ts',
         // A process of its own, and without what the other roles need.
         'frontend-worker': 'apps/cli/src/frontend-worker.ts',
-        bench: 'tools/bench.ts',
+        bench: 'tools/bench/main.ts',
         fuzz: 'tools/fuzz.ts',
       },
       outdir: 'dist',

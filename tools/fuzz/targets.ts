@@ -17,6 +17,7 @@ import {
   type StreamEvent,
   type Track,
   timescaleHz,
+  trackIndex,
 } from '@starling/media/access-unit';
 import { concatBytes, equalBytes } from '@starling/media/bytes';
 import { aacTrack } from '@starling/media/codec/aac';
@@ -455,13 +456,14 @@ function checkLink(events: readonly StreamEvent[]): void {
 
 /** Follows a stream of the contract in access-unit.ts and raises what is wrong in it. */
 class ContractChecker {
-  #tracks = new Map<Track['kind'], Track>();
+  /** By {@link trackIndex}. */
+  readonly #tracks = new Map<number, Track>();
   #hasTimeline = false;
   #cue: Cue | undefined;
   #isAfterCue = false;
   #replacesTracks = false;
   #last: { unit: AccessUnit; hz: number } | undefined;
-  readonly #lastTicks = new Map<Track['kind'], { ticks: number; hz: number }>();
+  readonly #lastTicks = new Map<number, { ticks: number; hz: number }>();
   /** Where the open segment's media ends, in ticks of 1/90000 s, as far as it is known. */
   #targetDurationMs = 0;
 
@@ -483,7 +485,7 @@ class ContractChecker {
         );
         if (this.#replacesTracks) this.#tracks.clear();
         this.#replacesTracks = false;
-        this.#tracks.set(event.track.kind, event.track);
+        this.#tracks.set(trackIndex(event.track), event.track);
         return;
       case 'cue':
         this.#takeCue(event.cue);
@@ -514,7 +516,8 @@ class ContractChecker {
   }
 
   #takeUnit(unit: AccessUnit): void {
-    const track = this.#tracks.get(unit.kind);
+    const index = trackIndex(unit);
+    const track = this.#tracks.get(index);
     check(track !== undefined, 'a unit has a track');
     check(this.#cue !== undefined, 'a cue comes before the first unit');
     const hz = timescaleHz(track);
@@ -535,16 +538,16 @@ class ContractChecker {
     if (this.#last !== undefined) {
       const order = compareTicks(dtsTicks, hz, this.#last.unit.dtsTicks, this.#last.hz);
       check(
-        order > 0 || (order === 0 && this.#last.unit.kind === 'video'),
-        'units come in order of DTS, video first',
+        order > 0 || (order === 0 && trackIndex(this.#last.unit) < index),
+        'units come in order of DTS, and of tracks when equal',
       );
     }
-    const before = this.#lastTicks.get(unit.kind);
+    const before = this.#lastTicks.get(index);
     if (before !== undefined) {
       check(compareTicks(dtsTicks, hz, before.ticks, before.hz) > 0, 'DTS rise on each track');
     }
     check(unit.kind === 'audio' ? unit.ptsTicks === dtsTicks : unit.ptsTicks >= dtsTicks, 'PTS follow DTS');
-    this.#lastTicks.set(unit.kind, { ticks: dtsTicks, hz });
+    this.#lastTicks.set(index, { ticks: dtsTicks, hz });
     this.#last = { unit, hz };
     this.#isAfterCue = false;
   }

@@ -6,6 +6,7 @@ import { type Frontend, startFrontend } from '@starling/frontend/main';
 import { forwardTo } from '@starling/net/http-proxy';
 import { type HttpListener, listenHttp } from '@starling/net/http-server';
 import type { Logger } from 'pino';
+import { letHeapDouble } from './heap.ts';
 import { httpOptions, openLog, openRegistry } from './process.ts';
 import type { WorkerOrder, WorkerReport } from './worker-messages.ts';
 
@@ -15,6 +16,7 @@ const REPORT_VIEWERS_EVERY_MS = 1000;
 /** Bounds what the main process has to read: with more viewers the reports come less often. */
 const MAX_REPORTED_VIEWERS_PER_SECOND = 2000;
 
+letHeapDouble();
 const registry = openRegistry();
 let running: { readonly frontend: Frontend; readonly logger: Logger } | undefined;
 let http: HttpListener | undefined;

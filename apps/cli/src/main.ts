@@ -1,5 +1,8 @@
 /** The `starling` command: the process around {@link run}. */
+import { letHeapDouble } from './heap.ts';
 import { run } from './run.ts';
+
+letHeapDouble();
 
 // A reader such as `head` may close the pipe early.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -171,6 +171,8 @@ describe('help and misuse', () => {
     [['token', 'create', '--channel', 'films', '--expires', '1h', '--max-viewers', '0']],
     [['up', '--http', 'eighty']],
     [['up', '--rtmp', '65536']],
+    [['up', '--workers', '0']],
+    [['backend', '--config', 'starling.yaml', '--workers', '2']],
   ])('exits 2 on %j', async (args) => {
     const { code, stdout, stderr } = await starling(args);
     expect(code).toBe(2);
@@ -426,7 +428,7 @@ describe('private channels', () => {
   it('are made, changed, and opened with tokens that are printed once', async () => {
     await starling(['stream', 'add', 'closed', '--private']);
     const set = (...change: string[]) => starling(['channel', 'set', 'closed', ...change]);
-    expect((await starling(['channel', 'ls'])).stdout).toMatch(/^closed +closed +live +private +no +0$/m);
+    expect((await starling(['channel', 'ls'])).stdout).toMatch(/^\d+ +closed +closed +live +private +no +0$/m);
     expect((await set('--public', '--max-viewers', '20')).stdout).toBe(
       'Channel closed is public, for at most 20 viewers.\n',
     );

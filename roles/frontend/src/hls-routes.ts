@@ -86,13 +86,19 @@ interface Waiter {
   readonly refuse: () => void;
 }
 
+interface PlaylistSnapshot {
+  /** Of the window. */
+  readonly revision: number;
+  readonly playlist: MediaPlaylist;
+  readonly rendered: Map<'media' | 'delta', RenderedPlaylist>;
+}
+
 /** The place where one rendition is asked for. */
 interface Desk {
   readonly rendition: Rendition;
   readonly waiters: Set<Waiter>;
-  /** Of the window at `renderedRevision`. */
-  readonly rendered: Map<'media' | 'delta', RenderedPlaylist>;
-  renderedRevision: number;
+  /** As it was at one moment: the whole playlist and the delta update say the same of the other renditions. */
+  snapshot: PlaylistSnapshot | undefined;
   /** Of the window when the waiters were last tried. */
   seenRevision: number;
 }
@@ -173,7 +179,7 @@ export class HlsRoutes {
 
   /** Playlists are rendered anew: what they call media files has changed. */
   forgetPlaylists(): void {
-    for (const desk of this.#desks.values()) desk.renderedRevision = -1;
+    for (const desk of this.#desks.values()) desk.snapshot = undefined;
   }
 
   /** Releases whoever waits. The routes are of no more use then. */
@@ -191,8 +197,7 @@ export class HlsRoutes {
     const desk: Desk = {
       rendition,
       waiters: new Set(),
-      rendered: new Map(),
-      renderedRevision: -1,
+      snapshot: undefined,
       seenRevision: -1,
     };
     this.#desks.set(name, desk);
@@ -388,16 +393,14 @@ export class HlsRoutes {
   }
 
   #renderMedia(desk: Desk, which: 'media' | 'delta'): RenderedPlaylist {
-    const { rendition, rendered } = desk;
-    const { window } = rendition;
-    const revision = rendition.isEnded ? Number.POSITIVE_INFINITY : window.revision;
-    if (desk.renderedRevision !== revision) {
-      rendered.clear();
-      desk.renderedRevision = revision;
+    const { rendition } = desk;
+    const revision = rendition.isEnded ? Number.POSITIVE_INFINITY : rendition.window.revision;
+    if (desk.snapshot?.revision !== revision) {
+      desk.snapshot = { revision, playlist: this.#mediaPlaylist(rendition), rendered: new Map() };
     }
+    const { playlist, rendered } = desk.snapshot;
     const known = rendered.get(which);
     if (known !== undefined) return known;
-    const playlist = this.#mediaPlaylist(rendition);
     const skippedSegments = which === 'delta' ? skippableSegmentCount(playlist) : 0;
     const made = new RenderedPlaylist(serialiseMediaPlaylist(playlist, skippedSegments));
     rendered.set(which, made);

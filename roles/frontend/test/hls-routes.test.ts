@@ -475,6 +475,17 @@ describe('a channel of several renditions', () => {
     }
   });
 
+  it('says the same of the others in the whole playlist and in the delta update', async () => {
+    const [cue, ...units] = ladderSegment(7);
+    if (cue === undefined) throw new Error('a segment begins with its cue');
+    push([cue]);
+    const whole = await get('audio-0/index.m3u8');
+    // Now the pictures have a part more, and this rendition has not.
+    push(units.filter((event) => event.type === 'unit' && event.unit.kind === 'video'));
+    expect((await get('video-0/index.m3u8')).text).toContain('URI="7.0.m4s"');
+    expect((await get('audio-0/index.m3u8?_HLS_skip=YES')).text).toBe(whole.text);
+  });
+
   it('ends the playlist of a rendition that it has no more, and lets go of those who wait for it', async () => {
     const waiting = [ask('audio-4/index.m3u8?_HLS_msn=7&_HLS_part=0'), ask('audio-4/7.0.m4s')];
     await untilWaiting(2);

@@ -50,7 +50,7 @@ export function Player(props: PlayerProps) {
     session?.subscribe ?? subscribeToNothing,
     session?.getState ?? getInitialState,
   );
-  const { stats, behindLiveSeconds, dateUnixMs, extent, quality, spoken } = useSessionStats(
+  const { stats, behindLiveSeconds, dateUnixMs, extent, quality, spoken, refresh } = useSessionStats(
     session,
     readExtent,
   );
@@ -196,7 +196,10 @@ export function Player(props: PlayerProps) {
           showsStats={showsStats}
           quality={quality}
           spoken={spoken}
-          onChoice={(kind, option) => session?.choose(kind, option)}
+          onChoice={(kind, option) => {
+            session?.choose(kind, option);
+            refresh(); // the menu shows what was chosen at once
+          }}
           act={act}
           onVolume={(volume) => {
             setMutedForAutoplay(false);
@@ -299,10 +302,7 @@ interface SessionReading {
   readonly spoken: Choice | undefined;
 }
 
-function useSessionStats(
-  session: PlayerSession | undefined,
-  readExtent: () => RewindExtent | undefined,
-): SessionReading {
+function useSessionStats(session: PlayerSession | undefined, readExtent: () => RewindExtent | undefined) {
   const [reading, setReading] = useState<SessionReading>({
     stats: undefined,
     behindLiveSeconds: 0,
@@ -311,23 +311,22 @@ function useSessionStats(
     quality: undefined,
     spoken: undefined,
   });
-  useEffect(() => {
+  const refresh = useCallback(() => {
     if (session === undefined) return;
-    const timer = setInterval(
-      () =>
-        setReading({
-          stats: session.readStats(),
-          behindLiveSeconds: session.readBehindLiveSeconds(),
-          dateUnixMs: session.readDateUnixMs(),
-          extent: readExtent(),
-          quality: session.readChoice('quality'),
-          spoken: session.readChoice('sound'),
-        }),
-      STATS_INTERVAL_MS,
-    );
-    return () => clearInterval(timer);
+    setReading({
+      stats: session.readStats(),
+      behindLiveSeconds: session.readBehindLiveSeconds(),
+      dateUnixMs: session.readDateUnixMs(),
+      extent: readExtent(),
+      quality: session.readChoice('quality'),
+      spoken: session.readChoice('sound'),
+    });
   }, [session, readExtent]);
-  return reading;
+  useEffect(() => {
+    const timer = setInterval(refresh, STATS_INTERVAL_MS);
+    return () => clearInterval(timer);
+  }, [refresh]);
+  return { ...reading, refresh };
 }
 
 /** The video's sound as the controls show it. What the viewer chose is remembered for the next visit. */
