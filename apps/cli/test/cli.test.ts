@@ -428,7 +428,9 @@ describe('private channels', () => {
   it('are made, changed, and opened with tokens that are printed once', async () => {
     await starling(['stream', 'add', 'closed', '--private']);
     const set = (...change: string[]) => starling(['channel', 'set', 'closed', ...change]);
-    expect((await starling(['channel', 'ls'])).stdout).toMatch(/^\d+ +closed +closed +live +private +no +0$/m);
+    expect((await starling(['channel', 'ls'])).stdout).toMatch(
+      /^\d+ +closed +closed +live +private +no +0$/m,
+    );
     expect((await set('--public', '--max-viewers', '20')).stdout).toBe(
       'Channel closed is public, for at most 20 viewers.\n',
     );
