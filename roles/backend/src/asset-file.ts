@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import type { AccessUnit, Track } from '@starling/media/access-unit';
 import { parseFragment } from '@starling/media/fmp4/fragment';
 import { parseInitSegment } from '@starling/media/fmp4/init-segment';
+import { VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import { AssetFacts } from '@starling/model/schedule';
 import { type Static, Type } from 'typebox';
 import { Value } from 'typebox/value';
@@ -33,6 +34,16 @@ export const AssetIndex = Type.Object({
 });
 export type AssetIndex = Static<typeof AssetIndex>;
 
+const OldAssetIndex = Type.Object({
+  ...AssetIndex.properties,
+  facts: Type.Object(
+    {
+      ...Type.Omit(AssetFacts, ['videoTracks', 'audioTracks', 'subtitles', 'hasPictures']).properties,
+    },
+    { additionalProperties: false },
+  ),
+});
+
 /**
  * Reads a stored asset. Keeps its index in memory but no file open, so any number of them can be kept.
  */
@@ -52,7 +63,7 @@ export class AssetFile {
   static async open(folder: string): Promise<AssetFile> {
     const mediaPath = join(folder, ASSET_MEDIA_NAME);
     try {
-      const index: unknown = JSON.parse(await readFile(join(folder, ASSET_INDEX_NAME), 'utf8'));
+      const index = completed(JSON.parse(await readFile(join(folder, ASSET_INDEX_NAME), 'utf8')));
       if (!Value.Check(AssetIndex, index) || index.segments.length !== index.facts.segmentCount) {
         throw new Error(`${ASSET_INDEX_NAME} does not have its form`);
       }
@@ -93,6 +104,20 @@ export class AssetFile {
       throw assetError(error, this.#mediaPath);
     }
   }
+}
+
+/** The index of an asset from before there were ladders: it has one picture and one sound, and does not say so. */
+function completed(index: unknown): unknown {
+  if (!Value.Check(OldAssetIndex, index)) return index;
+  const { widthPx, heightPx, sizeBytes, durationTicks } = index.facts;
+  const bitrateBps = Math.round((sizeBytes * 8 * VIDEO_TIMESCALE_HZ) / durationTicks);
+  const tracks: Pick<AssetFacts, 'videoTracks' | 'audioTracks' | 'subtitles' | 'hasPictures'> = {
+    videoTracks: [{ widthPx, heightPx, bitrateBps }],
+    audioTracks: [{ language: null, loudnessLufs: null, gainDb: 0 }],
+    subtitles: [],
+    hasPictures: false,
+  };
+  return { ...index, facts: { ...index.facts, ...tracks } };
 }
 
 async function readRange(path: string, offsetBytes: number, sizeBytes: number): Promise<Uint8Array> {

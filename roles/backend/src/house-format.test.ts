@@ -1,3 +1,4 @@
+import { segmentStartTicks } from '@starling/model/schedule';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
@@ -159,4 +160,21 @@ describe('encodeArguments', () => {
     expect(args).toContain('-filter_complex [2:a:0]');
     expect(args).toContain('-map [v0] -map [a0]');
   });
+});
+
+it('begins its GOPs where the schedule counts segments', () => {
+  fc.assert(
+    fc.property(
+      fc.double({ min: 0.1, max: 20_000, noNaN: true }),
+      fc.constantFrom(24, 25, 30, 50, 60),
+      (seconds, frameRate) => {
+        const plan = planAsset(seconds, frameRate);
+        const { durationTicks, gopStartFrames } = plan;
+        const facts = { durationTicks, segmentCount: gopStartFrames.length, frameRate };
+        expect(plan.gopStartFrames.map((frame) => frame * plan.frameDurationTicks)).toEqual(
+          plan.gopStartFrames.map((_, i) => segmentStartTicks(facts, i)),
+        );
+      },
+    ),
+  );
 });

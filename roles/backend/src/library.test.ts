@@ -12,6 +12,7 @@ import type { AssetFacts } from '@starling/model/schedule';
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { ffmpeg, ffprobe, findFlashesAndBeeps, makeFlashAndBeep } from '../test/flash-and-beep.ts';
+import { AssetFile } from './asset-file.ts';
 import { AssetWriter } from './asset-writer.ts';
 import { BackendError } from './error.ts';
 import { Library } from './library.ts';
@@ -697,6 +698,22 @@ describe('the store', { timeout: 30_000 }, () => {
     const names = await readdir(join(dir, 'media'));
     expect(names).toContain(contentHash);
     expect(names.filter((name) => name.startsWith('tmp-'))).toEqual([]);
+  });
+
+  it('reads assets from before there were ladders', async () => {
+    const { contentHash } = await library.import(join(dir, 'clip.mp4'), settings, options());
+    const indexPath = join(dir, 'media', contentHash, 'asset.json');
+    const text = await readFile(indexPath, 'utf8');
+    const index = JSON.parse(text);
+    for (const name of ['videoTracks', 'audioTracks', 'subtitles', 'hasPictures']) delete index.facts[name];
+    await writeFile(indexPath, JSON.stringify(index));
+    const asset = await AssetFile.open(join(dir, 'media', contentHash));
+    expect(asset.index.facts).toMatchObject({
+      videoTracks: [{ widthPx: 1280, heightPx: 720 }],
+      audioTracks: [{ language: null, gainDb: 0 }],
+    });
+    expect(asset.tracks).toHaveLength(2);
+    await writeFile(indexPath, text);
   });
 
   it('makes an asset anew that was damaged on the disk', async () => {

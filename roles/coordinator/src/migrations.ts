@@ -85,7 +85,54 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
-  '003-library': {
+  '005-schedules': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('runs')
+        .addColumn('origin_ticks', 'int8')
+        .addColumn('shuffle_seed', 'int8')
+        .addColumn('programme', 'jsonb')
+        .execute();
+      await db.schema
+        .createTable('schedules')
+        .addColumn('channel', 'text', (column) =>
+          column.primaryKey().references('channels.name').onDelete('cascade'),
+        )
+        .addColumn('schedule', 'jsonb', (column) => column.notNull())
+        .addColumn('asset_ids', sql`text[]`, (column) => column.notNull())
+        .addColumn('valid_from_ticks', 'int8', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createIndex('schedules_by_asset')
+        .on('schedules')
+        .using('gin')
+        .column('asset_ids')
+        .execute();
+      // A channel that loops over assets is one with nothing but filler.
+      await sql`
+        insert into schedules (channel, schedule, asset_ids, valid_from_ticks)
+        select distinct on (channel) channel, jsonb_build_object(
+          'timeZone', 'UTC', 'filler', jsonb_build_object('items', to_jsonb(loop)), 'programmes', '[]'::jsonb
+        ), loop, start_ticks
+        from runs order by channel, start_ticks desc`.execute(db);
+      await db.schema
+        .alterTable('channels')
+        .addColumn('number', 'int4')
+        .addColumn('logo', 'text')
+        .addColumn('group_title', 'text')
+        .execute();
+      await sql`
+        update channels set number = numbered.number from (
+          select name, row_number() over (order by created_at, name) as number from channels
+        ) as numbered where channels.name = numbered.name`.execute(db);
+      await db.schema
+        .alterTable('channels')
+        .alterColumn('number', (column) => column.setNotNull())
+        .execute();
+      await db.schema.createIndex('channels_by_number').unique().on('channels').column('number').execute();
+    },
+  },
+  '006-library': {
     async up(db: Kysely<unknown>) {
       await sql`alter table assets rename column source_path to source`.execute(db);
       await sql`alter table assets add column attempt int4 not null default 1`.execute(db);
@@ -94,8 +141,18 @@ const migrations: Record<string, Migration> = {
         alter table assets add constraint assets_state_check
         check (state in ('queued', 'importing', 'ready', 'failed', 'cancelled'))
       `.execute(db);
-      // The house format has changed: what was imported before is imported again.
-      await sql`update assets set state = 'queued', facts = null where state = 'ready'`.execute(db);
+      // Until now every asset had one picture and one sound.
+      await sql`
+        update assets set facts = facts || jsonb_build_object(
+          'videoTracks', jsonb_build_array(jsonb_build_object(
+            'widthPx', facts->'widthPx', 'heightPx', facts->'heightPx', 'bitrateBps',
+            round((facts->>'sizeBytes')::numeric * 8 * 90000 / (facts->>'durationTicks')::numeric)
+          )),
+          'audioTracks', '[{ "language": null, "loudnessLufs": null, "gainDb": 0 }]'::jsonb,
+          'subtitles', '[]'::jsonb,
+          'hasPictures', false
+        ) where facts is not null
+      `.execute(db);
       await sql`alter table runs add column tracks jsonb`.execute(db);
       await db.schema
         .createTable('watched_folders')
