@@ -27,7 +27,7 @@ export async function listenHttp(
   handle: RequestHandler,
   handleUpgrade: UpgradeHandler,
 ): Promise<HttpListener> {
-  const server = createServer({ connectionsCheckingInterval: 5000 }, handle);
+  const server = createServer({ connectionsCheckingInterval: 5000, highWaterMark: 1 << 20 }, handle);
   harden(server, logger);
   server.on('upgrade', (request, socket, head) => {
     if (!(socket instanceof Socket)) return void socket.destroy();
