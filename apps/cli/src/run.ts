@@ -1,12 +1,16 @@
 /** The command line: which commands there are, and what becomes of their errors. */
+import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { ApiError } from '@starling/model/client';
+import { MAX_WORKERS } from '@starling/model/config';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
 import { addChannelCommands } from './commands/channel.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addMediaCommands } from './commands/media.ts';
 import { addStreamCommands } from './commands/stream.ts';
+import { addTokenCommands } from './commands/token.ts';
+import { addViewersCommands } from './commands/viewers.ts';
 import { type CommandContext, CommandError, type Io } from './io.ts';
 import { examples } from './output.ts';
 import { StartError } from './process.ts';
@@ -15,6 +19,8 @@ import { notRunning } from './running.ts';
 
 const DEFAULT_HTTP_PORT = 8080;
 const DEFAULT_RTMP_PORT = 1935;
+const DEFAULT_DVR_HOURS = 2;
+const MAX_DVR_HOURS = 24;
 
 /**
  * Runs one command.
@@ -52,6 +58,8 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addMediaCommands(program, context);
   addChannelCommands(program, context);
   addStreamCommands(program, context);
+  addTokenCommands(program, context);
+  addViewersCommands(program, context);
   addDoctorCommand(program, context, { httpPort: DEFAULT_HTTP_PORT, rtmpPort: DEFAULT_RTMP_PORT });
   program.addHelpText(
     'after',
@@ -75,6 +83,16 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   }
 }
 
+interface UpFlags {
+  readonly http: number;
+  readonly rtmp: number;
+  readonly host?: string;
+  readonly workers?: number;
+  readonly trustedProxy?: string[];
+  readonly dvrHours: number;
+  readonly hdhomerun?: true;
+}
+
 function addUpCommand(program: Command, { dataDir }: CommandContext): void {
   program
     .command('up')
@@ -82,8 +100,27 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
     .option('--http <port>', 'port of the site, the API and HLS', parsePort, DEFAULT_HTTP_PORT)
     .option('--rtmp <port>', 'port for encoders', parsePort, DEFAULT_RTMP_PORT)
     .option('--host <address>', 'address to listen on (default: all)')
-    .addHelpText('after', examples('starling up', 'starling up --data /srv/starling --http 80'))
-    .action(async (options: { http: number; rtmp: number; host?: string }) => {
+    .option('--workers <n>', 'processes that serve viewers (default: one per core)', parseWorkers)
+    .option(
+      '--trusted-proxy <cidr...>',
+      'balancers in front, whose X-Forwarded-For is believed (loopback always is)',
+    )
+    .option(
+      '--dvr-hours <hours>',
+      'how far back viewers can go; 0 records nothing',
+      parseHours,
+      DEFAULT_DVR_HOURS,
+    )
+    .option('--hdhomerun', 'answer Plex and others that look for an HDHomeRun tuner on the local network')
+    .addHelpText(
+      'after',
+      examples(
+        'starling up',
+        'starling up --data /srv/starling --http 80',
+        'starling up --trusted-proxy 10.0.0.0/24',
+      ),
+    )
+    .action(async (options: UpFlags) => {
       // Loaded here, because the other commands do not need the servers.
       const { runUp } = await import('./up.ts');
       await runUp({
@@ -91,20 +128,41 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
         httpPort: options.http,
         rtmpPort: options.rtmp,
         host: options.host,
+        trustedProxies: options.trustedProxy ?? [],
+        workers: options.workers ?? Math.min(availableParallelism(), MAX_WORKERS),
+        dvrHours: options.dvrHours,
+        hdhomerun: options.hdhomerun === true,
       });
     });
 }
 
 function addRoleCommand(program: Command, role: Role, description: string): void {
-  program
+  const command = program
     .command(role)
     .description(description)
     .requiredOption('--config <file>', `configuration file with a section "${role}"`)
     .addHelpText('after', examples(`starling ${role} --config starling.yaml`))
-    .action(async ({ config }: { config: string }) => {
+    .action(async (options: { config: string; workers?: number }) => {
       const { runRole } = await import('./role.ts');
-      await runRole(role, config);
+      await runRole(role, options.config, { workers: options.workers });
     });
+  if (role === 'frontend') {
+    command.option('--workers <n>', 'processes that serve viewers (default: as the file says)', parseWorkers);
+  }
+}
+
+function parseWorkers(text: string): number {
+  const count = Number(text);
+  if (!/^\d+$/.test(text) || count < 1 || count > MAX_WORKERS)
+    throw new InvalidArgumentError(`It is a number from 1 to ${MAX_WORKERS}.`);
+  return count;
+}
+
+function parseHours(text: string): number {
+  const hours = Number(text);
+  if (!/^\d+(\.\d+)?$/.test(text) || hours > MAX_DVR_HOURS)
+    throw new InvalidArgumentError(`Hours are a number from 0 to ${MAX_DVR_HOURS}.`);
+  return hours;
 }
 
 /** 0 takes a free port. */

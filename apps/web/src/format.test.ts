@@ -1,13 +1,16 @@
 import { expect, test } from 'vitest';
 import {
+  formatBehind,
   formatBitrate,
   formatClock,
+  formatDay,
   formatDuration,
   formatFrameRate,
   formatNextStart,
   formatProgrammeTimes,
   formatSeconds,
   formatTimeLeft,
+  placeInSpan,
   programmeProgress,
 } from './format.ts';
 
@@ -19,6 +22,10 @@ test('times are local, to the minute', () => {
   expect(formatClock(local(9, 5).getTime())).toBe('09:05');
   expect(formatProgrammeTimes(programme(local(20, 15), local(21, 45)))).toBe('20:15–21:45');
   expect(formatNextStart(local(21, 45).toISOString(), programme(local(20, 15), local(21, 45)))).toBe('21:45');
+});
+
+test('a distance from live is written as a clock', () => {
+  expect([0, 7.4, 60, 750, 3723].map(formatBehind)).toEqual(['0:00', '0:07', '1:00', '12:30', '1:02:03']);
 });
 
 test('a programme of less than five minutes shows its seconds', () => {
@@ -65,4 +72,26 @@ test('measured values carry their units, and a dash when they are not known', ()
     '–',
     '–',
   ]);
+});
+
+test('a programme is placed in the span that is shown, and cut at its ends', () => {
+  const span = { fromMs: local(20, 0).getTime(), untilMs: local(22, 0).getTime() };
+  expect(placeInSpan(programme(local(20, 30), local(21, 0)), span)).toEqual({
+    startPercent: 25,
+    widthPercent: 25,
+  });
+  expect(placeInSpan(programme(local(19, 0), local(21, 0)), span)).toEqual({
+    startPercent: 0,
+    widthPercent: 50,
+  });
+  expect(placeInSpan(programme(local(21, 30), local(23, 0)), span)).toEqual({
+    startPercent: 75,
+    widthPercent: 25,
+  });
+  expect(placeInSpan(programme(local(19, 0), local(20, 0)), span)).toBeUndefined();
+  expect(placeInSpan(programme(local(22, 0), local(23, 0)), span)).toBeUndefined();
+});
+
+test('a day has its weekday', () => {
+  expect(formatDay(local(9, 5).getTime())).toBe('Fri 1 May');
 });

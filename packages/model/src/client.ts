@@ -9,16 +9,27 @@ import {
   type BackendReport,
   BackendState,
   Channel,
+  type ChannelUpdate,
   CoordinatorStatus,
+  type FrontendReport,
+  FrontendReportAnswer,
+  FrontendState,
   type ImportReport,
   type NewAsset,
   type NewChannel,
   type NewStream,
+  type NewViewingToken,
   Problem,
   PublicChannel,
+  ScheduleChange,
+  ScheduledItem,
   Stream,
   StreamWithKey,
+  ViewerList,
+  ViewingToken,
+  ViewingTokenWithSecret,
 } from './entities.ts';
+import { type Effective, Schedule } from './schedule-definition.ts';
 
 const REQUEST_TIMEOUT_MS = 30_000;
 /** The coordinator pings every 15 s; a watch that is silent for longer than two pings is dead. */
@@ -51,6 +62,13 @@ export interface CoordinatorClientOptions {
   readonly fetch?: typeof globalThis.fetch;
 }
 
+type WatchParameters<State> = [
+  onState: (state: State) => void,
+  signal: AbortSignal,
+  /** Hears of each lost connection. */
+  onRetry?: (error: unknown, delayMs: number) => void,
+];
+
 const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(item) });
 
 /** Every method raises an {@link ApiError}. */
@@ -81,7 +99,55 @@ export class CoordinatorClient {
     list: (): Promise<Channel[]> => this.#list('/channels', Channel),
     create: (channel: NewChannel): Promise<Channel> => this.#request('POST', '/channels', Channel, channel),
     get: (name: string): Promise<Channel> => this.#request('GET', path`/channels/${name}`, Channel),
+    update: (name: string, update: ChannelUpdate): Promise<Channel> =>
+      this.#request('PATCH', path`/channels/${name}`, Channel, update),
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/channels/${name}`),
+  };
+
+  /** What the channels play, by the name of the channel. */
+  readonly schedules = {
+    get: (channel: string): Promise<Schedule> =>
+      this.#request('GET', path`/channels/${channel}/schedule`, Schedule),
+    /** As a file. */
+    export: async (channel: string, format: ScheduleFormat): Promise<string> => {
+      const response = await this.#fetchApi(
+        'GET',
+        path`/channels/${channel}/schedule`,
+        undefined,
+        AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+        { accept: scheduleMediaTypes[format] },
+      );
+      return response.text();
+    },
+    set: (channel: string, schedule: Schedule, effective?: Effective): Promise<ScheduleChange> =>
+      this.#request(
+        'PUT',
+        path`/channels/${channel}/schedule` + effectiveQuery(effective),
+        ScheduleChange,
+        schedule,
+      ),
+    /** From a file. */
+    import: async (
+      channel: string,
+      text: string,
+      format: ScheduleFormat,
+      effective?: Effective,
+    ): Promise<ScheduleChange> => {
+      const response = await this.#fetchApi(
+        'PUT',
+        path`/channels/${channel}/schedule` + effectiveQuery(effective),
+        text,
+        AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+        { 'content-type': scheduleMediaTypes[format] },
+      );
+      return checked(ScheduleChange, await response.json());
+    },
+    /** @param fromMs milliseconds since 1970; the present where nothing is said */
+    preview: async (channel: string, hours: number, fromMs?: number): Promise<ScheduledItem[]> => {
+      const query = new URLSearchParams({ hours: String(hours) });
+      if (fromMs !== undefined) query.set('from', new Date(fromMs).toISOString());
+      return this.#list(`${path`/channels/${channel}/schedule/preview`}?${query}`, ScheduledItem);
+    },
   };
 
   readonly streams = {
@@ -94,7 +160,29 @@ export class CoordinatorClient {
       this.#request('POST', path`/streams/${name}/rotate-key`, StreamWithKey),
   };
 
-  /** What viewers may see; needs no token. */
+  readonly viewingTokens = {
+    list: (): Promise<ViewingToken[]> => this.#list('/viewing-tokens', ViewingToken),
+    /** The answer is the only one that holds the token. */
+    create: (token: NewViewingToken): Promise<ViewingTokenWithSecret> =>
+      this.#request('POST', '/viewing-tokens', ViewingTokenWithSecret, token),
+    revoke: (id: string): Promise<void> => this.#send('DELETE', path`/viewing-tokens/${id}`),
+    /** New tokens are signed with a new key; those that are out stay valid until they expire. */
+    rotateKey: (): Promise<void> => this.#send('POST', '/viewing-tokens/rotate-key'),
+  };
+
+  readonly viewers = {
+    /** @param channel all channels when undefined */
+    list: (channel?: string): Promise<ViewerList> =>
+      this.#request(
+        'GET',
+        channel === undefined ? '/viewers' : path`/viewers?channel=${channel}`,
+        ViewerList,
+      ),
+    /** Shows a viewer out. */
+    kick: (id: string): Promise<void> => this.#send('DELETE', path`/viewers/${id}`),
+  };
+
+  /** What viewers may see; needs no token, but a viewing token for private channels. */
   readonly publicChannels = {
     list: (): Promise<PublicChannel[]> => this.#list('/public/channels', PublicChannel),
     get: (name: string): Promise<PublicChannel> =>
@@ -114,16 +202,29 @@ export class CoordinatorClient {
     return this.#send('POST', '/backend/report', report);
   }
 
+  reportFrontend(report: FrontendReport): Promise<FrontendReportAnswer> {
+    return this.#request('POST', '/frontend/report', FrontendReportAnswer, report);
+  }
+
+  /** Follows what a backend needs to know; see `#watch`. */
+  watchBackendState(...how: WatchParameters<BackendState>): Promise<void> {
+    return this.#watch('/backend/watch', BackendState, ...how);
+  }
+
+  /** Follows what a frontend needs to know; see `#watch`. */
+  watchFrontendState(...how: WatchParameters<FrontendState>): Promise<void> {
+    return this.#watch('/frontend/watch', FrontendState, ...how);
+  }
+
   /**
-   * Follows the state: calls `onState` with the present one at once and after each change. When the
+   * Follows a state: calls `onState` with the present one at once and after each change. When the
    * coordinator cannot be reached it tries again, for ever, with jitter and a cap.
-   * @param onRetry hears of each lost connection
    * @returns when `signal` aborts
    */
-  async watchBackendState(
-    onState: (state: BackendState) => void,
-    signal: AbortSignal,
-    onRetry: (error: unknown, delayMs: number) => void = () => undefined,
+  async #watch<T extends TSchema>(
+    apiPath: string,
+    schema: T,
+    ...[onState, signal, onRetry = () => undefined]: WatchParameters<Static<T>>
   ): Promise<void> {
     let attempt = 0;
     while (!signal.aborted) {
@@ -133,10 +234,15 @@ export class CoordinatorClient {
         detail: 'The coordinator ended the watch.',
       });
       try {
-        await this.#followOnce((state) => {
-          attempt = 0;
-          onState(state);
-        }, signal);
+        await this.#followOnce(
+          apiPath,
+          (data) => {
+            const state = checked(schema, JSON.parse(data));
+            attempt = 0;
+            onState(state);
+          },
+          signal,
+        );
       } catch (error) {
         reason = error;
       }
@@ -147,8 +253,8 @@ export class CoordinatorClient {
     }
   }
 
-  /** One connection of the watch. Event format: WHATWG HTML, 9.2. */
-  async #followOnce(onState: (state: BackendState) => void, signal: AbortSignal): Promise<void> {
+  /** One connection of a watch. Event format: WHATWG HTML, 9.2. */
+  async #followOnce(apiPath: string, onData: (data: string) => void, signal: AbortSignal): Promise<void> {
     const silence = new AbortController();
     const abort = () => silence.abort(signal.reason);
     signal.addEventListener('abort', abort);
@@ -162,7 +268,7 @@ export class CoordinatorClient {
     };
     try {
       expectMore();
-      const response = await this.#fetchApi('GET', '/backend/watch', undefined, silence.signal);
+      const response = await this.#fetchApi('GET', apiPath, undefined, silence.signal);
       const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
       let unparsed = '';
       for (;;) {
@@ -179,7 +285,7 @@ export class CoordinatorClient {
             .filter((line) => line.startsWith('data:'))
             .map((line) => line.slice('data:'.length))
             .join('\n');
-          if (data !== '') onState(checked(BackendState, JSON.parse(data)));
+          if (data !== '') onData(data);
         }
       }
     } finally {
@@ -209,8 +315,17 @@ export class CoordinatorClient {
     await response.body?.cancel();
   }
 
-  /** @returns an answer of success */
-  async #fetchApi(method: string, apiPath: string, body: unknown, signal: AbortSignal): Promise<Response> {
+  /**
+   * @param body sent as JSON, a text as it is
+   * @returns an answer of success
+   */
+  async #fetchApi(
+    method: string,
+    apiPath: string,
+    body: unknown,
+    signal: AbortSignal,
+    headers: Readonly<Record<string, string>> = {},
+  ): Promise<Response> {
     let response: Response;
     try {
       response = await this.#fetch(`${this.#baseUrl}/api/v1${apiPath}`, {
@@ -219,8 +334,9 @@ export class CoordinatorClient {
         headers: {
           ...(this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }),
           ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+          ...headers,
         },
-        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
       });
     } catch (error) {
       throw new ApiError(
@@ -237,6 +353,14 @@ export class CoordinatorClient {
       detail: `The coordinator at ${this.#baseUrl} answered ${response.status} without saying why.`,
     });
   }
+}
+
+/** A schedule as a file that people write. */
+export type ScheduleFormat = 'yaml' | 'csv';
+const scheduleMediaTypes: Record<ScheduleFormat, string> = { yaml: 'application/yaml', csv: 'text/csv' };
+
+function effectiveQuery(effective: Effective | undefined): string {
+  return effective === undefined ? '' : `?effective=${effective}`;
 }
 
 /** Builds a path; values are escaped. */

@@ -37,6 +37,8 @@ export interface BackendConfig {
 
 export interface Backend {
   readonly rtmpPort: number;
+  /** From now on channels are pushed to these frontends: a new one gets its legs at once, one that is gone loses them. */
+  setFrontends(frontends: readonly FrontendAddress[]): void;
   /** True when the coordinator's word has come and every playout channel reaches a frontend. */
   isReady(): boolean;
   close(): Promise<void>;
@@ -50,11 +52,15 @@ const PLAYOUT_HISTORY_MS = 12_000;
 const LIVE_LINGER_MS = 20_000;
 const REPORT_EVERY_MS = 5000;
 
+/** A channel's legs, one for each frontend, by {@link byKey}. */
+type Legs = Map<string, FrontendLeg>;
+
 /** A channel that is on the air, with its legs and, for scheduled ones, its playout. */
 interface OnAir {
   readonly channel: Channel;
   readonly epochUnixMs: number;
-  legs: FrontendLeg[];
+  /** Undefined while the channel is not pushed. */
+  legs: Legs | undefined;
   playout: Playout | undefined;
   lingerTimer: NodeJS.Timeout | undefined;
 }
@@ -73,8 +79,19 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const onAir = new Map<string, OnAir>();
   let state: BackendState | undefined;
 
-  const openLegs = (channel: Channel) =>
-    config.frontends.map((frontend) => new FrontendLeg(channel, frontend, logger));
+  let frontends = byKey(config.frontends);
+  /** Gives the channel a leg to each frontend, and to no other. */
+  const fitLegs = (channel: Channel, legs: Legs): Legs => {
+    for (const [key, leg] of legs) {
+      if (frontends.has(key)) continue;
+      leg.close();
+      legs.delete(key);
+    }
+    for (const [key, frontend] of frontends) {
+      if (!legs.has(key)) legs.set(key, new FrontendLeg(channel, frontend, logger));
+    }
+    return legs;
+  };
 
   const ingest = await Ingest.listen({
     host: config.rtmpHost,
@@ -87,7 +104,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       const live = onAir.get(name);
       if (live !== undefined) {
         clearTimeout(live.lingerTimer);
-        if (isPublishing && live.legs.length === 0) live.legs = openLegs(live.channel);
+        if (isPublishing) live.legs ??= fitLegs(live.channel, new Map());
         if (!isPublishing) live.lingerTimer = setTimeout(() => closeLegs(live), LIVE_LINGER_MS);
       }
       void report();
@@ -95,8 +112,8 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   });
 
   const closeLegs = (one: OnAir) => {
-    for (const leg of one.legs) leg.close();
-    one.legs = [];
+    for (const leg of one.legs?.values() ?? []) leg.close();
+    one.legs = undefined;
   };
 
   const takeOff = (name: string, one: OnAir) => {
@@ -112,7 +129,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       return {
         channel,
         epochUnixMs: model.epochUnixMs,
-        legs: [],
+        legs: undefined,
         playout: undefined,
         lingerTimer: undefined,
       };
@@ -127,7 +144,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     return {
       channel,
       epochUnixMs: model.epochUnixMs,
-      legs: openLegs(channel),
+      legs: fitLegs(channel, new Map()),
       playout,
       lingerTimer: undefined,
     };
@@ -204,7 +221,16 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
 
     isReady: () =>
       state !== undefined &&
-      [...onAir.values()].every((one) => one.playout === undefined || one.legs.some((leg) => leg.isPushing)),
+      [...onAir.values()].every(
+        (one) => one.playout === undefined || [...(one.legs?.values() ?? [])].some((leg) => leg.isPushing),
+      ),
+
+    setFrontends(next) {
+      frontends = byKey(next);
+      for (const { channel, legs } of onAir.values()) {
+        if (legs !== undefined) fitLegs(channel, legs);
+      }
+    },
 
     async close() {
       clearInterval(playoutTimer);
@@ -215,4 +241,11 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       await library.close();
     },
   };
+}
+
+/** Frontends by all that makes them what they are: one that changes its token is another one. */
+function byKey(frontends: readonly FrontendAddress[]): Map<string, FrontendAddress> {
+  return new Map(
+    frontends.map((frontend) => [`${frontend.host} ${frontend.port} ${frontend.publishToken}`, frontend]),
+  );
 }

@@ -14,12 +14,14 @@ import fastify, {
   type FastifyError,
   type FastifyInstance,
   type FastifyReply,
+  type FastifyRequest,
   LogController,
 } from 'fastify';
 import type { Logger } from 'pino';
 import { guardRoutes, type Tokens } from './access.ts';
 import { DatabaseUnavailable, SqlError } from './database.ts';
 import { guideRoutes } from './guide.ts';
+import { hdhomerunRoutes } from './hdhomerun.ts';
 import { ApiProblem } from './problem.ts';
 import { apiRoutes, type Nouns } from './routes.ts';
 
@@ -58,7 +60,8 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
 
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const problem = problemOf(error);
-    if (problem.code === 'INTERNAL') request.log.error({ err: error, url: request.url }, 'request failed');
+    if (problem.code === 'INTERNAL')
+      request.log.error({ err: error, path: pathOf(request) }, 'request failed');
     if (problem.status === 503) reply.header('retry-after', '1');
     sendProblem(reply, problem);
   });
@@ -112,6 +115,7 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
     });
     await guarded.register(apiRoutes(nouns), { prefix: '/api/v1' });
     await guarded.register(guideRoutes(nouns));
+    await guarded.register(hdhomerunRoutes(nouns));
     guarded.get('/api/openapi.json', { schema: { hide: true }, config: { access: 'public' } }, async () =>
       app.swagger(),
     );
@@ -148,11 +152,16 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
     }
     return sendProblem(
       reply,
-      new ApiProblem('ROUTE_UNKNOWN', `There is no ${request.method} ${request.url}.`),
+      new ApiProblem('ROUTE_UNKNOWN', `There is no ${request.method} ${pathOf(request)}.`),
     );
   });
   await app.ready();
   return app;
+}
+
+/** Without the query, which may hold a viewing token. */
+function pathOf(request: FastifyRequest): string {
+  return request.url.replace(/\?.*$/s, '');
 }
 
 function problemOf(error: FastifyError | Error): ApiProblem {

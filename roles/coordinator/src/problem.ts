@@ -17,7 +17,13 @@ export const problemCatalogue = {
   CHANNEL_UNKNOWN: [404, 'There is no such channel.'],
   CHANNEL_EXISTS: [409, 'There is a channel of this name.'],
   CHANNEL_IS_LIVE: [409, 'The channel belongs to a stream.'],
+  CHANNEL_NUMBER_TAKEN: [409, 'Another channel has this number.'],
+  SCHEDULE_INVALID: [400, 'The schedule is not valid.'],
   STREAM_UNKNOWN: [404, 'There is no such stream.'],
+  VIEWING_TOKEN_UNKNOWN: [404, 'There is no such viewing token.'],
+  VIEWING_TOKEN_REFUSED: [404, 'The viewing token opens no such channel.'],
+  TOO_MANY_VIEWING_TOKENS: [409, 'There are as many viewing tokens as there may be.'],
+  VIEWER_UNKNOWN: [404, 'There is no such viewer.'],
   BODY_TOO_LARGE: [413, 'The request body is too large.'],
   TOO_MANY_WATCHERS: [503, 'Too many clients follow the state.'],
   DISK_FULL: [507, 'The disk is full.'],
@@ -52,4 +58,8 @@ export class ApiProblem extends Error {
       detail: this.message,
     };
   }
+}
+
+export function unknownChannel(name: string): ApiProblem {
+  return new ApiProblem('CHANNEL_UNKNOWN', `There is no channel ${name}.`);
 }

@@ -5,6 +5,8 @@ import {
   BackendReport,
   BackendState,
   Channel,
+  ChannelGuide,
+  ChannelUpdate,
   CoordinatorStatus,
   ImportReport,
   Name,
@@ -21,19 +23,27 @@ import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
 import type { PublicChannels } from './public-channels.ts';
+import { scheduleRoutes, unixMsOf } from './schedule-routes.ts';
+import type { Schedules } from './schedules.ts';
 import type { State } from './state.ts';
 import type { Streams } from './streams.ts';
+import { type ViewingNouns, viewingRightOf, viewingRoutes, WithViewingToken } from './viewing-routes.ts';
 import type { Watch } from './watch.ts';
 
 /** What the routes speak to. */
-export interface Nouns {
+export interface Nouns extends ViewingNouns {
   readonly assets: Assets;
   readonly channels: Channels;
+  readonly schedules: Schedules;
   readonly streams: Streams;
   readonly publicChannels: PublicChannels;
   readonly presence: BackendPresence;
   readonly watch: Watch;
   readonly state: State;
+  /** This network as an HDHomeRun tuner. */
+  readonly deviceId: string;
+  /** How far back the recordings of the channels go; 0 when there are none. */
+  readonly catchUpHours: number;
   /** Milliseconds since 1970. */
   readonly now: () => number;
 }
@@ -49,7 +59,7 @@ const problems = {
 };
 
 export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
-  const { assets, channels, streams, publicChannels, presence, state, watch } = nouns;
+  const { assets, channels, streams, publicChannels, presence, state, watch, viewingTokens } = nouns;
   const startedAt = new Date(nouns.now()).toISOString();
   return async (app) => {
     app.addHook('onRoute', (route) => {
@@ -143,6 +153,21 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       },
       (request) => channels.get(request.params.name),
     );
+    app.patch(
+      '/channels/:name',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['channels'],
+          summary: 'Change a channel',
+          params: ByName,
+          body: ChannelUpdate,
+          response: { 200: Channel },
+        },
+      },
+      (request) => channels.update(request.params.name, request.body),
+    );
+    await app.register(scheduleRoutes(nouns.schedules, nouns.now));
     app.delete(
       '/channels/:name',
       {
@@ -238,11 +263,14 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         config: { access: 'public' },
         schema: {
           tags: ['public'],
-          summary: 'All channels by name, with what is on',
+          summary: 'Public channels by name, and private ones that the viewing token opens, with what is on',
+          querystring: WithViewingToken,
           response: { 200: Items(PublicChannel) },
         },
       },
-      async () => ({ items: await publicChannels.list() }),
+      async (request) => ({
+        items: await publicChannels.list(await viewingRightOf(request, viewingTokens)),
+      }),
     );
     app.get(
       '/public/channels/:name',
@@ -252,10 +280,35 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
           tags: ['public'],
           summary: 'One channel, with what is on',
           params: ByName,
+          querystring: WithViewingToken,
           response: { 200: PublicChannel },
         },
       },
-      (request) => publicChannels.get(request.params.name),
+      async (request) =>
+        publicChannels.get(request.params.name, await viewingRightOf(request, viewingTokens)),
+    );
+    await app.register(viewingRoutes(nouns));
+    app.get(
+      '/public/guide',
+      {
+        config: { access: 'public' },
+        schema: {
+          tags: ['public'],
+          summary: 'The programmes of all channels in a span of time',
+          querystring: Type.Object({
+            from: Type.Optional(Type.String({ format: 'date-time' })),
+            /** 24 where nothing is said; at most 48. */
+            hours: Type.Optional(Type.String({ pattern: '^([1-9]|[1-3]\\d|4[0-8])$' })),
+            ...WithViewingToken.properties,
+          }),
+          response: { 200: Items(ChannelGuide) },
+        },
+      },
+      async (request) => {
+        const { from, hours = '24' } = request.query;
+        const right = await viewingRightOf(request, viewingTokens);
+        return { items: await publicChannels.guide(right, unixMsOf(from, nouns.now()), Number(hours)) };
+      },
     );
 
     app.get(

@@ -1,27 +1,41 @@
-/** The state as backends follow it, read once after each change. */
+/** What the other roles follow, read once after each change. */
 import type { BackendState } from '@starling/model/entities';
+import { runIndexAt, TIMELINE_HZ } from '@starling/model/schedule';
 import type { Kysely } from 'kysely';
 import { readAssets } from './assets.ts';
 import { type Changes, readRevision } from './changes.ts';
 import { readChannels } from './channels.ts';
-import type { Tables } from './database.ts';
+import type { Tables, Transaction } from './database.ts';
 import { readStreams } from './streams.ts';
 
-export class State {
-  readonly #db: Kysely<Tables>;
-  #current: Promise<BackendState> | undefined;
+/** A backend that was slow to hear of a change looks so far back at most. */
+const BACKEND_HISTORY_MS = 3_600_000;
 
-  constructor(db: Kysely<Tables>, changes: Changes) {
+/** Something that is read from the database as a whole, and kept until the next change. */
+export class Snapshot<T> {
+  readonly #db: Kysely<Tables>;
+  readonly #changes: Changes;
+  readonly #readAll: (transaction: Transaction) => Promise<T>;
+  #current: Promise<T> | undefined;
+
+  constructor(db: Kysely<Tables>, changes: Changes, readAll: (transaction: Transaction) => Promise<T>) {
     this.#db = db;
+    this.#changes = changes;
+    this.#readAll = readAll;
     changes.onChange(() => {
       this.#current = undefined;
     });
   }
 
-  /** The whole state, no older than the last change that was committed before the call. */
-  read(): Promise<BackendState> {
+  /** Calls `listener` after each change. */
+  onChange(listener: () => void): void {
+    this.#changes.onChange(listener);
+  }
+
+  /** No older than the last change that was committed before the call. */
+  read(): Promise<T> {
     if (this.#current === undefined) {
-      const reading = this.#readAll();
+      const reading = this.#db.transaction().setIsolationLevel('repeatable read').execute(this.#readAll);
       this.#current = reading;
       reading.catch(() => {
         if (this.#current === reading) this.#current = undefined;
@@ -29,16 +43,27 @@ export class State {
     }
     return this.#current;
   }
+}
 
-  #readAll(): Promise<BackendState> {
-    return this.#db
-      .transaction()
-      .setIsolationLevel('repeatable read')
-      .execute(async (transaction) => ({
-        revision: await readRevision(transaction),
-        channels: await readChannels(transaction),
-        ...(await readStreams(transaction)),
-        ...(await readAssets(transaction)),
-      }));
-  }
+/** The state as backends follow it. */
+export type State = Snapshot<BackendState>;
+
+export async function readBackendState(transaction: Transaction): Promise<BackendState> {
+  return {
+    revision: await readRevision(transaction),
+    channels: await readChannels(transaction),
+    ...(await readStreams(transaction)),
+    ...(await readAssets(transaction)),
+  };
+}
+
+/** Without the runs that are over, which only the guide needs. */
+export function withoutPast(state: BackendState, nowMs: number): BackendState {
+  return {
+    ...state,
+    channels: state.channels.map((channel) => {
+      const ticks = ((nowMs - BACKEND_HISTORY_MS - channel.epochUnixMs) * TIMELINE_HZ) / 1000;
+      return { ...channel, runs: channel.runs.slice(Math.max(0, runIndexAt(channel.runs, ticks))) };
+    }),
+  };
 }

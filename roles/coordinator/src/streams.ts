@@ -46,11 +46,11 @@ export class Streams {
    * Adds a stream and the live channel of the same name.
    * @throws ApiProblem CHANNEL_EXISTS
    */
-  async add({ name, title = name }: NewStream): Promise<StreamWithKey> {
+  async add({ name, title = name, isPrivate }: NewStream): Promise<StreamWithKey> {
     const key = newKey();
     const nowMs = this.#now();
     const row = await this.#changes.make(async (transaction) => {
-      await insertChannel(transaction, { name, title, kind: 'live', nowMs });
+      await insertChannel(transaction, { name, title, kind: 'live', nowMs, isPrivate });
       return transaction
         .insertInto('streams')
         .values({

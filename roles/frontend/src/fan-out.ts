@@ -8,7 +8,7 @@
  * its luck with kernel buffers.
  */
 import type { Socket } from 'node:net';
-import type { StreamEvent, Track } from '@starling/media/access-unit';
+import { isDefaultTrack, type StreamEvent, type Track } from '@starling/media/access-unit';
 import { concatBytes } from '@starling/media/bytes';
 import type { CatchUp } from './catch-up.ts';
 import type { Container } from './containers.ts';
@@ -42,8 +42,8 @@ export interface NewViewer {
   /** The head of the response has been written; the socket is the fan-out's from now on. */
   readonly socket: Socket;
   readonly delivery: Delivery;
-  /** Where what is written to it is added up. */
-  readonly tally: { sentBytes: number };
+  /** Where what is written to it is added up, and the age of what waits to be taken by it stands. */
+  readonly tally: { sentBytes: number; latencyMs?: number | undefined };
   /** Last bytes for the viewer when the stream ends, in the words of its protocol. */
   readonly farewell?: () => Uint8Array | undefined;
 }
@@ -118,7 +118,8 @@ export class FanOut {
   #tracksFor(container: Container): readonly Track[] {
     const { stream, only } = this.#options;
     return stream.tracks.filter(
-      (track) => (only === undefined || track.kind === only) && container.canCarry(track),
+      (track) =>
+        isDefaultTrack(track) && (only === undefined || track.kind === only) && container.canCarry(track),
     );
   }
 
@@ -167,12 +168,13 @@ export class FanOut {
         if (event.cue.isIndependent) running.catchUp = [];
         return;
       case 'track':
+        if (!isDefaultTrack(event.track)) return;
         running.tracks = this.#tracksFor(running.container);
         this.#pend(running, running.container.setTracks(running.tracks));
         return;
       case 'unit': {
         const { unit } = event;
-        const track = running.tracks.find(({ kind }) => kind === unit.kind);
+        const track = running.tracks.find((one) => one.kind === unit.kind && one.trackId === unit.trackId);
         if (track === undefined) return;
         if (unit.isRandomAccess && (unit.kind === 'video' || running.tracks.length === 1)) {
           running.pendingRandomAccessAt ??= running.pendingBytes;
@@ -210,6 +212,7 @@ export class FanOut {
     const { limits } = this.#options;
     if (viewer.socket.writableLength === 0) viewer.drainedAtMs = nowMs;
     const behindMs = nowMs - viewer.drainedAtMs;
+    viewer.tally.latencyMs = Math.round(behindMs);
     if (behindMs > limits.evictAfterMs) {
       viewer.delivery.evicted();
       viewer.socket.destroy();

@@ -32,14 +32,19 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
     .description('Add a live input, and print its stream key, once.')
     .argument('<name>', 'lower-case letters, digits and hyphens; part of the address')
     .option('--title <title>', 'what viewers see (default: the name)')
+    .option('--private', 'only for who has a viewing token; see starling token create')
     .addHelpText(
       'after',
       examples('starling stream add cam', 'starling stream add cam --title "Roof camera" --json'),
     )
-    .action(async (name: string, { title }: { title?: string }) => {
+    .action(async (name: string, { title, private: isPrivate }: { title?: string; private?: true }) => {
       const running = requireRunning(dataDir());
       printKey(
-        await running.client.streams.create({ name, ...(title === undefined ? {} : { title }) }),
+        await running.client.streams.create({
+          name,
+          ...(title === undefined ? {} : { title }),
+          ...(isPrivate === undefined ? {} : { isPrivate }),
+        }),
         running,
       );
     });
