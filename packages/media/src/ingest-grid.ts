@@ -27,7 +27,7 @@ const CLOCK_TOLERANCE_MS = 100;
 /** Audio units in a row with a foreign time, after which the audio's clock is believed: about 1 s. */
 const MAX_FOREIGN_AUDIO_UNITS = 50;
 /** How long to wait for the sequence header of the second track, in media time. */
-const SECOND_TRACK_WAIT_TICKS = 1_000 * TICKS_PER_MS;
+const SECOND_TRACK_WAIT_MS = 1_000;
 /** Bounds of what is held back, before the start and while sorting. */
 const MAX_HELD_UNITS = 512;
 const MAX_HELD_SECONDS = 1;
@@ -103,6 +103,7 @@ interface Run {
  */
 export class IngestGrid {
   readonly #epochUnixMs: number;
+  readonly #secondTrackWaitTicks: number;
   readonly #cutter: SegmentCutter;
   /** As last announced: a run that ended before its first unit has announced nothing. */
   #tracksOnAir: readonly Track[] = [];
@@ -118,9 +119,16 @@ export class IngestGrid {
   /** While waiting: units from the first that may be needed. */
   #held: Arrival[] = [];
 
-  constructor(options: { epochUnixMs: number; programmeId: string }) {
+  /** @param options.secondTrackWaitMs 0 where all tracks of an encoder are pushed before its first unit */
+  constructor(options: { epochUnixMs: number; programmeId: string; secondTrackWaitMs?: number }) {
     this.#epochUnixMs = options.epochUnixMs;
+    this.#secondTrackWaitTicks = (options.secondTrackWaitMs ?? SECOND_TRACK_WAIT_MS) * TICKS_PER_MS;
     this.#cutter = new SegmentCutter(options);
+  }
+
+  /** Where the next encoder's stream may begin: the end of what was emitted; 0 while nothing was. */
+  get earliestStartTicks(): number {
+    return this.#cutter.earliestRunTicks;
   }
 
   /** Units that came too late to be sorted in, overlapped others, or had a foreign time. */
@@ -189,7 +197,7 @@ export class IngestGrid {
     if (first === undefined || last === undefined) return;
     const isComplete = video !== undefined && audio !== undefined;
     const heldTicks = this.#encoderTicks(last.unit) - this.#encoderTicks(first.unit);
-    if (isComplete || heldTicks >= SECOND_TRACK_WAIT_TICKS || this.#held.length >= MAX_HELD_UNITS) {
+    if (isComplete || heldTicks >= this.#secondTrackWaitTicks || this.#held.length >= MAX_HELD_UNITS) {
       this.#start(first);
     }
   }
