@@ -46,6 +46,59 @@ export type NewAsset = Static<typeof NewAsset>;
 export const ChannelKind = Type.Union([Type.Literal('playout'), Type.Literal('live')]);
 export type ChannelKind = Static<typeof ChannelKind>;
 
+/** The sources that a channel may have, the best first. */
+export const SourceName = Type.Union([
+  Type.Literal('primary'),
+  Type.Literal('backup'),
+  Type.Literal('playout'),
+  Type.Literal('slate'),
+]);
+export type SourceName = Static<typeof SourceName>;
+
+/** What goes first: the order of the chain, or the operator's choice. */
+export const SourceChoice = Type.Union([Type.Literal('auto'), SourceName]);
+export type SourceChoice = Static<typeof SourceChoice>;
+
+/**
+ * What a channel shows while no live stream is well. `playout`: its programme, and the slate where that has
+ * nothing. `none`: nothing, the channel goes off the air.
+ */
+export const Fallback = Type.Union([Type.Literal('playout'), Type.Literal('slate'), Type.Literal('none')]);
+export type Fallback = Static<typeof Fallback>;
+
+/** Where a channel's pictures come from. */
+export const ChannelSources = Type.Object(
+  {
+    /** The stream that is shown whenever it is well. */
+    primary: Type.Union([Name, Type.Null()]),
+    /** The stream that is shown while the primary one is not well. */
+    backup: Type.Union([Name, Type.Null()]),
+    fallback: Fallback,
+  },
+  { additionalProperties: false },
+);
+export type ChannelSources = Static<typeof ChannelSources>;
+
+/** Why the active source is the active one. */
+export const SourceReason = Type.Union([
+  Type.Literal('start', { description: 'it was the first that was well' }),
+  Type.Literal('silent', { description: 'nothing came any more from the one before' }),
+  Type.Literal('left', { description: 'the publisher of the one before left' }),
+  Type.Literal('clock', { description: 'the time of the one before was set' }),
+  Type.Literal('dark', { description: 'the picture of the one before was black and did not move' }),
+  Type.Literal('healthy', { description: 'it is better than the one before, and well again' }),
+  Type.Literal('manual', { description: 'the operator chose it, or changed the chain' }),
+]);
+export type SourceReason = Static<typeof SourceReason>;
+
+/** What is on the air of a channel with live sources, as the backend last reported. */
+export const ActiveSource = Type.Object({
+  source: SourceName,
+  since: Type.String({ format: 'date-time' }),
+  reason: SourceReason,
+});
+export type ActiveSource = Static<typeof ActiveSource>;
+
 export const Channel = Type.Object({
   name: Name,
   title: Type.String(),
@@ -54,9 +107,19 @@ export const Channel = Type.Object({
   epochUnixMs: Type.Integer(),
   /** The programme of a playout channel; empty for a live one. */
   runs: Type.Array(Run),
+  sources: ChannelSources,
+  sourceChoice: SourceChoice,
   createdAt: Type.String({ format: 'date-time' }),
 });
 export type Channel = Static<typeof Channel>;
+
+/** A channel as its operator sees it. */
+export const ChannelWithStatus = Type.Object({
+  ...Channel.properties,
+  /** Null while nothing is on the air, and for a channel without live sources. */
+  activeSource: Type.Union([ActiveSource, Type.Null()]),
+});
+export type ChannelWithStatus = Static<typeof ChannelWithStatus>;
 
 const Title = Type.String({ minLength: 1, maxLength: 200 });
 
@@ -148,6 +211,8 @@ export type ImportReport = Static<typeof ImportReport>;
 export const BackendReport = Type.Object({
   onAirChannels: Type.Array(Name),
   publishingStreams: Type.Array(Name),
+  /** What is on the air of the channels that have live sources. */
+  activeSources: Type.Array(Type.Object({ channel: Name, ...ActiveSource.properties })),
 });
 export type BackendReport = Static<typeof BackendReport>;
 
