@@ -9,6 +9,8 @@ import {
   type BackendReport,
   BackendState,
   Channel,
+  type ChannelSources,
+  ChannelWithStatus,
   CoordinatorStatus,
   type ImportReport,
   type NewAsset,
@@ -16,6 +18,7 @@ import {
   type NewStream,
   Problem,
   PublicChannel,
+  type SourceChoice,
   Stream,
   StreamWithKey,
 } from './entities.ts';
@@ -80,7 +83,12 @@ export class CoordinatorClient {
   readonly channels = {
     list: (): Promise<Channel[]> => this.#list('/channels', Channel),
     create: (channel: NewChannel): Promise<Channel> => this.#request('POST', '/channels', Channel, channel),
-    get: (name: string): Promise<Channel> => this.#request('GET', path`/channels/${name}`, Channel),
+    get: (name: string): Promise<ChannelWithStatus> =>
+      this.#request('GET', path`/channels/${name}`, ChannelWithStatus),
+    setSources: (name: string, sources: ChannelSources): Promise<ChannelWithStatus> =>
+      this.#request('PUT', path`/channels/${name}/sources`, ChannelWithStatus, sources),
+    chooseSource: (name: string, source: SourceChoice): Promise<void> =>
+      this.#send('POST', path`/channels/${name}/source`, { source }),
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/channels/${name}`),
   };
 

@@ -107,7 +107,8 @@ export const Channel = Type.Object({
   epochUnixMs: Type.Integer(),
   /** The programme of a playout channel; empty for a live one. */
   runs: Type.Array(Run),
-  sources: ChannelSources,
+  /** Null for a channel that its schedule alone makes, and that never had a live source. */
+  sources: Type.Union([ChannelSources, Type.Null()]),
   sourceChoice: SourceChoice,
   createdAt: Type.String({ format: 'date-time' }),
 });

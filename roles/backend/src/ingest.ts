@@ -1,11 +1,7 @@
-/**
- * Live inputs: encoders publish over RTMP with a stream key; each stream is put on its channel's
- * timeline and handed on.
- */
+/** Live inputs: encoders publish over RTMP with a stream key, and what they send is handed on. */
 import { createHash } from 'node:crypto';
-import type { StreamEvent } from '@starling/media/access-unit';
+import { type StreamEvent, type Track, trackIndex } from '@starling/media/access-unit';
 import { FlvDemuxer } from '@starling/media/flv/demux';
-import { IngestGrid } from '@starling/media/ingest-grid';
 import type { PublishTarget } from '@starling/media/rtmp/session';
 import {
   type PlayHandler,
@@ -15,35 +11,37 @@ import {
   RtmpServer,
 } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
-import type { WallClock } from './clock.ts';
 
 export interface LiveStream {
   readonly name: string;
   /** SHA-256 of the stream key, in hex. */
   readonly keySha256: string;
-  readonly epochUnixMs: number;
 }
 
 export interface IngestOptions {
   /** The address to listen on; all of them when undefined. */
   readonly host: string | undefined;
   readonly port: number;
-  readonly clock: WallClock;
   readonly logger: Logger;
   /** Lets players in at the address that encoders publish to; undefined where this machine serves none. */
   readonly onPlay: PlayHandler | undefined;
-  /** Events of a live stream, on its channel's timeline. */
-  onEvents(stream: string, events: readonly StreamEvent[]): void;
+  /** What the encoder of a stream sends, on its own clock. */
+  onEvent(stream: string, event: StreamEvent): void;
   onPublishChange(stream: string, isPublishing: boolean): void;
 }
 
 /** An encoder that has been silent for so long gives way to a new one with the same key. */
 const GIVE_WAY_AFTER_MS = 3000;
 
+interface Incumbent {
+  readonly peer: RtmpPeer;
+  lastMessageAtMs: number;
+  readonly tracks: Map<number, Track>;
+}
+
 interface Input {
   stream: LiveStream;
-  readonly grid: IngestGrid;
-  incumbent: { readonly peer: RtmpPeer; lastMessageAtMs: number } | undefined;
+  incumbent: Incumbent | undefined;
 }
 
 export class Ingest {
@@ -75,6 +73,11 @@ export class Ingest {
     return [...this.#inputs.values()].filter((input) => input.incumbent).map((input) => input.stream.name);
   }
 
+  /** What the encoder of a stream has announced; nothing while none publishes. */
+  tracksOf(stream: string): readonly Track[] {
+    return [...(this.#inputs.get(stream)?.incumbent?.tracks.values() ?? [])];
+  }
+
   /** Takes over the list of streams; an encoder whose stream is gone or whose key changed is cut off. */
   setStreams(streams: readonly LiveStream[]): void {
     const names = new Set(streams.map((stream) => stream.name));
@@ -85,10 +88,8 @@ export class Ingest {
     }
     for (const stream of streams) {
       const input = this.#inputs.get(stream.name);
-      if (input === undefined || input.stream.epochUnixMs !== stream.epochUnixMs) {
-        input?.incumbent?.peer.disconnect('the stream was made anew');
-        const grid = new IngestGrid({ epochUnixMs: stream.epochUnixMs, programmeId: `live-${stream.name}` });
-        this.#inputs.set(stream.name, { stream, grid, incumbent: undefined });
+      if (input === undefined) {
+        this.#inputs.set(stream.name, { stream, incumbent: undefined });
       } else {
         if (input.stream.keySha256 !== stream.keySha256)
           input.incumbent?.peer.disconnect('the stream key was rotated');
@@ -118,8 +119,8 @@ export class Ingest {
       input.incumbent.peer.disconnect('silent; an encoder with the same key takes over');
     }
     const { name } = input.stream;
-    const { logger, clock } = this.#options;
-    const incumbent = { peer, lastMessageAtMs: nowMs };
+    const { logger } = this.#options;
+    const incumbent: Incumbent = { peer, lastMessageAtMs: nowMs, tracks: new Map() };
     const demuxer = new FlvDemuxer();
     input.incumbent = incumbent;
     logger.info({ stream: name, address: peer.address }, 'encoder connected');
@@ -128,12 +129,12 @@ export class Ingest {
       message: (message) => {
         incumbent.lastMessageAtMs = performance.now();
         for (const event of demuxer.push(message)) {
-          this.#options.onEvents(name, input.grid.push(event, clock.nowUnixMs()));
+          if (event.type === 'track') incumbent.tracks.set(trackIndex(event.track), event.track);
+          this.#options.onEvent(name, event);
         }
       },
       end: () => {
         input.incumbent = undefined;
-        this.#options.onEvents(name, input.grid.endOfPublisher());
         logger.info({ stream: name, address: peer.address }, 'encoder disconnected');
         this.#options.onPublishChange(name, false);
       },

@@ -6,7 +6,6 @@
  * coordinator is gone.
  */
 import { join } from 'node:path';
-import type { StreamEvent } from '@starling/media/access-unit';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import { CoordinatorClient } from '@starling/model/client';
 import type { BackendState, Channel as ChannelModel } from '@starling/model/entities';
@@ -18,8 +17,10 @@ import { WallClock } from './clock.ts';
 import { Imports } from './imports.ts';
 import { Ingest } from './ingest.ts';
 import { Library } from './library.ts';
+import { LiveChannel } from './live-channel.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
 import { type FrontendAddress, FrontendLeg } from './publisher.ts';
+import { Slates } from './slate.ts';
 
 export interface BackendConfig {
   readonly dataDir: string;
@@ -46,16 +47,17 @@ export interface Backend {
 const PLAYOUT_TICK_MS = 40;
 /** A playout starts so far in the past, to fill the frontends' windows at once. */
 const PLAYOUT_HISTORY_MS = 12_000;
-/** A live channel stays open on the frontends so long after its encoder left. */
+/** A channel stays open on the frontends so long after its last source was lost. */
 const LIVE_LINGER_MS = 20_000;
 const REPORT_EVERY_MS = 5000;
 
-/** A channel that is on the air, with its legs and, for scheduled ones, its playout. */
+/** A channel with its legs, and with what makes its pictures: either the schedule alone, or live sources. */
 interface OnAir {
   readonly channel: Channel;
   readonly epochUnixMs: number;
   legs: FrontendLeg[];
-  playout: Playout | undefined;
+  readonly playout: Playout | undefined;
+  readonly live: LiveChannel | undefined;
   lingerTimer: NodeJS.Timeout | undefined;
 }
 
@@ -68,6 +70,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const clock = new WallClock();
   const library = new Library({ mediaDir: join(config.dataDir, 'media'), logger });
   await library.open();
+  const slates = await Slates.open({ mediaDir: join(config.dataDir, 'slates'), logger });
   const coordinator = new CoordinatorClient(config.coordinator);
   const imports = new Imports({ library, coordinator, logger });
   const onAir = new Map<string, OnAir>();
@@ -79,17 +82,16 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const ingest = await Ingest.listen({
     host: config.rtmpHost,
     port: config.rtmpPort,
-    clock,
     logger,
     onPlay: config.onPlay,
-    onEvents: (name, events) => onAir.get(name)?.channel.push(events),
-    onPublishChange: (name, isPublishing) => {
-      const live = onAir.get(name);
-      if (live !== undefined) {
-        clearTimeout(live.lingerTimer);
-        if (isPublishing && live.legs.length === 0) live.legs = openLegs(live.channel);
-        if (!isPublishing) live.lingerTimer = setTimeout(() => closeLegs(live), LIVE_LINGER_MS);
+    onEvent: (name, event) => {
+      const nowUnixMs = clock.nowUnixMs();
+      for (const { channel, live } of onAir.values()) {
+        if (live !== undefined) channel.push(live.push(name, event, nowUnixMs));
       }
+    },
+    onPublishChange: (name, isPublishing) => {
+      for (const { live } of onAir.values()) live?.setPublishing(name, isPublishing);
       void report();
     },
   });
@@ -103,34 +105,43 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     clearTimeout(one.lingerTimer);
     closeLegs(one);
     void one.playout?.close();
+    one.live?.close();
     onAir.delete(name);
   };
 
   const putOn = (model: ChannelModel, programme: PlayoutProgramme): OnAir => {
     const channel = new Channel(model.name);
-    if (model.kind === 'live') {
-      return {
-        channel,
-        epochUnixMs: model.epochUnixMs,
-        legs: [],
-        playout: undefined,
-        lingerTimer: undefined,
-      };
+    const { epochUnixMs, sources } = model;
+    const openAsset = (contentHash: string) => library.openAsset(contentHash);
+    const nowUnixMs = clock.nowUnixMs();
+    const channelLogger = logger.child({ channel: model.name });
+    const idle = { channel, epochUnixMs, legs: [], playout: undefined, lingerTimer: undefined };
+    if (sources !== null) {
+      const tracksOf = (stream: string) => ingest.tracksOf(stream);
+      const parts = { slates, openAsset, tracksOf, logger: channelLogger };
+      const live = new LiveChannel({ model, sources, programme, nowUnixMs, ...parts });
+      return { ...idle, live };
     }
-    const startUnixMs = Math.max(model.epochUnixMs, clock.nowUnixMs() - PLAYOUT_HISTORY_MS);
+    const startUnixMs = Math.max(epochUnixMs, nowUnixMs - PLAYOUT_HISTORY_MS);
     const playout = new Playout({
       programme,
-      openAsset: (contentHash) => library.openAsset(contentHash),
-      startTicks: msToTicks(startUnixMs - model.epochUnixMs, VIDEO_TIMESCALE_HZ),
-      logger: logger.child({ channel: model.name }),
+      openAsset,
+      startTicks: msToTicks(startUnixMs - epochUnixMs, VIDEO_TIMESCALE_HZ),
+      logger: channelLogger,
     });
-    return {
-      channel,
-      epochUnixMs: model.epochUnixMs,
-      legs: openLegs(channel),
-      playout,
-      lingerTimer: undefined,
-    };
+    return { ...idle, live: undefined, legs: openLegs(channel), playout };
+  };
+
+  /** Notes what is on the air of a channel with live sources, and opens it on the frontends while anything is. */
+  const follow = (name: string, one: OnAir, live: LiveChannel) => {
+    const change = live.takeChange();
+    if (change === undefined) return;
+    const { from, to } = change;
+    logger.info({ channel: name, from, to: to?.source, reason: to?.reason }, 'source changed');
+    clearTimeout(one.lingerTimer);
+    if (to === undefined) one.lingerTimer = setTimeout(() => closeLegs(one), LIVE_LINGER_MS);
+    else if (one.legs.length === 0) one.legs = openLegs(one.channel);
+    void report();
   };
 
   const takeState = (next: BackendState) => {
@@ -139,7 +150,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     for (const [name, one] of onAir) {
       const model = models.get(name);
       const isSame =
-        model?.epochUnixMs === one.epochUnixMs && (model.kind === 'live') === (one.playout === undefined);
+        model?.epochUnixMs === one.epochUnixMs && (model.sources === null) === (one.live === undefined);
       if (!isSame) takeOff(name, one);
     }
     const assets = new Map(next.assets.map((asset) => [asset.id, asset.facts]));
@@ -148,13 +159,11 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       const known = onAir.get(model.name);
       if (known === undefined) onAir.set(model.name, putOn(model, programme));
       else known.playout?.update(programme);
+      if (model.sources !== null) known?.live?.update(model, model.sources, programme);
     }
-    ingest.setStreams(
-      next.streams.flatMap((stream) => {
-        const epochUnixMs = models.get(stream.name)?.epochUnixMs;
-        return epochUnixMs === undefined ? [] : [{ ...stream, epochUnixMs }];
-      }),
-    );
+    ingest.setStreams(next.streams);
+    const withSlate = next.channels.filter(({ sources }) => sources !== null && sources.fallback !== 'none');
+    void slates.retain(withSlate.map(({ title }) => title));
     imports.setQueue(next.imports);
     void library.retain(next.assets.map((asset) => asset.facts.contentHash));
     void report();
@@ -162,22 +171,31 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
 
   const playoutTimer = setInterval(() => {
     const nowUnixMs = clock.nowUnixMs();
-    for (const one of onAir.values()) {
-      if (one.playout === undefined) continue;
-      const dueTicks = msToTicks(nowUnixMs - one.epochUnixMs, VIDEO_TIMESCALE_HZ);
-      const events: readonly StreamEvent[] = one.playout.eventsUntil(dueTicks);
-      one.channel.push(events);
-      void one.playout.readAhead();
+    for (const [name, one] of onAir) {
+      const { channel, playout, live, epochUnixMs } = one;
+      if (live !== undefined) {
+        channel.push(live.tick(nowUnixMs));
+        follow(name, one, live);
+      }
+      if (playout !== undefined) {
+        channel.push(playout.eventsUntil(msToTicks(nowUnixMs - epochUnixMs, VIDEO_TIMESCALE_HZ)));
+        void playout.readAhead();
+      }
     }
   }, PLAYOUT_TICK_MS);
 
   const report = async () => {
-    const publishing = ingest.publishingStreams;
+    const activeSources = [...onAir].flatMap(([channel, { live }]) => {
+      const { source, sinceUnixMs, reason } = live?.active ?? {};
+      if (source === undefined || sinceUnixMs === undefined || reason === undefined) return [];
+      return [{ channel, source, since: new Date(sinceUnixMs).toISOString(), reason }];
+    });
     const playing = [...onAir].filter(([, one]) => one.playout !== undefined).map(([name]) => name);
     try {
       await coordinator.reportBackend({
-        onAirChannels: [...playing, ...publishing],
-        publishingStreams: publishing,
+        onAirChannels: [...playing, ...activeSources.map(({ channel }) => channel)],
+        publishingStreams: ingest.publishingStreams,
+        activeSources,
       });
     } catch (error) {
       logger.debug({ err: error }, 'the coordinator did not take the report; the next one follows');
@@ -195,7 +213,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     registers: [config.registry],
     collect() {
       this.set({ kind: 'playout' }, [...onAir.values()].filter((one) => one.playout !== undefined).length);
-      this.set({ kind: 'live' }, ingest.publishingStreams.length);
+      this.set({ kind: 'live' }, [...onAir.values()].filter((one) => one.live?.active !== undefined).length);
     },
   });
 
@@ -212,7 +230,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       watch.abort();
       await Promise.all([ingest.close(), imports.close(), watching]);
       for (const [name, one] of onAir) takeOff(name, one);
-      await library.close();
+      await Promise.all([library.close(), slates.close()]);
     },
   };
 }

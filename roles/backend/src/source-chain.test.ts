@@ -435,7 +435,13 @@ describe('a black picture that does not move', () => {
 });
 
 describe('whatever happens', () => {
-  const action = fc.record({
+  interface Action {
+    readonly ms: number;
+    readonly what: string;
+    readonly who: number;
+    readonly byMs: number;
+  }
+  const action: fc.Arbitrary<Action> = fc.record({
     ms: fc.integer({ min: 20, max: 4000 }),
     what: fc.constantFrom('stop', 'go', 'reconnect', 'leave', 'back', 'forth', 'dark', 'light', 'choose'),
     who: fc.integer({ min: 0, max: 3 }),
@@ -450,7 +456,7 @@ describe('whatever happens', () => {
   });
 
   /** Runs a script; the scheduled sources stay well, so the channel must never stop. */
-  function play(options: readonly EncoderOptions[], script: readonly fc.TypeOfArbitrary<typeof action>[]) {
+  function play(options: readonly EncoderOptions[], script: readonly Action[]) {
     const live = [new Encoder('primary', options[0]), new Encoder('backup', options[1])];
     const simulation = new Simulation([...live, playout(), slate()]);
     const lastMs: number[] = [];

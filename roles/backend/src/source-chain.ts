@@ -10,16 +10,7 @@ import { type AccessUnit, type StreamEvent, trackIndex } from '@starling/media/a
 import { IngestGrid } from '@starling/media/ingest-grid';
 import { compareTicks, rescaleTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import type { SourceChoice, SourceName, SourceReason } from '@starling/model/entities';
-import { type Gop, SourceFeed } from './source-feed.ts';
-
-export interface SourceTiming {
-  /** A source from which no picture came for so long is silent. */
-  readonly silentAfterMs: number;
-  /** A source that failed is gone back to when it has been well for so long. */
-  readonly healthyAfterMs: number;
-  /** A publisher that is back within this is gone back to at once. */
-  readonly graceMs: number;
-}
+import { type Gop, SourceFeed, type SourceTiming } from './source-feed.ts';
 
 /** With the 40 ms at which the backend looks, a change is made within a second of the last picture. */
 export const DEFAULT_TIMING: SourceTiming = { silentAfterMs: 800, healthyAfterMs: 5000, graceMs: 5000 };
@@ -59,7 +50,7 @@ export interface ActiveSource {
  * | a better one is steady| that one, at its next random access point                                   |
  *
  * The order is that of the chain; a choice other than `auto` goes first. Steady is a live source that has
- * been well for {@link SourceTiming.healthyAfterMs} or is back within its grace period, and a scheduled
+ * been well for `healthyAfterMs` or is back within its grace period, and a scheduled
  * source that is well.
  */
 export class SourceChain {

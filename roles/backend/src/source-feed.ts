@@ -12,7 +12,6 @@ import {
   trackIndex,
 } from '@starling/media/access-unit';
 import { rescaleTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
-import type { SourceTiming } from './source-chain.ts';
 
 const TICKS_PER_MS = VIDEO_TIMESCALE_HZ / 1000;
 
@@ -36,6 +35,15 @@ const PACE_WINDOW_MS = 500;
 const MAX_PACE = 1.5;
 const PACE_TOLERANCE_MS = 200;
 const MAX_ARRIVALS = 256;
+
+export interface SourceTiming {
+  /** A source from which no picture came for so long is silent. */
+  readonly silentAfterMs: number;
+  /** A source that failed is gone back to when it has been well for so long. */
+  readonly healthyAfterMs: number;
+  /** A publisher that is back within this is gone back to at once. */
+  readonly graceMs: number;
+}
 
 /** Why a source is not well. */
 export type Fault = 'silent' | 'left' | 'clock' | 'dark';

@@ -9,10 +9,11 @@ import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import type { AssetState, ChannelKind } from '@starling/model/entities';
+import type { AssetState, ChannelKind, Fallback, SourceChoice } from '@starling/model/entities';
 import type { AssetFacts } from '@starling/model/schedule';
 import {
   type ColumnType,
+  type Generated,
   Kysely,
   type Transaction as KyselyTransaction,
   type PostgresCursor,
@@ -46,6 +47,12 @@ export interface Tables {
     kind: Fixed<ChannelKind>;
     epoch: Fixed<Date>;
     created_at: Fixed<Date>;
+    /** False: the schedule alone makes the channel, and the columns that follow mean nothing. */
+    has_sources: Generated<boolean>;
+    primary_stream: string | null;
+    backup_stream: string | null;
+    fallback: Generated<Fallback>;
+    source_choice: Generated<SourceChoice>;
   };
   runs: {
     channel: Fixed<string>;

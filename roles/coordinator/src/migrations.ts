@@ -2,7 +2,7 @@
  * The tables, as a list of steps that is only ever appended to. Each step runs once, in order, in a
  * transaction, under Kysely's lock.
  */
-import { type Kysely, type Migration, Migrator, sql } from 'kysely';
+import { type ColumnDefinitionBuilder, type Kysely, type Migration, Migrator, sql } from 'kysely';
 import type { Logger } from 'pino';
 import { DataFolderError } from './data-folder-lock.ts';
 
@@ -58,6 +58,30 @@ const migrations: Record<string, Migration> = {
         .addColumn('value', 'jsonb', (column) => column.notNull())
         .execute();
       await sql`insert into settings (name, value) values ('revision', '0')`.execute(db);
+    },
+  },
+  '006-sources': {
+    async up(db: Kysely<unknown>) {
+      const streamName = (column: ColumnDefinitionBuilder) =>
+        column.references('streams.name').onDelete('set null');
+      await db.schema
+        .alterTable('channels')
+        .addColumn('has_sources', 'boolean', (column) => column.notNull().defaultTo(false))
+        .addColumn('primary_stream', 'text', streamName)
+        .addColumn('backup_stream', 'text', streamName)
+        .addColumn('fallback', 'text', (column) =>
+          column.notNull().defaultTo('none').check(sql`fallback in ('playout', 'slate', 'none')`),
+        )
+        .addColumn('source_choice', 'text', (column) =>
+          column
+            .notNull()
+            .defaultTo('auto')
+            .check(sql`source_choice in ('auto', 'primary', 'backup', 'playout', 'slate')`),
+        )
+        .execute();
+      await sql`update channels set has_sources = true, primary_stream = name where kind = 'live'`.execute(
+        db,
+      );
     },
   },
 };

@@ -5,6 +5,8 @@ import {
   BackendReport,
   BackendState,
   Channel,
+  ChannelSources,
+  ChannelWithStatus,
   CoordinatorStatus,
   ImportReport,
   Name,
@@ -13,6 +15,7 @@ import {
   NewStream,
   Problem,
   PublicChannel,
+  SourceChoice,
   Stream,
   StreamWithKey,
 } from '@starling/model/entities';
@@ -135,13 +138,53 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         return reply.code(201).header('location', `/api/v1/channels/${channel.name}`).send(channel);
       },
     );
+    const withStatus = (channel: Channel) => ({
+      ...channel,
+      activeSource: presence.activeSource(channel.name) ?? null,
+    });
     app.get(
       '/channels/:name',
       {
         config: { access: 'operator' },
-        schema: { tags: ['channels'], summary: 'One channel', params: ByName, response: { 200: Channel } },
+        schema: {
+          tags: ['channels'],
+          summary: 'One channel, and which of its sources is on the air',
+          params: ByName,
+          response: { 200: ChannelWithStatus },
+        },
       },
-      (request) => channels.get(request.params.name),
+      async (request) => withStatus(await channels.get(request.params.name)),
+    );
+    app.put(
+      '/channels/:name/sources',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['channels'],
+          summary: 'Set the chain of sources: primary and backup stream, and what comes after them',
+          params: ByName,
+          body: ChannelSources,
+          response: { 200: ChannelWithStatus },
+        },
+      },
+      async (request) => withStatus(await channels.setSources(request.params.name, request.body)),
+    );
+    app.post(
+      '/channels/:name/source',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['channels'],
+          summary: 'Put a source of the chain first, or leave the choice to the chain',
+          params: ByName,
+          body: Type.Object({ source: SourceChoice }, { additionalProperties: false }),
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        await channels.chooseSource(request.params.name, request.body.source);
+        return reply.code(204).send(null);
+      },
     );
     app.delete(
       '/channels/:name',

@@ -51,7 +51,7 @@ export class Streams {
     const nowMs = this.#now();
     const row = await this.#changes.make(async (transaction) => {
       await insertChannel(transaction, { name, title, kind: 'live', nowMs });
-      return transaction
+      const added = await transaction
         .insertInto('streams')
         .values({
           name,
@@ -61,6 +61,12 @@ export class Streams {
         })
         .returningAll()
         .executeTakeFirstOrThrow();
+      await transaction
+        .updateTable('channels')
+        .set({ has_sources: true, primary_stream: name })
+        .where('name', '=', name)
+        .execute();
+      return added;
     });
     this.#logger.info({ stream: name }, 'stream added');
     return { stream: this.#streamOf(row), key };

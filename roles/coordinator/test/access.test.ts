@@ -16,6 +16,8 @@ const expected: Record<string, Access> = {
   'GET /api/v1/channels': 'operator',
   'POST /api/v1/channels': 'operator',
   'GET /api/v1/channels/:name': 'operator',
+  'PUT /api/v1/channels/:name/sources': 'operator',
+  'POST /api/v1/channels/:name/source': 'operator',
   'DELETE /api/v1/channels/:name': 'operator',
   'GET /api/v1/streams': 'operator',
   'POST /api/v1/streams': 'operator',

@@ -1,6 +1,7 @@
 /** `starling channel`: what is on the air. */
-import type { Command } from 'commander';
-import type { CommandContext } from '../io.ts';
+import type { ChannelSources, ChannelWithStatus, SourceChoice } from '@starling/model/entities';
+import { Argument, type Command, Option } from 'commander';
+import { type CommandContext, CommandError } from '../io.ts';
 import { examples, printJson, printTable } from '../output.ts';
 import { requireRunning } from '../running.ts';
 
@@ -51,6 +52,72 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
       );
     });
   channel
+    .command('set')
+    .description('Set the chain of sources: what is shown, and what instead when it fails.')
+    .argument('<name>')
+    .option('--primary <stream>', 'the stream that is shown whenever it is well; "none" for no stream')
+    .option('--backup <stream>', 'the stream that stands in for it; "none" for no stream')
+    .addOption(
+      new Option('--fallback <what>', 'what comes after the streams').choices(['playout', 'slate', 'none']),
+    )
+    .addHelpText(
+      'after',
+      examples(
+        'starling channel set films --primary studio --fallback playout',
+        'starling channel set cam --backup phone --fallback slate',
+      ),
+    )
+    .action(async (name: string, options: SetOptions) => {
+      const { client } = requireRunning(dataDir());
+      const { sources, runs } = await client.channels.get(name);
+      const known = sources ?? {
+        primary: null,
+        backup: null,
+        fallback: runs.length > 0 ? 'playout' : 'slate',
+      };
+      if (Object.keys(options).length === 0) {
+        throw new CommandError('Say what to set: --primary, --backup or --fallback.');
+      }
+      const streamOf = (option: string | undefined, before: string | null) =>
+        option === undefined ? before : option === 'none' ? null : option;
+      const updated = await client.channels.setSources(name, {
+        primary: streamOf(options.primary, known.primary),
+        backup: streamOf(options.backup, known.backup),
+        fallback: options.fallback ?? known.fallback,
+      });
+      if (wantsJson()) return printJson(io.stdout, updated);
+      io.stdout.write(`${chainText(updated)}\n`);
+    });
+  channel
+    .command('source')
+    .description('Show which source is on the air, or put one first.')
+    .argument('<name>')
+    .addArgument(
+      new Argument('[source]', 'auto leaves the choice to the chain').choices([
+        'auto',
+        'primary',
+        'backup',
+        'playout',
+        'slate',
+      ]),
+    )
+    .addHelpText('after', examples('starling channel source films', 'starling channel source films slate'))
+    .action(async (name: string, source: SourceChoice | undefined) => {
+      const { client } = requireRunning(dataDir());
+      if (source !== undefined) await client.channels.chooseSource(name, source);
+      const channel = await client.channels.get(name);
+      if (wantsJson()) return printJson(io.stdout, channel);
+      const { activeSource: active, sourceChoice } = channel;
+      io.stdout.write(
+        [
+          `Chain   ${chainText(channel)}`,
+          `Choice  ${sourceChoice}`,
+          `On air  ${active === null ? 'nothing' : `${active.source}, since ${active.since} (${active.reason})`}`,
+          '',
+        ].join('\n'),
+      );
+    });
+  channel
     .command('rm')
     .description('Take a channel off the air and remove it. Its assets stay.')
     .argument('<name>')
@@ -59,6 +126,20 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
       await requireRunning(dataDir()).client.channels.remove(name);
       if (wantsJson()) printJson(io.stdout, { removed: [name] });
     });
+}
+
+interface SetOptions {
+  readonly primary?: string;
+  readonly backup?: string;
+  readonly fallback?: ChannelSources['fallback'];
+}
+
+function chainText({ sources }: ChannelWithStatus): string {
+  if (sources === null) return 'schedule';
+  const { primary, backup, fallback } = sources;
+  const streams = [primary, backup].filter((stream) => stream !== null);
+  const scheduled = { playout: ['schedule', 'slate'], slate: ['slate'], none: [] }[fallback];
+  return [...streams, ...scheduled].join(' -> ') || 'nothing';
 }
 
 function splitList(text: string): string[] {
