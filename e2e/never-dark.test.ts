@@ -128,8 +128,8 @@ describe('a channel with a chain of sources', () => {
     await untilActive('nd-one', 'backup', 3000);
     publish(`${rtmp}/nd-one?key=${primaryKey}`);
     await untilActive('nd-one', 'primary', 12_000);
-    // Pictures that catch up are closer together than FFmpeg's output would have them by itself.
-    const asTheyAre = ['-fps_mode', 'passthrough'];
+    // Pictures that catch up are closer together than one frame's time, which is what FFmpeg's output counts in.
+    const asTheyAre = ['-fps_mode', 'passthrough', '-enc_time_base', '-1'];
     const complaints = await ffmpegComplaints(`${site}/live/nd-one/index.m3u8`, 4, asTheyAre);
 
     const seen = await viewer.stop();

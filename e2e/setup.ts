@@ -8,7 +8,7 @@ import { type Network, startNetwork } from './network.ts';
 
 declare module 'vitest' {
   export interface ProvidedContext {
-    shared: { site: string; rtmp: string; dataDir: string };
+    shared: { site: string; rtmp: string; rtmps: string; dataDir: string };
   }
 }
 
@@ -17,7 +17,12 @@ let network: Network | undefined;
 export async function setup(project: TestProject): Promise<void> {
   await ensureBuilt();
   network = await startNetwork();
-  project.provide('shared', { site: network.site, rtmp: network.rtmp, dataDir: network.dataDir });
+  project.provide('shared', {
+    site: network.site,
+    rtmp: network.rtmp,
+    rtmps: network.rtmps,
+    dataDir: network.dataDir,
+  });
 }
 
 export async function teardown(): Promise<void> {

@@ -27,12 +27,12 @@ interface RunningRole {
  * @throws StartError when it cannot start
  */
 export async function runRole(role: Role, configPath: string): Promise<void> {
-  const { config, readSecret } = readConfig(configPath);
+  const { config, readSecret, pathOf } = readConfig(configPath);
   const section = config[role];
   if (section === undefined) throw new StartError(`${configPath} has no section "${role}".`);
   const logger = openLog().child({ role });
   const registry = openRegistry();
-  const running = await starters[role](config, { logger, registry, readSecret });
+  const running = await starters[role](config, { logger, registry, readSecret, pathOf });
   process.stdout.write(`${running.says}\n`);
   await runUntilStopped(() => running.close(), logger);
 }
@@ -41,6 +41,8 @@ interface Context {
   readonly logger: Logger;
   readonly registry: Registry;
   readonly readSecret: (path: string) => string;
+  /** A path as the configuration file means it. */
+  readonly pathOf: (file: string) => string;
 }
 
 const starters: Record<Role, (config: StarlingConfig, context: Context) => Promise<RunningRole>> = {
@@ -67,13 +69,18 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     };
   },
 
-  async backend({ backend: section }, { logger, registry, readSecret }) {
+  async backend({ backend: section }, { logger, registry, readSecret, pathOf }) {
     if (section === undefined) throw new StartError('no section "backend"');
     const backend = await startBackend({
       dataDir: section.dataDir,
       coordinator: { baseUrl: section.coordinator.url, token: readSecret(section.coordinator.tokenFile) },
       rtmpHost: section.rtmp.host,
       rtmpPort: section.rtmp.port,
+      rtmps: section.rtmps && {
+        port: section.rtmps.port,
+        certificatePath: section.rtmps.certificateFile && pathOf(section.rtmps.certificateFile),
+        privateKeyPath: section.rtmps.privateKeyFile && pathOf(section.rtmps.privateKeyFile),
+      },
       frontends: section.frontends.map(({ host, port, publishTokenFile }) => ({
         host,
         port,
@@ -100,7 +107,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
 };
 
 /** Reads and checks the file; paths in it are relative to it. */
-function readConfig(path: string): { config: StarlingConfig; readSecret: (file: string) => string } {
+function readConfig(path: string): { config: StarlingConfig } & Pick<Context, 'readSecret' | 'pathOf'> {
   let parsed: unknown;
   try {
     parsed = parseYaml(readFileSync(path, 'utf8'));
@@ -113,14 +120,15 @@ function readConfig(path: string): { config: StarlingConfig; readSecret: (file: 
       `${path}: ${first?.instancePath || 'the file'} ${first?.message ?? 'is not valid'}.`,
     );
   }
+  const pathOf = (file: string) => resolve(dirname(path), file);
   const readSecret = (file: string) => {
     try {
-      return readFileSync(resolve(dirname(path), file), 'utf8').trim();
+      return readFileSync(pathOf(file), 'utf8').trim();
     } catch (error) {
       throw new StartError(
         `${path} names ${file}, which cannot be read (${error instanceof Error ? error.message : error}).`,
       );
     }
   };
-  return { config: parsed, readSecret };
+  return { config: parsed, readSecret, pathOf };
 }

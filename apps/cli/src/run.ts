@@ -15,6 +15,7 @@ import { notRunning } from './running.ts';
 
 const DEFAULT_HTTP_PORT = 8080;
 const DEFAULT_RTMP_PORT = 1935;
+const DEFAULT_RTMPS_PORT = 1936;
 
 /**
  * Runs one command.
@@ -75,21 +76,36 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   }
 }
 
-function addUpCommand(program: Command, { dataDir }: CommandContext): void {
+interface UpCommandOptions {
+  readonly http: number;
+  readonly rtmp: number;
+  readonly rtmps: number;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
+  readonly host?: string;
+}
+
+function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
   program
     .command('up')
     .description('Run everything on this machine, until Ctrl-C.')
     .option('--http <port>', 'port of the site, the API and HLS', parsePort, DEFAULT_HTTP_PORT)
     .option('--rtmp <port>', 'port for encoders', parsePort, DEFAULT_RTMP_PORT)
+    .option('--rtmps <port>', 'port for encoders that use TLS', parsePort, DEFAULT_RTMPS_PORT)
+    .option('--tls-cert <file>', 'certificate for it, in PEM (default: one that is made at the first start)')
+    .option('--tls-key <file>', 'the private key of the certificate, in PEM')
     .option('--host <address>', 'address to listen on (default: all)')
     .addHelpText('after', examples('starling up', 'starling up --data /srv/starling --http 80'))
-    .action(async (options: { http: number; rtmp: number; host?: string }) => {
+    .action(async (options: UpCommandOptions) => {
       // Loaded here, because the other commands do not need the servers.
       const { runUp } = await import('./up.ts');
       await runUp({
         dataDir: dataDir(),
         httpPort: options.http,
         rtmpPort: options.rtmp,
+        rtmpsPort: options.rtmps,
+        tlsCertificatePath: options.tlsCert && resolve(io.cwd, options.tlsCert),
+        tlsPrivateKeyPath: options.tlsKey && resolve(io.cwd, options.tlsKey),
         host: options.host,
       });
     });

@@ -84,7 +84,7 @@ interface Outcome {
 
 async function starling(
   args: readonly string[],
-  options: { env?: Record<string, string>; isTTY?: boolean; interruptAfterMs?: number } = {},
+  options: { env?: Record<string, string>; isTTY?: boolean; interruptAfterMs?: number; stdin?: string } = {},
 ): Promise<Outcome> {
   let stdout = '';
   let stderr = '';
@@ -93,6 +93,7 @@ async function starling(
     stderr: { write: (text) => (stderr += text), isTTY: options.isTTY, columns: 100 },
     env: { STARLING_DATA: dataDir, ...options.env },
     cwd: dataDir,
+    readStdin: async () => options.stdin ?? '',
     onInterrupt(listener) {
       const timer =
         options.interruptAfterMs === undefined ? undefined : setTimeout(listener, options.interruptAfterMs);

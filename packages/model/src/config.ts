@@ -22,6 +22,16 @@ export const BackendSection = Type.Object(
   {
     dataDir: Type.String(),
     rtmp: Type.Object({ host: Host, port: Port }, { additionalProperties: false }),
+    rtmps: Type.Optional(
+      Type.Object(
+        {
+          port: Port,
+          certificateFile: Type.Optional(Type.String({ description: 'PEM; self-signed when left out' })),
+          privateKeyFile: Type.Optional(Type.String({ description: 'PEM' })),
+        },
+        { additionalProperties: false, description: 'RTMP over TLS, for encoders' },
+      ),
+    ),
     coordinator: Type.Object({ url: Type.String(), tokenFile: SecretFile }, { additionalProperties: false }),
     frontends: Type.Array(
       Type.Object(

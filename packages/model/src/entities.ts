@@ -4,6 +4,7 @@
  */
 import { type Static, Type } from 'typebox';
 import { AssetFacts, Run } from './schedule.ts';
+import { NewStreamInput, ShownStreamInput, StreamInput } from './stream-input.ts';
 
 /** The source of the asset that is generated: FFmpeg draws it, no file is read. */
 export const TEST_CARD_SOURCE = 'starling:test-card';
@@ -139,24 +140,35 @@ export type NewChannel = Static<typeof NewChannel>;
 /** A live input. Its channel has the same name. The key itself is shown once and never stored. */
 export const Stream = Type.Object({
   name: Name,
+  input: ShownStreamInput,
   createdAt: Type.String({ format: 'date-time' }),
   keyRotatedAt: Type.String({ format: 'date-time' }),
   /** Whether an encoder is publishing now, as the backend last reported. */
   isPublishing: Type.Boolean(),
+  /** Why nothing comes of an input that the backend has to fetch; null where something does. */
+  problem: Type.Union([Type.String(), Type.Null()]),
 });
 export type Stream = Static<typeof Stream>;
 
 /** Asks for a live input and the channel of the same name. */
 export const NewStream = Type.Object(
-  { name: Name, title: Type.Optional(Title) },
+  {
+    name: Name,
+    title: Type.Optional(Title),
+    /** RTMP where none is given. */
+    input: Type.Optional(NewStreamInput),
+  },
   { additionalProperties: false },
 );
 export type NewStream = Static<typeof NewStream>;
 
-/** A stream and its key, in the one answer that ever holds it. */
+/**
+ * A stream and its key, in the one answer that ever holds it: the stream key of RTMP, or the passphrase of
+ * SRT. A stream that is pulled has none.
+ */
 export const StreamWithKey = Type.Object({
   stream: Stream,
-  key: Type.String({ examples: ['sk_f3Q0b1m2S8t5v7x9y0z1A2B3C4D'] }),
+  key: Type.Union([Type.String({ examples: ['sk_f3Q0b1m2S8t5v7x9y0z1A2B3C4D'] }), Type.Null()]),
 });
 export type StreamWithKey = Static<typeof StreamWithKey>;
 
@@ -191,6 +203,7 @@ export const BackendState = Type.Object({
       name: Name,
       /** SHA-256 of the stream key, in hex. The key has 160 random bits, so a fast hash is enough. */
       keySha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
+      input: StreamInput,
     }),
   ),
   /** Assets that are ready. */
@@ -214,6 +227,8 @@ export const BackendReport = Type.Object({
   publishingStreams: Type.Array(Name),
   /** What is on the air of the channels that have live sources. */
   activeSources: Type.Array(Type.Object({ channel: Name, ...ActiveSource.properties })),
+  /** Why nothing comes of the streams that the backend has to fetch. */
+  inputProblems: Type.Array(Type.Object({ stream: Name, problem: Type.String({ maxLength: 2000 }) })),
 });
 export type BackendReport = Static<typeof BackendReport>;
 

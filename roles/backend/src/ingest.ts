@@ -7,6 +7,7 @@ import {
   type PlayHandler,
   type PublisherSink,
   type Refusal,
+  type RtmpHandlers,
   type RtmpPeer,
   RtmpServer,
 } from '@starling/net/rtmp-server';
@@ -22,6 +23,10 @@ export interface IngestOptions {
   /** The address to listen on; all of them when undefined. */
   readonly host: string | undefined;
   readonly port: number;
+  /** Where encoders may publish over TLS, too. */
+  readonly rtmps:
+    | { readonly port: number; readonly certificate: string; readonly privateKey: string }
+    | undefined;
   readonly logger: Logger;
   /** Lets players in at the address that encoders publish to; undefined where this machine serves none. */
   readonly onPlay: PlayHandler | undefined;
@@ -48,25 +53,35 @@ export class Ingest {
   readonly #options: IngestOptions;
   readonly #inputs = new Map<string, Input>();
   #server: RtmpServer | undefined;
+  #tlsServer: RtmpServer | undefined;
 
   private constructor(options: IngestOptions) {
     this.#options = options;
   }
 
-  /** @throws the system's error when the port cannot be opened */
+  /** @throws the system's error when a port cannot be opened, or OpenSSL's when the certificate is not one */
   static async listen(options: IngestOptions): Promise<Ingest> {
     const ingest = new Ingest(options);
-    ingest.#server = await RtmpServer.listen({
-      host: options.host,
-      port: options.port,
-      logger: options.logger,
-      handlers: { onPublish: (target, peer) => ingest.#publish(target, peer), onPlay: options.onPlay },
-    });
+    const { host, port, rtmps: tls, logger, onPlay } = options;
+    const handlers: RtmpHandlers = { onPublish: (target, peer) => ingest.#publish(target, peer), onPlay };
+    ingest.#server = await RtmpServer.listen({ host, port, logger, handlers });
+    try {
+      if (tls !== undefined)
+        ingest.#tlsServer = await RtmpServer.listen({ host, port: tls.port, tls, logger, handlers });
+    } catch (error) {
+      await ingest.close();
+      throw error;
+    }
     return ingest;
   }
 
   get port(): number {
     return this.#server?.port ?? 0;
+  }
+
+  /** Undefined without RTMPS. */
+  get rtmpsPort(): number | undefined {
+    return this.#tlsServer?.port;
   }
 
   get publishingStreams(): string[] {
@@ -99,7 +114,7 @@ export class Ingest {
   }
 
   async close(): Promise<void> {
-    await this.#server?.close();
+    await Promise.all([this.#server?.close(), this.#tlsServer?.close()]);
   }
 
   #publish(target: PublishTarget, peer: RtmpPeer): PublisherSink | Refusal {

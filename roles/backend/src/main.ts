@@ -15,11 +15,12 @@ import { Gauge, type Registry } from 'prom-client';
 import { Channel } from './channel.ts';
 import { WallClock } from './clock.ts';
 import { Imports } from './imports.ts';
-import { Ingest } from './ingest.ts';
+import { Inputs } from './inputs.ts';
 import { Library } from './library.ts';
 import { LiveChannel } from './live-channel.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
 import { type FrontendAddress, FrontendLeg } from './publisher.ts';
+import { type RtmpsConfig, readCertificate } from './rtmps-certificate.ts';
 import { Slates } from './slate.ts';
 
 export interface BackendConfig {
@@ -29,6 +30,8 @@ export interface BackendConfig {
   readonly rtmpHost: string | undefined;
   /** Where encoders publish; 0 takes a free port. */
   readonly rtmpPort: number;
+  /** Where encoders publish over TLS, with which certificate; without RTMPS when undefined. */
+  readonly rtmps?: RtmpsConfig | undefined;
   /** Where a frontend runs in the same process: serves RTMP players on this port, too. */
   readonly onPlay?: PlayHandler;
   readonly frontends: readonly FrontendAddress[];
@@ -38,6 +41,8 @@ export interface BackendConfig {
 
 export interface Backend {
   readonly rtmpPort: number;
+  /** Undefined without RTMPS. */
+  readonly rtmpsPort: number | undefined;
   /** True when the coordinator's word has come and every playout channel reaches a frontend. */
   isReady(): boolean;
   close(): Promise<void>;
@@ -79,9 +84,13 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const openLegs = (channel: Channel) =>
     config.frontends.map((frontend) => new FrontendLeg(channel, frontend, logger));
 
-  const ingest = await Ingest.listen({
+  const inputs = await Inputs.open({
     host: config.rtmpHost,
     port: config.rtmpPort,
+    rtmps: config.rtmps && {
+      port: config.rtmps.port,
+      ...(await readCertificate(config.rtmps, config.dataDir, logger)),
+    },
     logger,
     onPlay: config.onPlay,
     onEvent: (name, event) => {
@@ -117,7 +126,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     const channelLogger = logger.child({ channel: model.name });
     const idle = { channel, epochUnixMs, legs: [], playout: undefined, lingerTimer: undefined };
     if (sources !== null) {
-      const tracksOf = (stream: string) => ingest.tracksOf(stream);
+      const tracksOf = (stream: string) => inputs.tracksOf(stream);
       const parts = { slates, openAsset, tracksOf, logger: channelLogger };
       const live = new LiveChannel({ model, sources, programme, nowUnixMs, ...parts });
       return { ...idle, live };
@@ -161,7 +170,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       else known.playout?.update(programme);
       if (model.sources !== null) known?.live?.update(model, model.sources, programme);
     }
-    ingest.setStreams(next.streams);
+    inputs.setStreams(next.streams);
     const withSlate = next.channels.filter(({ sources }) => sources !== null && sources.fallback !== 'none');
     void slates.retain(withSlate.map(({ title }) => title));
     imports.setQueue(next.imports);
@@ -194,8 +203,9 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     try {
       await coordinator.reportBackend({
         onAirChannels: [...playing, ...activeSources.map(({ channel }) => channel)],
-        publishingStreams: ingest.publishingStreams,
+        publishingStreams: inputs.publishingStreams,
         activeSources,
+        inputProblems: inputs.problems,
       });
     } catch (error) {
       logger.debug({ err: error }, 'the coordinator did not take the report; the next one follows');
@@ -218,7 +228,8 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   });
 
   return {
-    rtmpPort: ingest.port,
+    rtmpPort: inputs.rtmpPort,
+    rtmpsPort: inputs.rtmpsPort,
 
     isReady: () =>
       state !== undefined &&
@@ -228,7 +239,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       clearInterval(playoutTimer);
       clearInterval(reportTimer);
       watch.abort();
-      await Promise.all([ingest.close(), imports.close(), watching]);
+      await Promise.all([inputs.close(), imports.close(), watching]);
       for (const [name, one] of onAir) takeOff(name, one);
       await Promise.all([library.close(), slates.close()]);
     },

@@ -21,6 +21,7 @@ async function openIngest() {
   ingest = await Ingest.listen({
     host: '127.0.0.1',
     port: 0,
+    rtmps: undefined,
     logger: pino({ level: 'silent' }),
     onPlay: undefined,
     onEvent: () => {},

@@ -38,6 +38,11 @@ export class BackendPresence {
     return found && { source: found.source, since: found.since, reason: found.reason };
   }
 
+  /** Why nothing comes of a stream that the backend has to fetch. */
+  inputProblem(stream: string): string | undefined {
+    return this.#fresh()?.inputProblems.find((one) => one.stream === stream)?.problem;
+  }
+
   #fresh(): BackendReport | undefined {
     if (this.#last === undefined || this.#now() - this.#last.atMs > STALE_AFTER_MS) return undefined;
     return this.#last.report;

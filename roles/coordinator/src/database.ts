@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { AssetState, ChannelKind, Fallback, SourceChoice } from '@starling/model/entities';
 import type { AssetFacts } from '@starling/model/schedule';
+import type { StreamInput } from '@starling/model/stream-input';
 import {
   type ColumnType,
   type Generated,
@@ -66,6 +67,8 @@ export interface Tables {
     key_sha256: string;
     key_rotated_at: Date;
     created_at: Fixed<Date>;
+    /** JSON, with the secrets in it. */
+    input: ColumnType<StreamInput, string, string>;
   };
   settings: {
     name: Fixed<string>;

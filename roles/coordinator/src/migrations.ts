@@ -79,6 +79,10 @@ const migrations: Record<string, Migration> = {
             .check(sql`source_choice in ('auto', 'primary', 'backup', 'playout', 'slate')`),
         )
         .execute();
+      await db.schema
+        .alterTable('streams')
+        .addColumn('input', 'jsonb', (column) => column.notNull().defaultTo(sql`'{"type":"rtmp"}'::jsonb`))
+        .execute();
       await sql`update channels set has_sources = true, primary_stream = name where kind = 'live'`.execute(
         db,
       );

@@ -18,6 +18,7 @@ export const problemCatalogue = {
   CHANNEL_EXISTS: [409, 'There is a channel of this name.'],
   CHANNEL_IS_LIVE: [409, 'The channel belongs to a stream.'],
   STREAM_UNKNOWN: [404, 'There is no such stream.'],
+  STREAM_HAS_NO_KEY: [409, 'The stream has no key.'],
   SOURCES_INVALID: [409, 'The channel cannot have these sources.'],
   BODY_TOO_LARGE: [413, 'The request body is too large.'],
   TOO_MANY_WATCHERS: [503, 'Too many clients follow the state.'],

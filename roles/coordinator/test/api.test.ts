@@ -171,6 +171,7 @@ describe('sources of a channel', () => {
       onAirChannels: ['mix'],
       publishingStreams: ['phone'],
       activeSources: [{ channel: 'mix', ...active }],
+      inputProblems: [],
     });
     expect(await lab.operator.channels.get('mix')).toMatchObject({ activeSource: active });
     lab.nowMs += 16_000;
@@ -225,7 +226,7 @@ describe('streams', () => {
     );
     // The digests are there, so the search does look where keys would be.
     expect(bytes.includes('secret')).toBe(true);
-    for (const { key } of [first, second]) {
+    for (const key of [first.key ?? '', second.key ?? '']) {
       expect(bytes.includes(key)).toBe(false);
       expect(lab.log.join('')).not.toContain(key);
       expect(
@@ -255,6 +256,7 @@ describe('public channels', () => {
       onAirChannels: ['evening', 'cam'],
       publishingStreams: ['cam'],
       activeSources: [],
+      inputProblems: [],
     });
     expect(await viewer.publicChannels.get('evening')).toEqual({
       name: 'evening',
