@@ -7,6 +7,7 @@ import { addChannelCommands } from './commands/channel.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addMediaCommands } from './commands/media.ts';
 import { addStreamCommands } from './commands/stream.ts';
+import { addWebhookCommands } from './commands/webhook.ts';
 import { type CommandContext, CommandError, type Io } from './io.ts';
 import { examples } from './output.ts';
 import { StartError } from './process.ts';
@@ -53,6 +54,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addMediaCommands(program, context);
   addChannelCommands(program, context);
   addStreamCommands(program, context);
+  addWebhookCommands(program, context);
   addDoctorCommand(program, context, { httpPort: DEFAULT_HTTP_PORT, rtmpPort: DEFAULT_RTMP_PORT });
   program.addHelpText(
     'after',

@@ -22,6 +22,7 @@ import {
   Stream,
   StreamWithKey,
 } from './entities.ts';
+import { type NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from './webhook.ts';
 
 const REQUEST_TIMEOUT_MS = 30_000;
 /** The coordinator pings every 15 s; a watch that is silent for longer than two pings is dead. */
@@ -100,6 +101,17 @@ export class CoordinatorClient {
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/streams/${name}`),
     rotateKey: (name: string): Promise<StreamWithKey> =>
       this.#request('POST', path`/streams/${name}/rotate-key`, StreamWithKey),
+  };
+
+  readonly webhooks = {
+    list: (): Promise<Webhook[]> => this.#list('/webhooks', Webhook),
+    /** The answer is the only one that holds the secret. */
+    create: (webhook: NewWebhook): Promise<WebhookWithSecret> =>
+      this.#request('POST', '/webhooks', WebhookWithSecret, webhook),
+    remove: (id: string): Promise<void> => this.#send('DELETE', path`/webhooks/${id}`),
+    /** Newest first. */
+    deliveries: (id: string): Promise<WebhookDelivery[]> =>
+      this.#list(path`/webhooks/${id}/deliveries`, WebhookDelivery),
   };
 
   /** What viewers may see; needs no token. */

@@ -5,6 +5,7 @@
 import { type Static, Type } from 'typebox';
 import { AssetFacts, Run } from './schedule.ts';
 import { NewStreamInput, ShownStreamInput, StreamInput } from './stream-input.ts';
+import { NetworkEvent } from './webhook.ts';
 
 /** The source of the asset that is generated: FFmpeg draws it, no file is read. */
 export const TEST_CARD_SOURCE = 'starling:test-card';
@@ -229,6 +230,8 @@ export const BackendReport = Type.Object({
   activeSources: Type.Array(Type.Object({ channel: Name, ...ActiveSource.properties })),
   /** Why nothing comes of the streams that the backend has to fetch. */
   inputProblems: Type.Array(Type.Object({ stream: Name, problem: Type.String({ maxLength: 2000 }) })),
+  /** What happened since the last report that was taken; the coordinator knows by its id what comes again. */
+  events: Type.Array(NetworkEvent, { maxItems: 256 }),
 });
 export type BackendReport = Static<typeof BackendReport>;
 

@@ -4,7 +4,7 @@
  */
 import type { StreamEvent, Track } from '@starling/media/access-unit';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
-import type { Channel, ChannelSources, SourceName } from '@starling/model/entities';
+import type { Channel, ChannelSources, SourceName, SourceReason } from '@starling/model/entities';
 import type { AssetFacts } from '@starling/model/schedule';
 import type { Logger } from 'pino';
 import type { AssetFile } from './asset-file.ts';
@@ -30,10 +30,11 @@ export interface LiveChannelOptions {
   readonly logger: Logger;
 }
 
-/** A change of what is on the air. */
+/** A change of what is on the air; undefined is nothing. */
 export interface SourceChange {
   readonly from: SourceName | undefined;
-  readonly to: ActiveSource | undefined;
+  readonly to: SourceName | undefined;
+  readonly reason: SourceReason;
 }
 
 export class LiveChannel {
@@ -119,7 +120,7 @@ export class LiveChannel {
     const to = this.#chain.active;
     if (from === to) return undefined;
     this.#lastActive = to;
-    return { from: from?.source, to };
+    return { from: from?.source, to: to?.source, reason: to?.reason ?? this.#chain.lossReason };
   }
 
   close(): void {

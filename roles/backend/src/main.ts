@@ -14,6 +14,7 @@ import type { Logger } from 'pino';
 import { Gauge, type Registry } from 'prom-client';
 import { Channel } from './channel.ts';
 import { WallClock } from './clock.ts';
+import { EventLog } from './event-log.ts';
 import { Imports } from './imports.ts';
 import { Inputs } from './inputs.ts';
 import { Library } from './library.ts';
@@ -79,6 +80,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const coordinator = new CoordinatorClient(config.coordinator);
   const imports = new Imports({ library, coordinator, logger });
   const onAir = new Map<string, OnAir>();
+  const events = new EventLog({ nowUnixMs: () => clock.nowUnixMs(), onEvent: () => void report() });
   let state: BackendState | undefined;
 
   const openLegs = (channel: Channel) =>
@@ -101,6 +103,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     },
     onPublishChange: (name, isPublishing) => {
       for (const { live } of onAir.values()) live?.setPublishing(name, isPublishing);
+      events.publishChanged(name, isPublishing);
       void report();
     },
   });
@@ -145,8 +148,9 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const follow = (name: string, one: OnAir, live: LiveChannel) => {
     const change = live.takeChange();
     if (change === undefined) return;
-    const { from, to } = change;
-    logger.info({ channel: name, from, to: to?.source, reason: to?.reason }, 'source changed');
+    const { from, to, reason } = change;
+    logger.info({ channel: name, from, to, reason }, 'source changed');
+    events.sourceChanged(name, change);
     clearTimeout(one.lingerTimer);
     if (to === undefined) one.lingerTimer = setTimeout(() => closeLegs(one), LIVE_LINGER_MS);
     else if (one.legs.length === 0) one.legs = openLegs(one.channel);
@@ -199,6 +203,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       if (source === undefined || sinceUnixMs === undefined || reason === undefined) return [];
       return [{ channel, source, since: new Date(sinceUnixMs).toISOString(), reason }];
     });
+    const { pending } = events;
     const playing = [...onAir].filter(([, one]) => one.playout !== undefined).map(([name]) => name);
     try {
       await coordinator.reportBackend({
@@ -206,7 +211,9 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
         publishingStreams: inputs.publishingStreams,
         activeSources,
         inputProblems: inputs.problems,
+        events: [...pending],
       });
+      events.taken(pending);
     } catch (error) {
       logger.debug({ err: error }, 'the coordinator did not take the report; the next one follows');
     }
@@ -239,6 +246,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       clearInterval(playoutTimer);
       clearInterval(reportTimer);
       watch.abort();
+      events.close();
       await Promise.all([inputs.close(), imports.close(), watching]);
       for (const [name, one] of onAir) takeOff(name, one);
       await Promise.all([library.close(), slates.close()]);

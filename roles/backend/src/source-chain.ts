@@ -87,9 +87,9 @@ export class SourceChain {
     return this.#active?.info;
   }
 
-  /** Whether a source could be changed to, as of the last event or {@link tick}. */
-  isWell(source: SourceName): boolean {
-    return this.#feeds.get(source)?.isWell === true;
+  /** Why the last source is not on the air any more; `start` before there was one. */
+  get lossReason(): SourceReason {
+    return this.#reason;
   }
 
   /** Takes over an edited chain or choice; a source that was replaced must be named in `renewed`. */

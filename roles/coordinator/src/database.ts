@@ -12,6 +12,7 @@ import { Worker } from 'node:worker_threads';
 import type { AssetState, ChannelKind, Fallback, SourceChoice } from '@starling/model/entities';
 import type { AssetFacts } from '@starling/model/schedule';
 import type { StreamInput } from '@starling/model/stream-input';
+import type { NetworkEvent, WebhookDelivery, WebhookEventType } from '@starling/model/webhook';
 import {
   type ColumnType,
   type Generated,
@@ -69,6 +70,27 @@ export interface Tables {
     created_at: Fixed<Date>;
     /** JSON, with the secrets in it. */
     input: ColumnType<StreamInput, string, string>;
+  };
+  webhooks: {
+    id: Fixed<string>;
+    /** May hold a password. */
+    url: Fixed<string>;
+    events: WebhookEventType[];
+    /** In clear: deliveries are signed with it. */
+    secret: Fixed<string>;
+    created_at: Fixed<Date>;
+  };
+  webhook_deliveries: {
+    id: Fixed<string>;
+    /** The order in which they were queued. */
+    number: Generated<string>;
+    webhook_id: Fixed<string>;
+    /** JSON. */
+    event: ColumnType<NetworkEvent, string, never>;
+    state: WebhookDelivery['state'];
+    attempts: number;
+    outcome: string | null;
+    next_attempt_at: Date | null;
   };
   settings: {
     name: Fixed<string>;

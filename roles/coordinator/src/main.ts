@@ -21,6 +21,7 @@ import { PublicChannels } from './public-channels.ts';
 import { State } from './state.ts';
 import { Streams } from './streams.ts';
 import { Watch } from './watch.ts';
+import { Webhooks } from './webhooks.ts';
 
 export interface CoordinatorConfig {
   /** Holds the database, in `db`. One coordinator at a time may use it. */
@@ -74,11 +75,14 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const presence = new BackendPresence(now);
     const state = new State(db, changes);
     const watch = new Watch(state, changes, logger);
+    const webhooks = new Webhooks({ db, logger, now });
+    closers.push(() => webhooks.close());
     const app = await createApi(config, {
       assets: new Assets(db, changes, logger, now),
       channels: new Channels(db, changes, logger, now),
       streams: new Streams(db, changes, presence, logger, now),
       publicChannels: new PublicChannels(state, presence, now),
+      webhooks,
       presence,
       state,
       watch,

@@ -88,6 +88,47 @@ const migrations: Record<string, Migration> = {
       );
     },
   },
+  '007-webhooks': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('webhooks')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('url', 'text', (column) => column.notNull())
+        .addColumn('events', sql`text[]`, (column) => column.notNull())
+        .addColumn('secret', 'text', (column) => column.notNull())
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createTable('webhook_deliveries')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('number', 'bigserial', (column) => column.notNull())
+        .addColumn('webhook_id', 'text', (column) =>
+          column.notNull().references('webhooks.id').onDelete('cascade'),
+        )
+        .addColumn('event', 'jsonb', (column) => column.notNull())
+        .addColumn('state', 'text', (column) =>
+          column.notNull().check(sql`state in ('waiting', 'delivered', 'given-up')`),
+        )
+        .addColumn('attempts', 'integer', (column) => column.notNull())
+        .addColumn('outcome', 'text')
+        .addColumn('next_attempt_at', 'timestamptz')
+        .addCheckConstraint(
+          'webhook_deliveries_waiting_has_time',
+          sql`(state = 'waiting') = (next_attempt_at is not null)`,
+        )
+        .execute();
+      await db.schema
+        .createIndex('webhook_deliveries_due')
+        .on('webhook_deliveries')
+        .columns(['state', 'next_attempt_at'])
+        .execute();
+      await db.schema
+        .createIndex('webhook_deliveries_by_webhook')
+        .on('webhook_deliveries')
+        .columns(['webhook_id', 'number'])
+        .execute();
+    },
+  },
 };
 
 /**

@@ -20,6 +20,8 @@ export const problemCatalogue = {
   STREAM_UNKNOWN: [404, 'There is no such stream.'],
   STREAM_HAS_NO_KEY: [409, 'The stream has no key.'],
   SOURCES_INVALID: [409, 'The channel cannot have these sources.'],
+  WEBHOOK_UNKNOWN: [404, 'There is no such webhook.'],
+  TOO_MANY_WEBHOOKS: [409, 'There are too many webhooks.'],
   BODY_TOO_LARGE: [413, 'The request body is too large.'],
   TOO_MANY_WATCHERS: [503, 'Too many clients follow the state.'],
   DISK_FULL: [507, 'The disk is full.'],

@@ -19,6 +19,7 @@ import {
   Stream,
   StreamWithKey,
 } from '@starling/model/entities';
+import { NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from '@starling/model/webhook';
 import { type TSchema, Type } from 'typebox';
 import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
@@ -27,6 +28,7 @@ import type { PublicChannels } from './public-channels.ts';
 import type { State } from './state.ts';
 import type { Streams } from './streams.ts';
 import type { Watch } from './watch.ts';
+import type { Webhooks } from './webhooks.ts';
 
 /** What the routes speak to. */
 export interface Nouns {
@@ -34,6 +36,7 @@ export interface Nouns {
   readonly channels: Channels;
   readonly streams: Streams;
   readonly publicChannels: PublicChannels;
+  readonly webhooks: Webhooks;
   readonly presence: BackendPresence;
   readonly watch: Watch;
   readonly state: State;
@@ -44,6 +47,7 @@ export interface Nouns {
 const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(item) });
 const AssetId = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
 const AssetIdOfImport = Type.Object({ assetId: AssetId.properties.id });
+const ById = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
 const ByName = Type.Object({ name: Name });
 const Done = Type.Null({ description: 'Done.' });
 const problems = {
@@ -52,7 +56,7 @@ const problems = {
 };
 
 export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
-  const { assets, channels, streams, publicChannels, presence, state, watch } = nouns;
+  const { assets, channels, streams, publicChannels, webhooks, presence, state, watch } = nouns;
   const startedAt = new Date(nouns.now()).toISOString();
   return async (app) => {
     app.addHook('onRoute', (route) => {
@@ -255,6 +259,61 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     );
 
     app.get(
+      '/webhooks',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['webhooks'],
+          summary: 'All webhooks, oldest first',
+          response: { 200: Items(Webhook) },
+        },
+      },
+      async () => ({ items: await webhooks.list() }),
+    );
+    app.post(
+      '/webhooks',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['webhooks'],
+          summary: 'Send events to an address; the answer alone holds the secret that signs them',
+          body: NewWebhook,
+          response: { 201: WebhookWithSecret },
+        },
+      },
+      async (request, reply) => reply.code(201).send(await webhooks.add(request.body)),
+    );
+    app.delete(
+      '/webhooks/:id',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['webhooks'],
+          summary: 'Remove a webhook, and what waits for it',
+          params: ById,
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        await webhooks.remove(request.params.id);
+        return reply.code(204).send(null);
+      },
+    );
+    app.get(
+      '/webhooks/:id/deliveries',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['webhooks'],
+          summary: 'What was sent to a webhook and what waits for it, newest first',
+          params: ById,
+          response: { 200: Items(WebhookDelivery) },
+        },
+      },
+      async (request) => ({ items: await webhooks.deliveries(request.params.id) }),
+    );
+
+    app.get(
       '/status',
       {
         config: { access: 'operator' },
@@ -352,6 +411,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       },
       async (request, reply) => {
         presence.report(request.body);
+        await webhooks.take(request.body.events);
         return reply.code(204).send(null);
       },
     );

@@ -172,6 +172,7 @@ describe('sources of a channel', () => {
       publishingStreams: ['phone'],
       activeSources: [{ channel: 'mix', ...active }],
       inputProblems: [],
+      events: [],
     });
     expect(await lab.operator.channels.get('mix')).toMatchObject({ activeSource: active });
     lab.nowMs += 16_000;
@@ -257,6 +258,7 @@ describe('public channels', () => {
       publishingStreams: ['cam'],
       activeSources: [],
       inputProblems: [],
+      events: [],
     });
     expect(await viewer.publicChannels.get('evening')).toEqual({
       name: 'evening',
