@@ -8,6 +8,7 @@ import type { Channel, ChannelSources, SourceName, SourceReason } from '@starlin
 import type { AssetFacts } from '@starling/model/schedule';
 import type { Logger } from 'pino';
 import type { AssetFile } from './asset-file.ts';
+import { DarkWatch } from './dark-watch.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
 import type { Slates } from './slate.ts';
 import { type ActiveSource, SourceChain } from './source-chain.ts';
@@ -44,6 +45,7 @@ export class LiveChannel {
   #title: string;
   #playout: Playout | undefined;
   #slate: Playout | undefined;
+  readonly #darkWatches = new Map<LiveSource, DarkWatch>();
   #lastActive: ActiveSource | undefined;
   #isClosed = false;
 
@@ -89,12 +91,20 @@ export class LiveChannel {
 
   /** Takes what an encoder of a stream sends, on the encoder's clock. */
   push(stream: string, event: StreamEvent, nowUnixMs: number): StreamEvent[] {
-    return this.#sourcesOf(stream).flatMap((source) => this.#chain.push(source, event, nowUnixMs));
+    return this.#sourcesOf(stream).flatMap((source) => {
+      // Where nothing can stand in for it, a black picture is as good as any.
+      if (orderOf(this.#sources).length > 1) this.#darkWatchOf(source).push(event, nowUnixMs);
+      return this.#chain.push(source, event, nowUnixMs);
+    });
   }
 
   /** An encoder of the stream came or left. */
   setPublishing(stream: string, isPublishing: boolean): void {
-    for (const source of this.#sourcesOf(stream)) this.#chain.setConnected(source, isPublishing);
+    for (const source of this.#sourcesOf(stream)) {
+      this.#darkWatches.delete(source);
+      this.#chain.setDark(source, false);
+      this.#chain.setConnected(source, isPublishing);
+    }
   }
 
   /** To be called many times a second. */
@@ -129,13 +139,24 @@ export class LiveChannel {
     void this.#slate?.close();
   }
 
+  #darkWatchOf(source: LiveSource): DarkWatch {
+    const known = this.#darkWatches.get(source);
+    if (known !== undefined) return known;
+    const { logger } = this.#options;
+    const watch = new DarkWatch({ logger, onChange: (isDark) => this.#chain.setDark(source, isDark) });
+    this.#darkWatches.set(source, watch);
+    return watch;
+  }
+
   /** An encoder that was there before the source announces nothing again. */
   #announce(sources: readonly LiveSource[]): void {
     for (const source of sources) {
       const stream = this.#sources[source];
       if (stream === null) continue;
       for (const track of this.#options.tracksOf(stream)) {
-        this.#chain.push(source, { type: 'track', track }, this.#options.nowUnixMs);
+        const { nowUnixMs } = this.#options;
+        this.#darkWatchOf(source).push({ type: 'track', track }, nowUnixMs);
+        this.#chain.push(source, { type: 'track', track }, nowUnixMs);
       }
     }
   }

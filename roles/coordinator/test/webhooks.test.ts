@@ -24,7 +24,7 @@ beforeAll(async () => {
   receiver.listen(0, '127.0.0.1');
   await once(receiver, 'listening');
   url = `http://127.0.0.1:${(receiver.address() as AddressInfo).port}`;
-});
+}, 60_000);
 afterAll(async () => {
   receiver.close();
   await lab.close();
