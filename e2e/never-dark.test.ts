@@ -171,4 +171,22 @@ describe('a channel with a chain of sources', () => {
     ]);
     expect(picture.stdout.trim()).toBe('1280,720');
   });
+
+  it('has no discontinuity between its schedule and an encoder that is transcoded to the house format', async () => {
+    const added = await command('stream', 'add', 'nd-house', '--transcode', 'ultrafast', '--json');
+    const { key } = JSON.parse(added) as { key: string };
+    await command('channel', 'add', 'nd-seamless', '--loop', 'Test card');
+    await command('channel', 'set', 'nd-seamless', '--primary', 'nd-house', '--fallback', 'playout');
+    await untilActive('nd-seamless', 'playout', 10_000);
+    const viewer = watch('nd-seamless');
+    const encoder = publish(`${rtmp}/nd-house?key=${key}`, otherClip);
+    await untilActive('nd-seamless', 'primary', 20_000);
+    await new Promise((wake) => setTimeout(wake, 1000));
+    encoder.kill('SIGKILL');
+    await untilActive('nd-seamless', 'playout', 3000);
+    await new Promise((wake) => setTimeout(wake, 2500));
+    const seen = await viewer.stop();
+    expect(longestHoleSeconds(seen.packets, 'video')).toBeLessThan(0.5);
+    expect((await playlist('nd-seamless')).text).not.toContain('EXT-X-DISCONTINUITY\n');
+  });
 });

@@ -4,7 +4,7 @@
  */
 import { type Static, Type } from 'typebox';
 import { AssetFacts, Run } from './schedule.ts';
-import { NewStreamInput, ShownStreamInput, StreamInput } from './stream-input.ts';
+import { NewStreamInput, ShownStreamInput, StreamInput, Transcode } from './stream-input.ts';
 import { NetworkEvent } from './webhook.ts';
 
 /** The source of the asset that is generated: FFmpeg draws it, no file is read. */
@@ -142,6 +142,8 @@ export type NewChannel = Static<typeof NewChannel>;
 export const Stream = Type.Object({
   name: Name,
   input: ShownStreamInput,
+  /** Null where it goes through as it is. */
+  transcode: Type.Union([Transcode, Type.Null()]),
   createdAt: Type.String({ format: 'date-time' }),
   keyRotatedAt: Type.String({ format: 'date-time' }),
   /** Whether an encoder is publishing now, as the backend last reported. */
@@ -158,6 +160,8 @@ export const NewStream = Type.Object(
     title: Type.Optional(Title),
     /** RTMP where none is given. */
     input: Type.Optional(NewStreamInput),
+    /** To go through as it is where none is given. */
+    transcode: Type.Optional(Transcode),
   },
   { additionalProperties: false },
 );
@@ -205,6 +209,7 @@ export const BackendState = Type.Object({
       /** SHA-256 of the stream key, in hex. The key has 160 random bits, so a fast hash is enough. */
       keySha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
       input: StreamInput,
+      transcode: Type.Union([Transcode, Type.Null()]),
     }),
   ),
   /** Assets that are ready. */

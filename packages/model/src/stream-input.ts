@@ -46,6 +46,37 @@ export const ShownStreamInput = Type.Union([
 ]);
 export type ShownStreamInput = Static<typeof ShownStreamInput>;
 
+/** Presets of x264 that a machine can keep up with. */
+export const LivePreset = Type.Union([
+  Type.Literal('ultrafast'),
+  Type.Literal('superfast'),
+  Type.Literal('veryfast'),
+  Type.Literal('faster'),
+  Type.Literal('fast'),
+  Type.Literal('medium'),
+]);
+export type LivePreset = Static<typeof LivePreset>;
+
+/** x264, or the hardware that FFmpeg has an encoder for. */
+export const LiveEncoderName = Type.Union([
+  Type.Literal('x264'),
+  Type.Literal('nvenc'),
+  Type.Literal('qsv'),
+  Type.Literal('vaapi'),
+  Type.Literal('videotoolbox'),
+]);
+export type LiveEncoderName = Static<typeof LiveEncoderName>;
+
+/**
+ * The stream is transcoded to the house format: its channel then changes between it and the schedule without
+ * a discontinuity. With hardware the parameter sets are others, and there is one.
+ */
+export const Transcode = Type.Object(
+  { preset: LivePreset, encoder: LiveEncoderName },
+  { additionalProperties: false },
+);
+export type Transcode = Static<typeof Transcode>;
+
 /** Leaves out all that may be secret. */
 export function withoutSecrets(input: StreamInput): ShownStreamInput {
   switch (input.type) {

@@ -1,9 +1,13 @@
-/** All live inputs of the backend: encoders that publish over RTMP, and streams that FFmpeg brings. */
+/**
+ * All live inputs of the backend: encoders that publish over RTMP, and streams that FFmpeg brings; each
+ * as it is, or transcoded.
+ */
 import type { StreamEvent, Track } from '@starling/media/access-unit';
 import type { BackendState } from '@starling/model/entities';
 import type { Logger } from 'pino';
 import { FfmpegInput, type FfmpegStreamInput } from './ffmpeg-input.ts';
 import { Ingest, type IngestOptions } from './ingest.ts';
+import { LiveEncoder } from './live-encoder.ts';
 
 export interface InputsOptions extends Omit<IngestOptions, 'onEvent' | 'onPublishChange'> {
   /** What comes in of a stream, on its encoder's clock. */
@@ -16,31 +20,37 @@ type StreamOfState = BackendState['streams'][number];
 
 export class Inputs {
   readonly #options: InputsOptions;
-  readonly #ingest: Ingest;
   readonly #ffmpegInputs = new Map<string, { readonly source: string; readonly input: FfmpegInput }>();
+  readonly #encoders = new Map<string, { readonly source: string; readonly encoder: LiveEncoder }>();
+  #ingest: Ingest | undefined;
 
-  private constructor(options: InputsOptions, ingest: Ingest) {
+  private constructor(options: InputsOptions) {
     this.#options = options;
-    this.#ingest = ingest;
   }
 
-  /** @throws the system's error when the RTMP port cannot be opened */
+  /** @throws the system's error when an RTMP port cannot be opened */
   static async open(options: InputsOptions): Promise<Inputs> {
-    return new Inputs(options, await Ingest.listen(options));
+    const inputs = new Inputs(options);
+    inputs.#ingest = await Ingest.listen({
+      ...options,
+      onEvent: (stream, event) => inputs.#take(stream, event),
+      onPublishChange: (stream, isPublishing) => inputs.#changePublishing(stream, isPublishing),
+    });
+    return inputs;
   }
 
   get rtmpPort(): number {
-    return this.#ingest.port;
+    return this.#ingest?.port ?? 0;
   }
 
   /** Undefined without RTMPS. */
   get rtmpsPort(): number | undefined {
-    return this.#ingest.rtmpsPort;
+    return this.#ingest?.rtmpsPort;
   }
 
   get publishingStreams(): string[] {
     const brought = [...this.#ffmpegInputs].filter(([, { input }]) => input.isPublishing);
-    return [...this.#ingest.publishingStreams, ...brought.map(([name]) => name)];
+    return [...(this.#ingest?.publishingStreams ?? []), ...brought.map(([name]) => name)];
   }
 
   /** Why nothing comes of the streams that FFmpeg is to bring. */
@@ -57,19 +67,22 @@ export class Inputs {
 
   /** What is known of a stream that is coming in; nothing while none does. */
   tracksOf(stream: string): readonly Track[] {
-    return this.#ffmpegInputs.get(stream)?.input.tracks ?? this.#ingest.tracksOf(stream);
+    const encoder = this.#encoders.get(stream)?.encoder;
+    if (encoder !== undefined) return encoder.tracks;
+    return this.#ffmpegInputs.get(stream)?.input.tracks ?? this.#ingest?.tracksOf(stream) ?? [];
   }
 
   /** Takes over the list of streams; inputs that are gone or changed are ended. */
   setStreams(streams: readonly StreamOfState[]): void {
-    this.#ingest.setStreams(streams.filter(({ input }) => input.type === 'rtmp'));
+    this.#setEncoders(streams);
+    this.#ingest?.setStreams(streams.filter(({ input }) => input.type === 'rtmp'));
     const wanted = new Map<string, FfmpegStreamInput>();
     for (const { name, input } of streams) if (input.type !== 'rtmp') wanted.set(name, input);
     for (const [name, { source, input }] of this.#ffmpegInputs) {
       if (source === JSON.stringify(wanted.get(name))) continue;
       this.#ffmpegInputs.delete(name);
       input.close();
-      if (input.isPublishing) this.#options.onPublishChange(name, false);
+      if (input.isPublishing) this.#changePublishing(name, false);
     }
     for (const [name, input] of wanted) {
       if (!this.#ffmpegInputs.has(name)) {
@@ -81,11 +94,45 @@ export class Inputs {
   async close(): Promise<void> {
     for (const { input } of this.#ffmpegInputs.values()) input.close();
     this.#ffmpegInputs.clear();
-    await this.#ingest.close();
+    for (const { encoder } of this.#encoders.values()) encoder.end();
+    await this.#ingest?.close();
+  }
+
+  #take(stream: string, event: StreamEvent): void {
+    const encoder = this.#encoders.get(stream)?.encoder;
+    if (encoder === undefined) this.#options.onEvent(stream, event);
+    else encoder.push(event);
+  }
+
+  #changePublishing(stream: string, isPublishing: boolean): void {
+    if (!isPublishing) this.#encoders.get(stream)?.encoder.end();
+    this.#options.onPublishChange(stream, isPublishing);
+  }
+
+  #setEncoders(streams: readonly StreamOfState[]): void {
+    const wanted = new Map(
+      streams.flatMap(({ name, transcode }) => (transcode === null ? [] : [[name, transcode]])),
+    );
+    for (const [name, { source, encoder }] of this.#encoders) {
+      if (source === JSON.stringify(wanted.get(name))) continue;
+      this.#encoders.delete(name);
+      encoder.end();
+    }
+    const { logger, onEvent } = this.#options;
+    for (const [name, transcode] of wanted) {
+      if (this.#encoders.has(name)) continue;
+      const encoder = new LiveEncoder({
+        stream: name,
+        transcode,
+        logger,
+        onEvent: (event) => onEvent(name, event),
+      });
+      this.#encoders.set(name, { source: JSON.stringify(transcode), encoder });
+    }
   }
 
   #bring(stream: string, input: FfmpegStreamInput): FfmpegInput {
-    const { logger, onEvent, onPublishChange } = this.#options;
+    const { logger } = this.#options;
     // What an ended process still had to say is not of the stream any more.
     const isCurrent = () => this.#ffmpegInputs.get(stream)?.input === brought;
     const brought: FfmpegInput = new FfmpegInput({
@@ -93,10 +140,10 @@ export class Inputs {
       input,
       logger,
       onEvent: (event) => {
-        if (isCurrent()) onEvent(stream, event);
+        if (isCurrent()) this.#take(stream, event);
       },
       onPublishChange: (isPublishing) => {
-        if (isCurrent()) onPublishChange(stream, isPublishing);
+        if (isCurrent()) this.#changePublishing(stream, isPublishing);
       },
     });
     return brought;

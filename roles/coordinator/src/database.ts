@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { AssetState, ChannelKind, Fallback, SourceChoice } from '@starling/model/entities';
 import type { AssetFacts } from '@starling/model/schedule';
-import type { StreamInput } from '@starling/model/stream-input';
+import type { StreamInput, Transcode } from '@starling/model/stream-input';
 import type { NetworkEvent, WebhookDelivery, WebhookEventType } from '@starling/model/webhook';
 import {
   type ColumnType,
@@ -70,6 +70,8 @@ export interface Tables {
     created_at: Fixed<Date>;
     /** JSON, with the secrets in it. */
     input: ColumnType<StreamInput, string, string>;
+    /** JSON. */
+    transcode: ColumnType<Transcode | null, string | null, never>;
   };
   webhooks: {
     id: Fixed<string>;

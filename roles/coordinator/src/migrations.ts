@@ -82,6 +82,7 @@ const migrations: Record<string, Migration> = {
       await db.schema
         .alterTable('streams')
         .addColumn('input', 'jsonb', (column) => column.notNull().defaultTo(sql`'{"type":"rtmp"}'::jsonb`))
+        .addColumn('transcode', 'jsonb')
         .execute();
       await sql`update channels set has_sources = true, primary_stream = name where kind = 'live'`.execute(
         db,

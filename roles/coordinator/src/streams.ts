@@ -53,7 +53,7 @@ export class Streams {
    * Adds a stream and the live channel of the same name.
    * @throws ApiProblem CHANNEL_EXISTS, or REQUEST_INVALID for an address that cannot be pulled
    */
-  async add({ name, title = name, input = { type: 'rtmp' } }: NewStream): Promise<StreamWithKey> {
+  async add({ name, title = name, input = { type: 'rtmp' }, transcode }: NewStream): Promise<StreamWithKey> {
     const key = newKey();
     const nowMs = this.#now();
     const row = await this.#changes.make(async (transaction) => {
@@ -66,6 +66,7 @@ export class Streams {
           key_rotated_at: new Date(nowMs),
           created_at: new Date(nowMs),
           input: JSON.stringify(keptInput(input, key)),
+          transcode: transcode === undefined ? null : JSON.stringify(transcode),
         })
         .returningAll()
         .executeTakeFirstOrThrow();
@@ -134,6 +135,7 @@ export class Streams {
     return {
       name: row.name,
       input: withoutSecrets(row.input),
+      transcode: row.transcode,
       createdAt: row.created_at.toISOString(),
       keyRotatedAt: row.key_rotated_at.toISOString(),
       isPublishing: this.#presence.publishingStreams().includes(row.name),
@@ -165,8 +167,15 @@ function unknownStream(name: string): ApiProblem {
 export async function readStreams(transaction: Transaction): Promise<Pick<BackendState, 'streams'>> {
   const rows = await transaction
     .selectFrom('streams')
-    .select(['name', 'key_sha256', 'input'])
+    .select(['name', 'key_sha256', 'input', 'transcode'])
     .orderBy('name')
     .execute();
-  return { streams: rows.map((row) => ({ name: row.name, keySha256: row.key_sha256, input: row.input })) };
+  return {
+    streams: rows.map((row) => ({
+      name: row.name,
+      keySha256: row.key_sha256,
+      input: row.input,
+      transcode: row.transcode,
+    })),
+  };
 }

@@ -1,6 +1,12 @@
 /** `starling stream`: live inputs from OBS, FFmpeg and other encoders. */
 import type { StreamWithKey } from '@starling/model/entities';
-import { type NewStreamInput, PULL_SCHEMES, type ShownStreamInput } from '@starling/model/stream-input';
+import {
+  type LiveEncoderName,
+  type LivePreset,
+  type NewStreamInput,
+  PULL_SCHEMES,
+  type ShownStreamInput,
+} from '@starling/model/stream-input';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { CommandContext } from '../io.ts';
 import { examples, printJson, printTable } from '../output.ts';
@@ -66,16 +72,28 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
         `pull from an address instead (${PULL_SCHEMES.join(', ')}); "-" reads it from standard input`,
       ).conflicts('srt'),
     )
+    .addOption(
+      new Option(
+        '--transcode <preset>',
+        'bring it into the house format with this preset of x264, so that changes to the schedule are seamless',
+      ).choices(['ultrafast', 'superfast', 'veryfast', 'faster', 'fast', 'medium']),
+    )
+    .addOption(
+      new Option('--encoder <name>', 'transcode with this encoder; x264 where the hardware cannot')
+        .choices(['x264', 'nvenc', 'qsv', 'vaapi', 'videotoolbox'])
+        .default('x264'),
+    )
     .addHelpText(
       'after',
       examples(
+        'starling stream add studio --transcode veryfast',
         'starling stream add cam --title "Roof camera"',
         'starling stream add studio --srt 9000',
         'starling stream add feed --input udp://239.1.1.1:5000',
         'starling stream add door --input - < file-with-the-rtsp-address',
       ),
     )
-    .action(async (name: string, { title, srt, input: url }: AddOptions) => {
+    .action(async (name: string, { title, srt, input: url, transcode, encoder }: AddOptions) => {
       const running = requireRunning(dataDir());
       const input: NewStreamInput | undefined =
         srt !== undefined
@@ -87,6 +105,7 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
         name,
         ...(title === undefined ? {} : { title }),
         ...(input === undefined ? {} : { input }),
+        ...(transcode === undefined ? {} : { transcode: { preset: transcode, encoder } }),
       });
       printStream(added, running);
     });
@@ -134,6 +153,8 @@ interface AddOptions {
   readonly title?: string;
   readonly srt?: number;
   readonly input?: string;
+  readonly transcode?: LivePreset;
+  readonly encoder: LiveEncoderName;
 }
 
 function inputText(input: ShownStreamInput): string {
