@@ -111,11 +111,17 @@ describe('help and misuse', () => {
     ['media', 'rm'],
     ['channel', 'add'],
     ['channel', 'ls'],
+    ['channel', 'set'],
+    ['channel', 'source'],
     ['channel', 'rm'],
     ['stream', 'add'],
     ['stream', 'ls'],
     ['stream', 'rm'],
     ['stream', 'rotate-key'],
+    ['webhook', 'add'],
+    ['webhook', 'ls'],
+    ['webhook', 'rm'],
+    ['webhook', 'log'],
     ['doctor'],
   ];
 

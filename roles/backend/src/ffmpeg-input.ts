@@ -21,6 +21,8 @@ export type FfmpegStreamInput = Exclude<StreamInput, { type: 'rtmp' }>;
 export interface FfmpegInputOptions {
   readonly stream: string;
   readonly input: FfmpegStreamInput;
+  /** Where SRT callers are waited for; on all addresses when undefined. */
+  readonly host: string | undefined;
   readonly ffmpegPath?: string;
   readonly logger: Logger;
   onEvent(event: StreamEvent): void;
@@ -98,7 +100,7 @@ export class FfmpegInput {
   }
 
   #start(): void {
-    const { input, ffmpegPath = 'ffmpeg' } = this.#options;
+    const { input, host, ffmpegPath = 'ffmpeg' } = this.#options;
     const startedAtMs = performance.now();
     // Its own process group: a Ctrl-C on the terminal is for us.
     const child = spawn(ffmpegPath, inputArguments(input, this.#conversion), {
@@ -120,7 +122,7 @@ export class FfmpegInput {
     );
     child.stdin.on('error', () => {}); // it ended before it read the script: said below
     // The address goes in here and not with the arguments, which every user of the machine can read.
-    child.stdin.end(inputScript(input));
+    child.stdin.end(inputScript(input, host));
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       stderr = (stderr + text).slice(-MAX_STDERR_CHARS);
     });
@@ -193,10 +195,10 @@ export class FfmpegInput {
 }
 
 /** The address of an input, as FFmpeg takes it. */
-function addressOf(input: FfmpegStreamInput): string {
+function addressOf(input: FfmpegStreamInput, host = '0.0.0.0'): string {
   if (input.type === 'pull') return input.url;
   const query = new URLSearchParams({ mode: 'listener', passphrase: input.passphrase, pbkeylen: '16' });
-  return `srt://0.0.0.0:${input.port}?${query}`;
+  return `srt://${host.includes(':') ? `[${host}]` : host}:${input.port}?${query}`;
 }
 
 /**
@@ -204,8 +206,8 @@ function addressOf(input: FfmpegStreamInput): string {
  *
  * Source: ffmpeg-formats, "concat"; quoting as in ffmpeg-utils, "Quoting and escaping".
  */
-export function inputScript(input: FfmpegStreamInput): string {
-  const url = addressOf(input);
+export function inputScript(input: FfmpegStreamInput, host?: string): string {
+  const url = addressOf(input, host);
   const scheme = parsePullUrl(url)?.scheme;
   const options: string[] = [];
   if (input.type === 'srt-listener') options.push(`option listen_timeout ${LISTEN_MS * 1000}`);
@@ -264,5 +266,6 @@ function reasonOf(stderr: string, input: FfmpegStreamInput): string {
   const shown = withoutSecrets(input);
   const address = shown.type === 'pull' ? shown.address : 'the SRT port';
   const line = lines.at(-1)?.replace(/^pipe:0: /, '') ?? 'the source ended';
-  return line.replaceAll(addressOf(input), address).replace(/[a-z]+:\/\/\S+/gi, address);
+  const secret = input.type === 'pull' ? input.url : input.passphrase;
+  return line.replaceAll(secret, address).replace(/[a-z]+:\/\/\S+/gi, address);
 }

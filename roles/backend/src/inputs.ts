@@ -132,12 +132,13 @@ export class Inputs {
   }
 
   #bring(stream: string, input: FfmpegStreamInput): FfmpegInput {
-    const { logger } = this.#options;
+    const { host, logger } = this.#options;
     // What an ended process still had to say is not of the stream any more.
     const isCurrent = () => this.#ffmpegInputs.get(stream)?.input === brought;
     const brought: FfmpegInput = new FfmpegInput({
       stream,
       input,
+      host,
       logger,
       onEvent: (event) => {
         if (isCurrent()) this.#take(stream, event);

@@ -64,6 +64,11 @@ export class LiveChannel {
     this.#openScheduled(options.programme);
   }
 
+  /** The streams that it takes. */
+  get streams(): string[] {
+    return [this.#sources.primary, this.#sources.backup].filter((stream) => stream !== null);
+  }
+
   /** What is on the air; undefined while nothing is. */
   get active(): ActiveSource | undefined {
     return this.#chain.active;
@@ -75,6 +80,7 @@ export class LiveChannel {
     const renewed = (['primary', 'backup'] as const).filter((name) => before[name] !== sources[name]);
     this.#sources = sources;
     this.#chain.configure(orderOf(sources), model.sourceChoice, renewed);
+    for (const source of renewed) this.#darkWatches.delete(source);
     this.#announce(renewed);
     if (before.fallback !== sources.fallback || this.#title !== model.title) {
       void this.#slate?.close();
@@ -92,8 +98,7 @@ export class LiveChannel {
   /** Takes what an encoder of a stream sends, on the encoder's clock. */
   push(stream: string, event: StreamEvent, nowUnixMs: number): StreamEvent[] {
     return this.#sourcesOf(stream).flatMap((source) => {
-      // Where nothing can stand in for it, a black picture is as good as any.
-      if (orderOf(this.#sources).length > 1) this.#darkWatchOf(source).push(event, nowUnixMs);
+      this.#darkWatchOf(source).push(event, nowUnixMs);
       return this.#chain.push(source, event, nowUnixMs);
     });
   }
@@ -143,7 +148,13 @@ export class LiveChannel {
     const known = this.#darkWatches.get(source);
     if (known !== undefined) return known;
     const { logger } = this.#options;
-    const watch = new DarkWatch({ logger, onChange: (isDark) => this.#chain.setDark(source, isDark) });
+    const watch: DarkWatch = new DarkWatch({
+      logger,
+      onChange: (isDark) => {
+        // Not of a picture of a publisher that left meanwhile.
+        if (this.#darkWatches.get(source) === watch) this.#chain.setDark(source, isDark);
+      },
+    });
     this.#darkWatches.set(source, watch);
     return watch;
   }

@@ -80,6 +80,8 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const coordinator = new CoordinatorClient(config.coordinator);
   const imports = new Imports({ library, coordinator, logger });
   const onAir = new Map<string, OnAir>();
+  /** The channels that take each stream. */
+  const byStream = new Map<string, OnAir[]>();
   const events = new EventLog({ nowUnixMs: () => clock.nowUnixMs(), onEvent: () => void report() });
   let state: BackendState | undefined;
 
@@ -97,12 +99,12 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     onPlay: config.onPlay,
     onEvent: (name, event) => {
       const nowUnixMs = clock.nowUnixMs();
-      for (const { channel, live } of onAir.values()) {
+      for (const { channel, live } of byStream.get(name) ?? []) {
         if (live !== undefined) channel.push(live.push(name, event, nowUnixMs));
       }
     },
     onPublishChange: (name, isPublishing) => {
-      for (const { live } of onAir.values()) live?.setPublishing(name, isPublishing);
+      for (const { live } of byStream.get(name) ?? []) live?.setPublishing(name, isPublishing);
       events.publishChanged(name, isPublishing);
       void report();
     },
@@ -173,6 +175,10 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       if (known === undefined) onAir.set(model.name, putOn(model, programme));
       else known.playout?.update(programme);
       if (model.sources !== null) known?.live?.update(model, model.sources, programme);
+    }
+    byStream.clear();
+    for (const one of onAir.values()) {
+      for (const name of one.live?.streams ?? []) byStream.set(name, [...(byStream.get(name) ?? []), one]);
     }
     inputs.setStreams(next.streams);
     const withSlate = next.channels.filter(({ sources }) => sources !== null && sources.fallback !== 'none');

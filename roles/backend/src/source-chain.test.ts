@@ -434,6 +434,23 @@ describe('a black picture that does not move', () => {
   });
 });
 
+describe('black pictures where there is nothing else', () => {
+  it('are shown, from the start and when they come', () => {
+    const simulation = new Simulation([new Encoder('primary')]);
+    simulation.chain.setDark('primary', true);
+    simulation.run(3000);
+    expect(simulation.active).toBe('primary');
+    simulation.chain.setDark('primary', false);
+    simulation.run(1000);
+    simulation.chain.setDark('primary', true);
+    simulation.run(3000);
+    expect(simulation.active).toBe('primary');
+    checkContract(simulation.events);
+    expect(discontinuities(simulation.events)).toBe(0);
+    expect(simulation.nowMs - (simulation.pictures().at(-1)?.ms ?? 0)).toBeLessThanOrEqual(200);
+  });
+});
+
 describe('whatever happens', () => {
   interface Action {
     readonly ms: number;

@@ -165,12 +165,15 @@ export class SourceChain {
       this.#start(better.name, better.feed, better.name === choice ? 'manual' : 'healthy', nowMs);
       return;
     }
-    const next = others.find(({ feed }) => feed.isSteady(nowMs)) ?? others.find(({ feed }) => feed.isWell);
+    let next = others.find(({ feed }) => feed.isSteady(nowMs)) ?? others.find(({ feed }) => feed.isWell);
     if (active !== undefined) {
-      // A silent source that nothing can stand in for may go on where it stopped; one that left may not.
-      if (next === undefined && active.feed.fault === 'silent') return;
-      this.#end(active.feed.fault);
+      // Where nothing can stand in for it, a black picture is better than none, and a silent source may go on
+      // where it stopped; one that left may not.
+      const { fault } = active.feed;
+      if (next === undefined && (fault === 'silent' || fault === 'dark')) return;
+      this.#end(fault);
     }
+    next ??= others.find(({ feed }) => !feed.isWell && feed.fault === 'dark' && feed.gops.length > 0);
     if (next !== undefined) this.#start(next.name, next.feed, this.#reason, nowMs);
   }
 
