@@ -287,7 +287,7 @@ describe('stream', () => {
     expect(stdout).toContain(`URL         rtmp://localhost:1935/live/cam?key=${key}\n`);
     expect(stdout).toContain('OBS');
     expect((await starling(['stream', 'ls', '--json'])).stdout).not.toContain(key);
-    expect((await starling(['stream', 'ls'])).stdout).toMatch(/^cam +no +\d{4}-/m);
+    expect((await starling(['stream', 'ls'])).stdout).toMatch(/^cam +RTMP +no +\d{4}-/m);
 
     const rotated = JSON.parse((await starling(['stream', 'rotate-key', 'cam', '--json'])).stdout);
     expect(rotated).toMatchObject({ name: 'cam', server: 'rtmp://localhost:1935/live/cam' });

@@ -171,6 +171,9 @@ export async function insertChannel(
       // A whole second, so that segments and guide entries start on whole seconds too.
       epoch: new Date(Math.floor(nowMs / 1000) * 1000 - HISTORY_MS),
       created_at: new Date(nowMs),
+      // The channel of a stream shows that stream.
+      has_sources: kind === 'live',
+      primary_stream: kind === 'live' ? name : null,
     })
     .onConflict((conflict) => conflict.column('name').doNothing())
     .executeTakeFirstOrThrow();

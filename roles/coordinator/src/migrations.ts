@@ -63,7 +63,11 @@ const migrations: Record<string, Migration> = {
   '006-sources': {
     async up(db: Kysely<unknown>) {
       const streamName = (column: ColumnDefinitionBuilder) =>
-        column.references('streams.name').onDelete('set null');
+        column
+          .references('streams.name')
+          .onDelete('set null')
+          // A stream and its channel name each other, and are made in one transaction.
+          .modifyEnd(sql`deferrable initially deferred`);
       await db.schema
         .alterTable('channels')
         .addColumn('has_sources', 'boolean', (column) => column.notNull().defaultTo(false))

@@ -58,7 +58,7 @@ export class Streams {
     const nowMs = this.#now();
     const row = await this.#changes.make(async (transaction) => {
       await insertChannel(transaction, { name, title, kind: 'live', nowMs });
-      const added = await transaction
+      return transaction
         .insertInto('streams')
         .values({
           name,
@@ -70,12 +70,6 @@ export class Streams {
         })
         .returningAll()
         .executeTakeFirstOrThrow();
-      await transaction
-        .updateTable('channels')
-        .set({ has_sources: true, primary_stream: name })
-        .where('name', '=', name)
-        .execute();
-      return added;
     });
     this.#logger.info({ stream: name }, 'stream added');
     return { stream: this.#streamOf(row), key: input.type === 'pull' ? null : key };
