@@ -1,69 +1,22 @@
 /** Live streams in other codecs than H.264 and AAC, published as Enhanced RTMP v2 by a client of our own. */
-import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { FlvMessage } from '@starling/media/flv/tag';
-import { RtmpClientSession } from '@starling/media/rtmp/session';
 import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
 import { encode, enhancedMessages } from '../packages/media/test/encoded-stream.ts';
 import { launchChromium } from './browser.ts';
-import { ffmpegComplaints, run, starling, until } from './network.ts';
+import { ffmpegComplaints, run, until } from './network.ts';
+import { addStream, publish } from './publisher.ts';
 
 const { site, rtmp, dataDir } = inject('shared');
 const scratch = mkdtempSync(join(tmpdir(), 'starling-codecs-'));
-const sockets: Socket[] = [];
+const publishers: (() => void)[] = [];
 afterEach(() => {
-  for (const socket of sockets.splice(0)) socket.destroy();
+  for (const close of publishers.splice(0)) close();
 });
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 const CLIP_SECONDS = 30;
-
-/** Publishes messages at the pace of their timestamps. */
-async function publish(name: string, messages: readonly FlvMessage[]): Promise<void> {
-  const added = await starling(dataDir, ['stream', 'add', name, '--json']);
-  expect(added.stderr).toBe('');
-  const { key } = JSON.parse(added.stdout) as { key: string };
-  const { hostname, port } = new URL(rtmp);
-  const session = new RtmpClientSession({
-    mode: 'publish',
-    tcUrl: rtmp,
-    app: 'live',
-    streamName: `${name}?key=${key}`,
-    handshakeRandomBytes: randomBytes(1528),
-    maxMessageBytes: 1024 * 1024,
-  });
-  const socket = connect(Number(port), hostname);
-  sockets.push(socket);
-  const flush = () => {
-    const output = session.takeOutput();
-    if (output !== undefined && !socket.destroyed) socket.write(output);
-  };
-  await new Promise<void>((resolve, reject) => {
-    socket.on('connect', flush);
-    socket.on('error', reject);
-    socket.on('close', () => reject(new Error(`the server closed the connection of ${name}`)));
-    socket.on('data', (bytes) => {
-      for (const event of session.receive(bytes)) {
-        if (event.type === 'ready') resolve();
-        if (event.type === 'rejected') reject(new Error(event.description));
-      }
-      flush();
-    });
-  });
-  const startedAtMs = performance.now();
-  let next = 0;
-  const timer = setInterval(() => {
-    for (let message = messages[next]; message !== undefined; message = messages[++next]) {
-      if (message.timestampMs > performance.now() - startedAtMs) break;
-      session.sendMessage(message);
-    }
-    flush();
-  }, 20);
-  socket.on('close', () => clearInterval(timer));
-}
 
 describe.each([
   { video: 'av1WithoutConfig', audio: 'opus', ffprobe: ['av1', 'opus'], playsInChromium: true },
@@ -76,7 +29,8 @@ describe.each([
       encode(codec, scratch, { durationSeconds: CLIP_SECONDS, size: '320x180' }),
     );
     const messages = streams.flatMap(enhancedMessages).toSorted((a, b) => a.timestampMs - b.timestampMs);
-    await publish(name, messages);
+    const key = await addStream(dataDir, name);
+    publishers.push(await publish(rtmp, { name, key }, messages));
 
     const playlist = `${site}/live/${name}/index.m3u8`;
     const multivariant = await until('HLS', 10_000, async () => {

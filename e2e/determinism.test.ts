@@ -148,4 +148,27 @@ describe('two frontends fed by one backend', () => {
     expect(compared).toContain(newest + 2);
     expect(compared.length).toBeGreaterThanOrEqual(4);
   });
+
+  it('hear of it when the backend is told of others', async () => {
+    const [first, second] = frontends;
+    if (first === undefined || second === undefined) throw new Error('two frontends expected');
+    const third = await openFrontend(0);
+    frontends.push(third);
+    const addressOf = ({ rtmpPort }: { rtmpPort: number }) => ({
+      host: '127.0.0.1',
+      port: rtmpPort,
+      publishToken,
+    });
+    const pushedTo = () => frontends.map(({ frontend }) => frontend.channels().length);
+    backend.setFrontends([first, third].map(addressOf));
+    await until('the change', 5000, () => (pushedTo().join() === '1,0,1' ? true : undefined));
+    await until('the window', 5000, () => (third.frontend.isPlayable('twin') ? true : undefined));
+    await until('the same list', 5000, async () => {
+      const [old, young] = await Promise.all([entries(first.site), entries(third.site)]);
+      return [...old.values()].join() === [...young.values()].join() ? true : undefined;
+    });
+    expect((await compare(first.site, third.site)).length).toBeGreaterThanOrEqual(6);
+    backend.setFrontends(frontends.map(addressOf));
+    await until('all', 5000, () => (pushedTo().join() === '1,1,1' ? true : undefined));
+  });
 });

@@ -6,11 +6,12 @@
  * Server and browser run on one machine, so there is one clock.
  */
 import { FRAME_STRIP, TEST_CARD_FRAME_COUNT } from '@starling/backend/demo-asset';
+import type { Page } from 'playwright-core';
 import type { Protocol } from '../apps/web/src/player/media-player.ts';
 import { launchChromium } from './browser.ts';
 
-const FRAME_MS = 40;
-const LOOP_MS = TEST_CARD_FRAME_COUNT * FRAME_MS;
+export const FRAME_MS = 40;
+export const LOOP_MS = TEST_CARD_FRAME_COUNT * FRAME_MS;
 /** A square counts as white from here on, of 255. */
 const WHITE_LUMA = 128;
 
@@ -46,7 +47,7 @@ export async function measureLatency(
       timeout: 20_000,
     });
     await page.waitForTimeout(times.settleMs);
-    const seen = await page.evaluate(readPictures, { ...FRAME_STRIP, ...times, whiteLuma: WHITE_LUMA });
+    const seen = await watchPictures(page, times.measureMs);
     const latenciesMs = seen.pictures
       .map(({ frame, shownAtUnixMs }) => modulo(shownAtUnixMs - startsAtMs - frame * FRAME_MS, LOOP_MS))
       .sort((a, b) => a - b);
@@ -63,15 +64,27 @@ export async function measureLatency(
   }
 }
 
+interface ReadingOptions {
+  readonly measureMs: number;
+  readonly bits: number;
+  readonly leftPx: number;
+  readonly pitchPx: number;
+  readonly centreYPx: number;
+  readonly whiteLuma: number;
+}
+
+interface Reading {
+  readonly pictures: readonly { readonly frame: number; readonly shownAtUnixMs: number }[];
+  readonly stallCount: number;
+}
+
+/** Reads the frame number off each picture of the test card that a page's video shows. */
+export function watchPictures(page: Page, measureMs: number): Promise<Reading> {
+  return page.evaluate(readPictures, { ...FRAME_STRIP, measureMs, whiteLuma: WHITE_LUMA });
+}
+
 /** Runs in the page. */
-function readPictures(options: {
-  measureMs: number;
-  bits: number;
-  leftPx: number;
-  pitchPx: number;
-  centreYPx: number;
-  whiteLuma: number;
-}): Promise<{ pictures: { frame: number; shownAtUnixMs: number }[]; stallCount: number }> {
+function readPictures(options: ReadingOptions): Promise<Reading> {
   const video = document.querySelector('video');
   const canvas = document.createElement('canvas');
   const context = canvas.getContext('2d', { willReadFrequently: true });
@@ -102,6 +115,6 @@ function readPictures(options: {
   });
 }
 
-function modulo(value: number, modulus: number): number {
+export function modulo(value: number, modulus: number): number {
   return ((value % modulus) + modulus) % modulus;
 }

@@ -96,7 +96,7 @@ export interface Violation {
   readonly detail: string;
 }
 
-interface Answer {
+export interface Answer {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
   /** Without the content encoding. */
@@ -161,14 +161,14 @@ export interface ParsedPlaylist {
   readonly reports: readonly ReadonlyMap<string, string>[];
 }
 
-type Report = (rule: LlHlsRule, detail: string) => void;
+export type Report = (rule: LlHlsRule, detail: string) => void;
 
 /** Attributes of each tag that has a list of them: those that it must and those that it may have, with their form. */
 const DECIMAL = /^\d+$/;
 const FLOAT = /^\d+(\.\d+)?$/;
 const QUOTED = /^"[^"\r\n]*"$/;
 const YES = /^YES$/;
-const attributeLists: Record<string, { must: Record<string, RegExp>; may: Record<string, RegExp> }> = {
+const attributeLists: Record<string, AttributeForm> = {
   'EXT-X-SERVER-CONTROL': {
     must: {},
     may: {
@@ -220,24 +220,41 @@ const onceTags = [
 const atMostOnceTags = ['EXT-X-INDEPENDENT-SEGMENTS', 'EXT-X-SKIP'];
 
 function parseAttributes(tag: string, text: string, report: Report): Map<string, string> {
+  return readAttributes(tag, text, attributeLists[tag] ?? { must: {}, may: {} }, (detail) =>
+    report('syntax-attributes', detail),
+  );
+}
+
+/** The attributes that a tag must and may have, with the form of their values. */
+export interface AttributeForm {
+  readonly must: Readonly<Record<string, RegExp>>;
+  readonly may: Readonly<Record<string, RegExp>>;
+}
+
+/** Reads an attribute list (4.2), quotes taken off. */
+export function readAttributes(
+  tag: string,
+  text: string,
+  form: AttributeForm,
+  complain: (detail: string) => void,
+): Map<string, string> {
   const attributes = new Map<string, string>();
-  const form = attributeLists[tag] ?? { must: {}, may: {} };
   const pattern = /([A-Z0-9-]+)=("[^"\r\n]*"|[^",\s]+)(,|$)/y;
   while (pattern.lastIndex < text.length) {
     const match = pattern.exec(text);
     if (match === null) {
-      report('syntax-attributes', `${tag}: ${text}`);
+      complain(`${tag}: ${text}`);
       return attributes;
     }
     const [, name = '', value = ''] = match;
     const expected = form.must[name] ?? form.may[name];
     if (attributes.has(name) || expected === undefined || !expected.test(value)) {
-      report('syntax-attributes', `${tag}: ${name}=${value}`);
+      complain(`${tag}: ${name}=${value}`);
     }
     attributes.set(name, value.replace(/^"|"$/g, ''));
   }
   for (const name of Object.keys(form.must)) {
-    if (!attributes.has(name)) report('syntax-attributes', `${tag} without ${name}: ${text}`);
+    if (!attributes.has(name)) complain(`${tag} without ${name}: ${text}`);
   }
   return attributes;
 }
@@ -809,12 +826,12 @@ function maxAgeSeconds(answer: Answer): number | undefined {
   return match === null ? undefined : Number(match[1]);
 }
 
-interface TrackInfo {
+export interface TrackInfo {
   readonly id: number;
   readonly isVideo: boolean;
   readonly timescaleHz: number;
-  /** Bytes of a NAL unit's length, where the video is H.264. */
-  readonly isAvc: boolean;
+  /** Four characters: the type of its sample entry. */
+  readonly sampleEntry: string;
 }
 
 /** Boxes of ISO/IEC 14496-12 directly inside a stretch of bytes. */
@@ -833,7 +850,7 @@ function inside(bytes: Buffer, ...path: string[]): Buffer[] {
   return [...boxes(bytes)].filter((box) => box.type === type).flatMap((box) => inside(box.body, ...rest));
 }
 
-function readTracks(init: Buffer): TrackInfo[] {
+export function readTracks(init: Buffer): TrackInfo[] {
   return inside(init, 'moov', 'trak').map((trak) => {
     const [tkhd = Buffer.alloc(0)] = inside(trak, 'tkhd');
     const [mdhd = Buffer.alloc(0)] = inside(trak, 'mdia', 'mdhd');
@@ -843,22 +860,24 @@ function readTracks(init: Buffer): TrackInfo[] {
       id: tkhd.readUInt32BE(tkhd[0] === 1 ? 20 : 12),
       isVideo: hdlr.toString('latin1', 8, 12) === 'vide',
       timescaleHz: mdhd.readUInt32BE(mdhd[0] === 1 ? 20 : 12),
-      isAvc: /^avc[13]$/.test(stsd.toString('latin1', 12, 16)),
+      sampleEntry: stsd.toString('latin1', 12, 16),
     };
   });
 }
 
-interface FragmentTrack {
+export interface FragmentTrack {
   readonly id: number;
   readonly isVideo: boolean;
   readonly startTicks: number;
   readonly endTicks: number;
+  /** The earliest presentation time. */
+  readonly presentedTicks: number;
   readonly durationSeconds: number;
   readonly startsWithKeyFrame: boolean;
 }
 
 /** The tracks of a part: times and sample flags of its `moof` boxes (ISO/IEC 14496-12, 8.8). */
-function readFragment(part: Buffer, tracks: readonly TrackInfo[]): FragmentTrack[] {
+export function readFragment(part: Buffer, tracks: readonly TrackInfo[]): FragmentTrack[] {
   const moofStart = part.indexOf('moof') - 4;
   return inside(part, 'moof', 'traf').flatMap((traf) => {
     const [tfhd = Buffer.alloc(8)] = inside(traf, 'tfhd');
@@ -873,6 +892,7 @@ function readFragment(part: Buffer, tracks: readonly TrackInfo[]): FragmentTrack
     const defaultFlags = tfhdFlags & 0x20 ? tfhd.readUInt32BE(at) : 0;
     const startTicks = tfdt[0] === 1 ? Number(tfdt.readBigUInt64BE(4)) : tfdt.readUInt32BE(4);
     let durationTicks = 0;
+    let presentedTicks = Number.POSITIVE_INFINITY;
     let firstFlags: number | undefined;
     let firstOffset = 0;
     for (const trun of inside(traf, 'trun')) {
@@ -887,11 +907,14 @@ function readFragment(part: Buffer, tracks: readonly TrackInfo[]): FragmentTrack
       if (firstOffset === 0) firstOffset = moofStart + offset;
       const firstSampleFlags = flags & 4 ? take() : undefined;
       for (let sample = 0; sample < count; sample++) {
+        const decodedTicks = startTicks + durationTicks;
         durationTicks += flags & 0x100 ? take() : defaultDuration;
         if (flags & 0x200) take();
         const own = flags & 0x400 ? take() : defaultFlags;
         firstFlags ??= firstSampleFlags ?? own;
-        if (flags & 0x800) take();
+        // Signed from version 1 on; no stream reorders for half of the unsigned range.
+        const offsetTicks = flags & 0x800 ? take() | 0 : 0;
+        presentedTicks = Math.min(presentedTicks, decodedTicks + offsetTicks);
       }
     }
     const isSync = firstFlags !== undefined && (firstFlags & 0x1_0000) === 0;
@@ -900,8 +923,10 @@ function readFragment(part: Buffer, tracks: readonly TrackInfo[]): FragmentTrack
       isVideo: track.isVideo,
       startTicks,
       endTicks: startTicks + durationTicks,
+      presentedTicks,
       durationSeconds: durationTicks / track.timescaleHz,
-      startsWithKeyFrame: isSync && (!track.isAvc || startsWithIdr(part, firstOffset)),
+      startsWithKeyFrame:
+        isSync && (!/^avc[13]$/.test(track.sampleEntry) || startsWithIdr(part, firstOffset)),
     };
   });
 }
@@ -917,7 +942,7 @@ function startsWithIdr(bytes: Buffer, offset: number): boolean {
 }
 
 /** Sends one request and takes the times of its answer. */
-function exchange(url: URL): Promise<Answer> {
+export function exchange(url: URL): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const sentAtMs = performance.now();
     const request = httpRequest(url, { headers: { 'Accept-Encoding': 'gzip' } }, (response) => {

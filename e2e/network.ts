@@ -1,7 +1,7 @@
 /** A `starling up` of its own: a real process on free ports with a temporary data folder. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -27,6 +27,10 @@ export interface NetworkOptions {
   /** A folder whose media store is copied first, so that the test card need not be drawn again. */
   readonly mediaFrom?: string;
   readonly env?: Record<string, string>;
+  /** Processes that serve viewers; two if it does not matter, whatever machine this is. */
+  readonly workers?: number;
+  /** Where the log goes beside {@link Network.log}. */
+  readonly logPath?: string;
 }
 
 /** Starts the program; resolves when `/readyz` answers 200. */
@@ -37,12 +41,29 @@ export async function startNetwork(options: NetworkOptions = {}): Promise<Networ
   }
   const child = spawn(
     process.execPath,
-    [program, 'up', '--data', dataDir, '--http', '0', '--rtmp', '0', '--rtmps', '0', '--host', '127.0.0.1'],
+    [
+      ...[
+        program,
+        'up',
+        '--data',
+        dataDir,
+        '--http',
+        '0',
+        '--rtmp',
+        '0',
+        '--rtmps',
+        '0',
+        '--host',
+        '127.0.0.1',
+      ],
+      ...['--workers', String(options.workers ?? 2)],
+    ],
     { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...options.env } },
   );
   let log = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     log += text;
+    if (options.logPath !== undefined) appendFileSync(options.logPath, text);
   });
   child.stdout.resume();
   const upPath = join(dataDir, 'up.json');

@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, inject, it } from 'vitest';
 import { ffmpegComplaints, program, run, starling, startNetwork, until } from './network.ts';
+import { childrenOf, isRunning } from './processes.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'starling-operations-'));
 const mediaFrom = inject('shared').dataDir;
@@ -72,6 +73,8 @@ describe('starling up', () => {
     await until('FFmpeg to run', 15_000, () =>
       processesNaming(source).some((line) => line.startsWith('ffmpeg')) ? true : undefined,
     );
+    const children = childrenOf(network.process.pid ?? 0);
+    expect(children.length).toBeGreaterThanOrEqual(2); // the workers, and FFmpeg
     const askedAt = performance.now();
     network.process.kill('SIGTERM');
     const [exitCode] = await once(network.process, 'exit');
@@ -81,6 +84,7 @@ describe('starling up', () => {
     await once(importing, 'exit');
     expect(processesNaming(network.dataDir)).toEqual([]);
     expect(processesNaming(source)).toEqual([]);
+    expect(children.filter(isRunning)).toEqual([]);
     await network.stop();
   });
 
@@ -91,13 +95,21 @@ describe('starling up', () => {
     expect((await starling(dataDir, ['stream', 'add', 'kept'])).exitCode).toBe(0);
     const before = await channelsKept(dataDir);
     const numberBefore = await newestSegment(first.site);
+    const workers = childrenOf(first.process.pid ?? 0);
+    expect(workers).toHaveLength(2);
+    const recorded = await extentOf(first.site);
     first.process.kill('SIGKILL');
     await once(first.process, 'exit');
+    await until('the workers to end', 5000, () => (workers.some(isRunning) ? undefined : true));
     const second = await startNetwork({ dataDir });
     try {
       expect(await channelsKept(dataDir)).toEqual(before);
       expect((await starling(dataDir, ['stream', 'ls'])).stdout).toContain('kept');
       expect(await newestSegment(second.site)).toBeGreaterThan(numberBefore);
+      const { from, to } = await extentOf(second.site);
+      expect([from, to > recorded.to]).toEqual([recorded.from, true]);
+      const vod = `${second.site}/live/demo/vod.m3u8?from=${recorded.from}&to=${recorded.to}`;
+      expect(await ffmpegComplaints(vod, 4)).toBe('');
       expect(await ffmpegComplaints(`${second.site}/live/demo/index.m3u8`, 4)).toBe('');
     } finally {
       await second.stop();
@@ -203,6 +215,11 @@ async function channelsKept(dataDir: string): Promise<unknown[]> {
     items: Record<string, unknown>[];
   };
   return items.map((channel) => ({ ...channel, now: undefined, next: undefined, isOnAir: undefined }));
+}
+
+/** How far back viewers can go. */
+async function extentOf(site: string): Promise<{ from: string; to: string }> {
+  return (await (await fetch(`${site}/live/demo/dvr.json`)).json()) as { from: string; to: string };
 }
 
 async function newestSegment(site: string): Promise<number> {

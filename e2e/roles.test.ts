@@ -1,13 +1,12 @@
 /** Each role in a process of its own, from one configuration file, as in a fleet. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { ffmpegComplaints, program, run, until } from './network.ts';
+import { freePort, startRole as startRoleProcess } from './role-processes.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'starling-roles-'));
 const configPath = join(folder, 'starling.yaml');
@@ -17,23 +16,11 @@ afterEach(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  return typeof address === 'object' && address !== null ? address.port : 0;
-}
-
 async function startRole(role: string): Promise<ChildProcess> {
-  const child = spawn(process.execPath, [program, role, '--config', configPath], {
-    stdio: ['ignore', 'pipe', 'ignore'],
-  });
-  children.push(child);
-  const [says] = (await once(child.stdout, 'data')) as [Buffer];
-  expect(String(says)).toContain(`${role}: `);
-  return child;
+  const { process, says } = await startRoleProcess(role, configPath);
+  children.push(process);
+  expect(says).toContain(`${role}: `);
+  return process;
 }
 
 function publish(url: string): void {
@@ -69,6 +56,8 @@ frontend:
   http: { host: 127.0.0.1, port: ${site} }
   rtmp: { host: 127.0.0.1, port: ${push} }
   publishTokenFile: publish.token
+  coordinator: { url: "http://127.0.0.1:${api}", tokenFile: node.token }
+  dataDir: ${folder}/frontend
 `,
     );
     const coordinator = await startRole('coordinator');

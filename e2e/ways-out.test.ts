@@ -204,8 +204,9 @@ describe('viewers who do not read', () => {
     await openRtmpPlayer('fast');
     await until('all three to be cut off', 40_000, async () => {
       const metrics = await (await fetch(`${site}/metrics`)).text();
+      const series = 'starling_frontend_evicted_viewers_total{channel="fast",protocol=';
       const evicted = (protocol: string) =>
-        metrics.includes(`starling_frontend_evicted_viewers_total{channel="fast",protocol="${protocol}"} 1`);
+        metrics.split('\n').some((line) => line.startsWith(`${series}"${protocol}"`) && line.endsWith(' 1'));
       return ['ts', 'ws-flv', 'rtmp'].every(evicted) ? true : undefined;
     });
   });

@@ -43,7 +43,9 @@ export async function ensureBuilt() {
       absWorkingDir: root,
       entryPoints: {
         starling: 'apps/cli/src/main.ts',
-        bench: 'tools/bench.ts',
+        // A process of its own, and without what the other roles need.
+        'frontend-worker': 'apps/cli/src/frontend-worker.ts',
+        bench: 'tools/bench/main.ts',
         fuzz: 'tools/fuzz.ts',
       },
       outdir: 'dist',

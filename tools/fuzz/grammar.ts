@@ -509,6 +509,8 @@ export function encoderMessages(random: Random, unitCount: number): TimedMessage
   const gopFrames = random.pick([1, 5, 25, 50, 250]);
   const hasVideo = !random.oneIn(6);
   const hasAudio = !random.oneIn(6);
+  /** A second picture and a second sound, at the same times. */
+  const secondId = random.oneIn(4) ? random.between(1, 255) : undefined;
   const audioUnitMs = random.pick([21.333, 23.22, 46.44, 139.32]);
   let clockMs = random.pick([0, 0, 5000, 0x7fff_ff00, 0xffff_ff00, 0xff_fff0]);
   let videoMs = clockMs;
@@ -525,6 +527,24 @@ export function encoderMessages(random: Random, unitCount: number): TimedMessage
     const start = random.oneIn(4) ? enhancedSequenceStart : viewerSequenceStart;
     if (hasVideo) push('video', clockMs, start(videoTrackOf(video)));
     if (hasAudio) push('audio', clockMs, start(audioTrackOf(audio)));
+    if (secondId === undefined) return;
+    const second = [...(hasVideo ? [videoTrackOf(video)] : []), ...(hasAudio ? [audioTrackOf(audio)] : [])];
+    for (const track of second) {
+      push(track.kind, clockMs, enhancedSequenceStart({ ...track, trackId: secondId }));
+    }
+  };
+  const pushSecond = (kind: 'video' | 'audio', timeMs: number, isRandomAccess: boolean, data: Uint8Array) => {
+    if (secondId === undefined) return;
+    const codec = kind === 'video' ? 'avc' : 'aac';
+    const frames = {
+      codec,
+      trackId: secondId,
+      isRandomAccess,
+      compositionTimeMs: 0,
+      offsetNanos: 0,
+      data,
+    } as const;
+    push(kind, timeMs, enhancedCodedFrames(kind, frames));
   };
   announce();
   let frame = 0;
@@ -540,10 +560,12 @@ export function encoderMessages(random: Random, unitCount: number): TimedMessage
     if (hasVideo && (!hasAudio || videoMs <= audioMs)) {
       const isKey = frame++ % gopFrames === 0 || random.oneIn(100);
       push('video', videoMs, videoBody(random, isKey, random.pick([0, 0, 40, 80, -40, 8_388_607]), data));
+      pushSecond('video', videoMs, isKey, data);
       videoMs += frameMs + (random.oneIn(10) ? random.between(-3, 3) : 0);
       clockMs = videoMs;
     } else if (hasAudio) {
       push('audio', audioMs, audioBody(random, data));
+      pushSecond('audio', audioMs, true, data);
       audioMs += audioUnitMs;
       clockMs = audioMs;
     }
@@ -581,9 +603,14 @@ const STARTS_TICKS = [0, 180_000, 90_000 * 86_400 * 365, 2 ** 31 * 90 - 90_000, 
 export function linkMessages(random: Random): TimedMessage[] {
   const segmentFrames = random.pick([1, 12, 25, 50]);
   const frameTicks = random.pick([3600, 3600, 3000, 1500]);
-  const tracks: Track[] = [{ ...VIDEO_TRACK, frameDurationTicks: frameTicks }, AUDIO_TRACK].filter(
+  const defaults: Track[] = [{ ...VIDEO_TRACK, frameDurationTicks: frameTicks }, AUDIO_TRACK].filter(
     () => !random.oneIn(8),
   );
+  // Sometimes several of a kind.
+  const others = defaults.flatMap((track) =>
+    random.oneIn(4) ? [{ ...track, trackId: random.below(256) }] : [],
+  );
+  const tracks = [...defaults, ...others];
   const segmentTicks = segmentFrames * frameTicks;
   let startTicks = random.oneIn(4) ? (STARTS_TICKS[random.below(5)] ?? 0) : 180_000 * random.below(1000);
   let mediaSequenceNumber = random.oneIn(8) ? 2 ** 53 - random.between(1, 5) : random.below(1000);
@@ -615,24 +642,26 @@ export function linkMessages(random: Random): TimedMessage[] {
       const dtsTicks = startTicks + frame * frameTicks;
       const data = random.bytes(random.below(3) + 1);
       const ptsTicks = dtsTicks + (random.oneIn(8) ? frameTicks : 0);
-      if (tracks.some(({ kind }) => kind === 'video')) {
+      for (const { trackId } of tracks.filter(({ kind }) => kind === 'video')) {
         send({
           type: 'unit',
-          unit: { kind: 'video', trackId: 0, dtsTicks, ptsTicks, isRandomAccess: frame === 0, data },
+          unit: { kind: 'video', trackId, dtsTicks, ptsTicks, isRandomAccess: frame === 0, data },
         });
       }
       while (tracks.some(({ kind }) => kind === 'audio') && audioTicks * 1.875 < dtsTicks + frameTicks) {
-        send({
-          type: 'unit',
-          unit: {
-            kind: 'audio',
-            trackId: 0,
-            dtsTicks: audioTicks,
-            ptsTicks: audioTicks,
-            isRandomAccess: true,
-            data,
-          },
-        });
+        for (const { trackId } of tracks.filter(({ kind }) => kind === 'audio')) {
+          send({
+            type: 'unit',
+            unit: {
+              kind: 'audio',
+              trackId,
+              dtsTicks: audioTicks,
+              ptsTicks: audioTicks,
+              isRandomAccess: true,
+              data,
+            },
+          });
+        }
         audioTicks += 1024;
       }
     }

@@ -17,6 +17,7 @@ import {
   type StreamEvent,
   type Track,
   timescaleHz,
+  trackIndex,
 } from '@starling/media/access-unit';
 import { concatBytes, equalBytes } from '@starling/media/bytes';
 import { aacTrack } from '@starling/media/codec/aac';
@@ -29,14 +30,15 @@ import type { FlvMessage } from '@starling/media/flv/tag';
 import { readBoxes } from '@starling/media/fmp4/box';
 import { fragment, parseFragment } from '@starling/media/fmp4/fragment';
 import { initSegment, parseInitSegment } from '@starling/media/fmp4/init-segment';
-import { LiveWindow } from '@starling/media/hls/live-window';
+import type { LiveWindow } from '@starling/media/hls/live-window';
 import {
   mediaPlaylist,
   multivariantPlaylist,
   serialiseMediaPlaylist,
   serialiseMultivariantPlaylist,
 } from '@starling/media/hls/playlist';
-import { type Segment, Segmenter } from '@starling/media/hls/segmenter';
+import { Renditions } from '@starling/media/hls/renditions';
+import type { Segment } from '@starling/media/hls/segmenter';
 import { IngestGrid } from '@starling/media/ingest-grid';
 import { type Amf0Value, decodeAmf0, encodeAmf0 } from '@starling/media/rtmp/amf0';
 import { ChunkReader, ChunkWriter } from '@starling/media/rtmp/chunk';
@@ -454,13 +456,14 @@ function checkLink(events: readonly StreamEvent[]): void {
 
 /** Follows a stream of the contract in access-unit.ts and raises what is wrong in it. */
 class ContractChecker {
-  #tracks = new Map<Track['kind'], Track>();
+  /** By {@link trackIndex}. */
+  readonly #tracks = new Map<number, Track>();
   #hasTimeline = false;
   #cue: Cue | undefined;
   #isAfterCue = false;
   #replacesTracks = false;
   #last: { unit: AccessUnit; hz: number } | undefined;
-  readonly #lastTicks = new Map<Track['kind'], { ticks: number; hz: number }>();
+  readonly #lastTicks = new Map<number, { ticks: number; hz: number }>();
   /** Where the open segment's media ends, in ticks of 1/90000 s, as far as it is known. */
   #targetDurationMs = 0;
 
@@ -482,7 +485,7 @@ class ContractChecker {
         );
         if (this.#replacesTracks) this.#tracks.clear();
         this.#replacesTracks = false;
-        this.#tracks.set(event.track.kind, event.track);
+        this.#tracks.set(trackIndex(event.track), event.track);
         return;
       case 'cue':
         this.#takeCue(event.cue);
@@ -513,7 +516,8 @@ class ContractChecker {
   }
 
   #takeUnit(unit: AccessUnit): void {
-    const track = this.#tracks.get(unit.kind);
+    const index = trackIndex(unit);
+    const track = this.#tracks.get(index);
     check(track !== undefined, 'a unit has a track');
     check(this.#cue !== undefined, 'a cue comes before the first unit');
     const hz = timescaleHz(track);
@@ -534,16 +538,16 @@ class ContractChecker {
     if (this.#last !== undefined) {
       const order = compareTicks(dtsTicks, hz, this.#last.unit.dtsTicks, this.#last.hz);
       check(
-        order > 0 || (order === 0 && this.#last.unit.kind === 'video'),
-        'units come in order of DTS, video first',
+        order > 0 || (order === 0 && trackIndex(this.#last.unit) < index),
+        'units come in order of DTS, and of tracks when equal',
       );
     }
-    const before = this.#lastTicks.get(unit.kind);
+    const before = this.#lastTicks.get(index);
     if (before !== undefined) {
       check(compareTicks(dtsTicks, hz, before.ticks, before.hz) > 0, 'DTS rise on each track');
     }
     check(unit.kind === 'audio' ? unit.ptsTicks === dtsTicks : unit.ptsTicks >= dtsTicks, 'PTS follow DTS');
-    this.#lastTicks.set(unit.kind, { ticks: dtsTicks, hz });
+    this.#lastTicks.set(index, { ticks: dtsTicks, hz });
     this.#last = { unit, hz };
     this.#isAfterCue = false;
   }
@@ -551,16 +555,23 @@ class ContractChecker {
 
 const PART_TARGET_MS = 500;
 
-/** A frontend's HLS in small: segmenter and window, with the playlists read by another implementation. */
+/** A frontend's HLS in small: all renditions, with the playlists read by another implementation. */
 class Viewer {
-  readonly #segmenter = new Segmenter({ partTargetMs: PART_TARGET_MS });
-  readonly #window = new LiveWindow({ windowDurationMs: 6000, minSegments: 2 });
-  readonly segments = new Map<number, Segment>();
+  #renditions = Viewer.#newRenditions();
+  /** By rendition and number. */
+  readonly segments = new Map<string, Segment>();
+
+  static #newRenditions(): Renditions {
+    return new Renditions({ partTargetMs: PART_TARGET_MS, windowDurationMs: 6000, minSegments: 2 });
+  }
 
   /** @throws MediaError as the segmenter does */
   push(event: StreamEvent): void {
-    for (const made of this.#segmenter.push(event)) {
-      this.#window.add(made);
+    if (event.type === 'timeline') {
+      this.#renditions = Viewer.#newRenditions();
+      this.segments.clear();
+    }
+    for (const { rendition, event: made } of this.#renditions.push(event)) {
       if (made.type === 'part') {
         const { durationTicks } = made.part;
         check(durationTicks > 0 && durationTicks <= PART_TARGET_MS * 90, 'no part outlasts the part target');
@@ -569,15 +580,25 @@ class Viewer {
       const { segment } = made;
       const partTicks = segment.parts.reduce((sum, part) => sum + part.durationTicks, 0);
       check(partTicks === segment.durationTicks, 'the parts make up their segment');
-      this.segments.set(segment.cue.mediaSequenceNumber, segment);
+      this.segments.set(`${rendition}/${segment.cue.mediaSequenceNumber}`, segment);
     }
-    if (event.type === 'cue') this.#window.hearCue(event.cue);
   }
 
   /** @param isCueTrusted the target duration of the cues is believed to be true */
   checkPlaylists(isCueTrusted: boolean): void {
-    const window = this.#window;
-    if (!window.isPlayable) return;
+    const { onAir, isPlayable } = this.#renditions;
+    for (const { window } of onAir) if (window.isPlayable) this.#checkMediaPlaylist(window, isCueTrusted);
+    if (!isPlayable) return;
+    const text = serialiseMultivariantPlaylist(multivariantPlaylist(onAir, (name) => `${name}/index.m3u8`));
+    checkNumbers(text);
+    hlsParser.setOptions({ strictMode: true, silent: true });
+    const parsed = hlsParser.parse(text);
+    const uris = new Set(Array.from(text.matchAll(/^[^#].*$|URI="(.*?)"/gm), ([line, uri]) => uri ?? line));
+    check('variants' in parsed && parsed.variants.length > 0, 'the variants are listed');
+    check(uris.size === onAir.length, 'every rendition is listed');
+  }
+
+  #checkMediaPlaylist(window: LiveWindow, isCueTrusted: boolean): void {
     for (const segment of window.segments) {
       for (const part of segment.parts) parseFragment(part.bytes, segment.init.tracks);
     }
@@ -587,9 +608,7 @@ class Viewer {
       init: (id: string) => `init-${id}.mp4`,
     };
     const media = serialiseMediaPlaylist(mediaPlaylist(window, names));
-    const multivariant = serialiseMultivariantPlaylist(multivariantPlaylist(window, 'main/index.m3u8'));
-    for (const text of [media, multivariant])
-      check(!/NaN|Infinity|undefined|e[+-]\d/.test(text), `numbers in ${text}`);
+    checkNumbers(media);
     for (const [, date] of media.matchAll(/DATE-TIME:(.*)/g)) {
       check(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/.test(date ?? ''), `programme date-time ${date}`);
     }
@@ -600,13 +619,15 @@ class Viewer {
     try {
       const list = hlsParser.parse(media);
       check('segments' in list && list.segments.length === window.segments.length, 'every segment is listed');
-      const variants = hlsParser.parse(multivariant);
-      check('variants' in variants && variants.variants.length === 1, 'the variant is listed');
     } catch (error) {
       const isLongSegment = error instanceof Error && error.message.includes('EXTINF duration');
       if (!isLongSegment || isCueTrusted) throw error;
     }
   }
+}
+
+function checkNumbers(playlist: string): void {
+  check(!/NaN|Infinity|undefined|e[+-]\d/.test(playlist), `numbers in ${playlist}`);
 }
 
 const ingest: Target = {

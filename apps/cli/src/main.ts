@@ -1,6 +1,9 @@
 /** The `starling` command: the process around {@link run}. */
 import { text } from 'node:stream/consumers';
+import { letHeapDouble } from './heap.ts';
 import { run } from './run.ts';
+
+letHeapDouble();
 
 // A reader such as `head` may close the pipe early.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -84,6 +84,14 @@ function onOneLine(text: string): string {
   return text.replace(/\p{Cc}/gu, ' ');
 }
 
+/** Reads `a,b, c`. */
+export function splitList(text: string): string[] {
+  return text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== '');
+}
+
 /** The part of a command's help that shows how it is used. */
 export function examples(...lines: string[]): string {
   return `\nExamples:\n${lines.map((line) => `  $ ${line}`).join('\n')}\n`;

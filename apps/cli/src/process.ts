@@ -3,9 +3,11 @@ import { existsSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { LOOPBACK } from '@starling/net/address-limits';
+import type { HttpOptions } from '@starling/net/http-server';
 import { type Logger, pino } from 'pino';
 import pinoPretty from 'pino-pretty';
-import { collectDefaultMetrics, Registry } from 'prom-client';
+import { Counter, collectDefaultMetrics, Registry } from 'prom-client';
 
 /** A reason not to start, in one sentence that says what to do. */
 export class StartError extends Error {}
@@ -39,7 +41,7 @@ export function runUntilStopped(close: () => Promise<void>, logger: Logger): Pro
 export function answerHealth(
   request: IncomingMessage,
   response: ServerResponse,
-  { isReady, registry }: { isReady: () => boolean; registry: Registry },
+  { isReady, metrics }: { isReady: () => boolean; metrics: () => Promise<string> },
 ): boolean {
   const answer = (status: number, text: string, type = 'text/plain; charset=utf-8') => {
     response.writeHead(status, { 'Content-Type': type, 'Cache-Control': 'no-store' });
@@ -54,8 +56,8 @@ export function answerHealth(
       else answer(503, 'starting\n');
       return true;
     case '/metrics':
-      registry.metrics().then(
-        (text) => answer(200, text, registry.contentType),
+      metrics().then(
+        (text) => answer(200, text, Registry.PROMETHEUS_CONTENT_TYPE),
         () => answer(500, 'the metrics could not be collected\n'),
       );
       return true;
@@ -69,6 +71,37 @@ export function openRegistry(): Registry {
   // The default looks at the event loop a hundred times a second, which costs more than an idle channel.
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 200 });
   return registry;
+}
+
+/** Of an HTTP port that faces the world. */
+export interface HttpSettings {
+  /** The address to listen on; all of them when undefined. */
+  readonly host?: string | undefined;
+  /** 0 takes a free port. */
+  readonly port: number;
+  /** CIDR blocks of balancers, beside loopback. */
+  readonly trustedProxies?: readonly string[];
+  readonly maxConnectionsPerAddress?: number;
+  readonly maxRequestsPerSecondPerAddress?: number;
+}
+
+/** What an HTTP port is opened with: refusals are counted. */
+export function httpOptions(registry: Registry, settings: HttpSettings): HttpOptions {
+  const { trustedProxies = [], maxConnectionsPerAddress, maxRequestsPerSecondPerAddress } = settings;
+  const refused = new Counter({
+    name: 'starling_http_refused_total',
+    help: 'HTTP connections and requests beyond what one address may have',
+    labelNames: ['reason'],
+    registers: [registry],
+  });
+  return {
+    trustedProxies: [...LOOPBACK, ...trustedProxies],
+    onRefused: (reason) => refused.inc({ reason }),
+    limits: {
+      ...(maxConnectionsPerAddress === undefined ? {} : { maxConnectionsPerAddress }),
+      ...(maxRequestsPerSecondPerAddress === undefined ? {} : { maxRequestsPerSecondPerAddress }),
+    },
+  };
 }
 
 /**
@@ -85,6 +118,11 @@ export function asStartError(error: unknown, port: number, remedy: string): unkn
     return new StartError(`This account may not open port ${port}. Choose one above 1023 with ${remedy}.`);
   }
   return error;
+}
+
+/** The program of a frontend's worker, beside this one. */
+export function workerProgram(): string {
+  return join(dirname(fileURLToPath(import.meta.url)), 'frontend-worker.js');
 }
 
 /** The built site, beside the program in a checkout. */

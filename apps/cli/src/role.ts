@@ -1,20 +1,33 @@
 /** `starling frontend`, `backend` and `coordinator`: one role in this process, from a configuration file. */
 import { readFileSync } from 'node:fs';
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import { dirname, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { startCoordinator } from '@starling/coordinator/main';
 import { startFrontend } from '@starling/frontend/main';
-import { StarlingConfig } from '@starling/model/config';
-import { listenHttp } from '@starling/net/http-server';
+import { type FrontendSection, StarlingConfig } from '@starling/model/config';
+import { listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { Value } from 'typebox/value';
 import { parse as parseYaml } from 'yaml';
-import { answerHealth, findSite, openLog, openRegistry, runUntilStopped, StartError } from './process.ts';
+import {
+  answerHealth,
+  asStartError,
+  findSite,
+  httpOptions,
+  openLog,
+  openRegistry,
+  runUntilStopped,
+  StartError,
+  workerProgram,
+} from './process.ts';
+import type { FrontendSettings } from './worker-messages.ts';
+import { WorkerPortError, Workers } from './workers.ts';
 
 export const roles = ['frontend', 'backend', 'coordinator'] as const;
 export type Role = (typeof roles)[number];
+
+const MAX_PORT = 65_535;
 
 interface RunningRole {
   /** What to tell the operator. */
@@ -22,17 +35,23 @@ interface RunningRole {
   close(): Promise<void>;
 }
 
+export interface RoleFlags {
+  /** Instead of what the configuration says. */
+  readonly workers: number | undefined;
+}
+
 /**
  * Runs one role until SIGINT or SIGTERM.
  * @throws StartError when it cannot start
  */
-export async function runRole(role: Role, configPath: string): Promise<void> {
-  const { config, readSecret, pathOf } = readConfig(configPath);
+export async function runRole(role: Role, configPath: string, flags: RoleFlags): Promise<void> {
+  const { config, readSecret } = readConfig(configPath);
   const section = config[role];
   if (section === undefined) throw new StartError(`${configPath} has no section "${role}".`);
   const logger = openLog().child({ role });
   const registry = openRegistry();
-  const running = await starters[role](config, { logger, registry, readSecret, pathOf });
+  const resolvePath = (path: string) => resolve(dirname(configPath), path);
+  const running = await starters[role](config, { logger, registry, readSecret, resolvePath, flags });
   process.stdout.write(`${running.says}\n`);
   await runUntilStopped(() => running.close(), logger);
 }
@@ -41,25 +60,29 @@ interface Context {
   readonly logger: Logger;
   readonly registry: Registry;
   readonly readSecret: (path: string) => string;
-  /** A path as the configuration file means it. */
-  readonly pathOf: (file: string) => string;
+  /** Of a path relative to the configuration file. */
+  readonly resolvePath: (path: string) => string;
+  readonly flags: RoleFlags;
 }
 
 const starters: Record<Role, (config: StarlingConfig, context: Context) => Promise<RunningRole>> = {
-  async frontend({ frontend: section }, { logger, registry, readSecret }) {
+  async frontend({ frontend: section }, context) {
     if (section === undefined) throw new StartError('no section "frontend"');
-    const frontend = await startFrontend({
-      rtmpHost: section.rtmp.host,
-      rtmpPort: section.rtmp.port,
-      publishToken: readSecret(section.publishTokenFile),
-      logger,
-      registry,
-    });
-    const handle = (request: IncomingMessage, response: ServerResponse) => {
-      if (answerHealth(request, response, { isReady: () => frontend.isReady(), registry })) return;
+    const workers = context.flags.workers ?? section.workers ?? 1;
+    if (workers > 1) return startFrontendWorkers({ ...section, workers }, context);
+    const { logger, registry } = context;
+    const frontend = await startFrontend({ ...frontendSettings(section, context), logger, registry });
+    const health = { isReady: () => frontend.isReady(), metrics: () => registry.metrics() };
+    const handle: RequestHandler = (request, response) => {
+      if (answerHealth(request, response, health)) return;
       if (!frontend.handleRequest(request, response)) response.writeHead(404).end('Not here.\n');
     };
-    const http = await listenHttp(section.http, logger, handle, frontend.handleUpgrade);
+    const options = httpOptions(registry, section.http);
+    const listening = listenHttp(section.http, logger, handle, frontend.handleUpgrade, options);
+    const http = await listening.catch(async (error: unknown) => {
+      await frontend.close();
+      throw error instanceof RangeError ? new StartError(`trustedProxies: ${error.message}`) : error;
+    });
     return {
       says: `frontend: HTTP on port ${http.port}, RTMP on port ${frontend.rtmpPort}`,
       async close() {
@@ -69,7 +92,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     };
   },
 
-  async backend({ backend: section }, { logger, registry, readSecret, pathOf }) {
+  async backend({ backend: section }, { logger, registry, readSecret, resolvePath }) {
     if (section === undefined) throw new StartError('no section "backend"');
     const backend = await startBackend({
       dataDir: section.dataDir,
@@ -78,8 +101,8 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       rtmpPort: section.rtmp.port,
       rtmps: section.rtmps && {
         port: section.rtmps.port,
-        certificatePath: section.rtmps.certificateFile && pathOf(section.rtmps.certificateFile),
-        privateKeyPath: section.rtmps.privateKeyFile && pathOf(section.rtmps.privateKeyFile),
+        certificatePath: section.rtmps.certificateFile && resolvePath(section.rtmps.certificateFile),
+        privateKeyPath: section.rtmps.privateKeyFile && resolvePath(section.rtmps.privateKeyFile),
       },
       frontends: section.frontends.map(({ host, port, publishTokenFile }) => ({
         host,
@@ -106,8 +129,59 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
   },
 };
 
+/** A frontend in several processes; this one keeps them going. */
+function frontendSettings(
+  section: FrontendSection,
+  { readSecret, resolvePath }: Pick<Context, 'readSecret' | 'resolvePath'>,
+): FrontendSettings {
+  const { rtmp, publishTokenFile, coordinator, dataDir, dvr } = section;
+  return {
+    rtmpHost: rtmp.host,
+    rtmpPort: rtmp.port,
+    publishToken: readSecret(publishTokenFile),
+    coordinator: coordinator && { baseUrl: coordinator.url, token: readSecret(coordinator.tokenFile) },
+    dataDir,
+    dvr: dvr && { ...dvr, dir: resolvePath(dvr.dir) },
+  };
+}
+
+async function startFrontendWorkers(
+  section: FrontendSection & { workers: number },
+  context: Context,
+): Promise<RunningRole> {
+  const { logger, registry } = context;
+  const { http, rtmp, workers: count } = section;
+  if (rtmp.port + count - 1 > MAX_PORT)
+    throw new StartError(`There are no ${count} ports from rtmp.port ${rtmp.port} on.`);
+  registry.setDefaultLabels({ process: 'main' });
+  const workers = new Workers({
+    count,
+    program: workerProgram(),
+    frontend: frontendSettings(section, context),
+    http,
+    handleRest(request, response) {
+      const health = { isReady: () => workers.isReady(), metrics: () => workers.metrics(registry, []) };
+      if (!answerHealth(request, response, health)) response.writeHead(404).end('Not here.\n');
+    },
+    ownChannels: () => [],
+    onRtmpPortsChange: () => {},
+    logger,
+  });
+  await workers.start().catch(async (error: unknown) => {
+    await workers.close();
+    if (error instanceof RangeError) throw new StartError(`trustedProxies: ${error.message}`);
+    const isRtmp = error instanceof WorkerPortError && error.protocol === 'rtmp';
+    if (isRtmp) throw asStartError(error, error.port, 'rtmp.port; each worker has one, from there on');
+    throw asStartError(error, http.port, 'http.port');
+  });
+  return {
+    says: `frontend: HTTP on port ${workers.port}, RTMP on ports ${workers.rtmpPorts.join(', ')}`,
+    close: () => workers.close(),
+  };
+}
+
 /** Reads and checks the file; paths in it are relative to it. */
-function readConfig(path: string): { config: StarlingConfig } & Pick<Context, 'readSecret' | 'pathOf'> {
+function readConfig(path: string): { config: StarlingConfig; readSecret: (file: string) => string } {
   let parsed: unknown;
   try {
     parsed = parseYaml(readFileSync(path, 'utf8'));
@@ -120,15 +194,14 @@ function readConfig(path: string): { config: StarlingConfig } & Pick<Context, 'r
       `${path}: ${first?.instancePath || 'the file'} ${first?.message ?? 'is not valid'}.`,
     );
   }
-  const pathOf = (file: string) => resolve(dirname(path), file);
   const readSecret = (file: string) => {
     try {
-      return readFileSync(pathOf(file), 'utf8').trim();
+      return readFileSync(resolve(dirname(path), file), 'utf8').trim();
     } catch (error) {
       throw new StartError(
         `${path} names ${file}, which cannot be read (${error instanceof Error ? error.message : error}).`,
       );
     }
   };
-  return { config: parsed, readSecret, pathOf };
+  return { config: parsed, readSecret };
 }

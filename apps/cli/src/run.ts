@@ -1,12 +1,16 @@
 /** The command line: which commands there are, and what becomes of their errors. */
+import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { ApiError } from '@starling/model/client';
+import { MAX_WORKERS } from '@starling/model/config';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
 import { addChannelCommands } from './commands/channel.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addMediaCommands } from './commands/media.ts';
 import { addStreamCommands } from './commands/stream.ts';
+import { addTokenCommands } from './commands/token.ts';
+import { addViewersCommands } from './commands/viewers.ts';
 import { addWebhookCommands } from './commands/webhook.ts';
 import { type CommandContext, CommandError, type Io } from './io.ts';
 import { examples } from './output.ts';
@@ -17,6 +21,8 @@ import { notRunning } from './running.ts';
 const DEFAULT_HTTP_PORT = 8080;
 const DEFAULT_RTMP_PORT = 1935;
 const DEFAULT_RTMPS_PORT = 1936;
+const DEFAULT_DVR_HOURS = 2;
+const MAX_DVR_HOURS = 24;
 
 /**
  * Runs one command.
@@ -54,6 +60,8 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addMediaCommands(program, context);
   addChannelCommands(program, context);
   addStreamCommands(program, context);
+  addTokenCommands(program, context);
+  addViewersCommands(program, context);
   addWebhookCommands(program, context);
   addDoctorCommand(program, context, { httpPort: DEFAULT_HTTP_PORT, rtmpPort: DEFAULT_RTMP_PORT });
   program.addHelpText(
@@ -78,13 +86,16 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   }
 }
 
-interface UpCommandOptions {
+interface UpFlags {
   readonly http: number;
   readonly rtmp: number;
   readonly rtmps: number;
   readonly tlsCert?: string;
   readonly tlsKey?: string;
   readonly host?: string;
+  readonly workers?: number;
+  readonly trustedProxy?: string[];
+  readonly dvrHours: number;
 }
 
 function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
@@ -97,8 +108,26 @@ function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
     .option('--tls-cert <file>', 'certificate for it, in PEM (default: one that is made at the first start)')
     .option('--tls-key <file>', 'the private key of the certificate, in PEM')
     .option('--host <address>', 'address to listen on (default: all)')
-    .addHelpText('after', examples('starling up', 'starling up --data /srv/starling --http 80'))
-    .action(async (options: UpCommandOptions) => {
+    .option('--workers <n>', 'processes that serve viewers (default: one per core)', parseWorkers)
+    .option(
+      '--trusted-proxy <cidr...>',
+      'balancers in front, whose X-Forwarded-For is believed (loopback always is)',
+    )
+    .option(
+      '--dvr-hours <hours>',
+      'how far back viewers can go; 0 records nothing',
+      parseHours,
+      DEFAULT_DVR_HOURS,
+    )
+    .addHelpText(
+      'after',
+      examples(
+        'starling up',
+        'starling up --data /srv/starling --http 80',
+        'starling up --trusted-proxy 10.0.0.0/24',
+      ),
+    )
+    .action(async (options: UpFlags) => {
       // Loaded here, because the other commands do not need the servers.
       const { runUp } = await import('./up.ts');
       await runUp({
@@ -109,20 +138,40 @@ function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
         tlsCertificatePath: options.tlsCert && resolve(io.cwd, options.tlsCert),
         tlsPrivateKeyPath: options.tlsKey && resolve(io.cwd, options.tlsKey),
         host: options.host,
+        trustedProxies: options.trustedProxy ?? [],
+        workers: options.workers ?? Math.min(availableParallelism(), MAX_WORKERS),
+        dvrHours: options.dvrHours,
       });
     });
 }
 
 function addRoleCommand(program: Command, role: Role, description: string): void {
-  program
+  const command = program
     .command(role)
     .description(description)
     .requiredOption('--config <file>', `configuration file with a section "${role}"`)
     .addHelpText('after', examples(`starling ${role} --config starling.yaml`))
-    .action(async ({ config }: { config: string }) => {
+    .action(async (options: { config: string; workers?: number }) => {
       const { runRole } = await import('./role.ts');
-      await runRole(role, config);
+      await runRole(role, options.config, { workers: options.workers });
     });
+  if (role === 'frontend') {
+    command.option('--workers <n>', 'processes that serve viewers (default: as the file says)', parseWorkers);
+  }
+}
+
+function parseWorkers(text: string): number {
+  const count = Number(text);
+  if (!/^\d+$/.test(text) || count < 1 || count > MAX_WORKERS)
+    throw new InvalidArgumentError(`It is a number from 1 to ${MAX_WORKERS}.`);
+  return count;
+}
+
+function parseHours(text: string): number {
+  const hours = Number(text);
+  if (!/^\d+(\.\d+)?$/.test(text) || hours > MAX_DVR_HOURS)
+    throw new InvalidArgumentError(`Hours are a number from 0 to ${MAX_DVR_HOURS}.`);
+  return hours;
 }
 
 /** 0 takes a free port. */

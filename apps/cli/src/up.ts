@@ -1,31 +1,37 @@
 /**
- * `starling up`: coordinator, backend and frontend in one process, wired over loopback as they are
- * in a fleet. This is the composition root of the one-machine network.
+ * `starling up`: coordinator, backend and frontends on one machine, wired over loopback as they are in a
+ * fleet. This is the composition root of the one-machine network.
+ *
+ * With one worker everything is in this process. With more, each is a process with a frontend of its own;
+ * together they have the HTTP port, and hand on to this process whatever is not for a frontend. The frontend
+ * in this process then serves RTMP players only: they come to the port that encoders publish to.
  */
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { CertificateError } from '@starling/backend/rtmps-certificate';
 import { DataFolderError } from '@starling/coordinator/data-folder-lock';
 import { DatabaseUnavailable } from '@starling/coordinator/database';
 import { startCoordinator } from '@starling/coordinator/main';
-import { type Frontend, startFrontend } from '@starling/frontend/main';
+import { startFrontend } from '@starling/frontend/main';
 import { CoordinatorClient } from '@starling/model/client';
 import { TEST_CARD_SOURCE } from '@starling/model/entities';
-import { listenHttp } from '@starling/net/http-server';
+import { type HttpListener, listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
 import {
   answerHealth,
   asStartError,
   findSite,
+  httpOptions,
   openLog,
   openRegistry,
   runUntilStopped,
   StartError,
+  workerProgram,
 } from './process.ts';
+import { Workers } from './workers.ts';
 
 export interface UpOptions {
   readonly dataDir: string;
@@ -38,6 +44,12 @@ export interface UpOptions {
   readonly tlsPrivateKeyPath: string | undefined;
   /** The address to listen on; all of them when undefined. */
   readonly host: string | undefined;
+  /** CIDR blocks of balancers in front. */
+  readonly trustedProxies: readonly string[];
+  /** Processes that serve viewers; 1 keeps everything in this one. */
+  readonly workers: number;
+  /** How far back viewers can go; 0 records nothing. */
+  readonly dvrHours: number;
 }
 
 const DEMO_CHANNEL = 'demo';
@@ -78,26 +90,11 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     for (const closeOne of closers.splice(0).reverse()) await closeOne();
   };
 
+  const explainHttpPort = (error: unknown) => {
+    if (error instanceof RangeError) throw new StartError(`--trusted-proxy: ${error.message}`);
+    throw asStartError(error, options.httpPort, '--http PORT');
+  };
   try {
-    let isReady = () => false;
-    let handleLive: Frontend['handleRequest'] = () => false;
-    let handleRest: (request: IncomingMessage, response: ServerResponse) => void = (_request, response) => {
-      response.writeHead(503, { 'Content-Type': 'text/plain', 'Retry-After': '1' }).end('Starting.\n');
-    };
-    let handleLiveUpgrade: Frontend['handleUpgrade'] = () => false;
-    const http = await listenHttp(
-      { host, port: options.httpPort },
-      logger,
-      (request, response) => {
-        if (answerHealth(request, response, { isReady: () => isReady(), registry })) return;
-        if (!handleLive(request, response)) handleRest(request, response);
-      },
-      (request, socket, head) => handleLiveUpgrade(request, socket, head),
-    ).catch((error: unknown) => {
-      throw asStartError(error, options.httpPort, '--http PORT');
-    });
-    closers.push(() => http.close());
-
     const coordinator = await startCoordinator({
       dataDir,
       operatorToken,
@@ -112,14 +109,24 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     const { port: coordinatorPort } = await coordinator.listen('127.0.0.1', 0);
     const coordinatorUrl = `http://127.0.0.1:${coordinatorPort}`;
 
-    const frontend = await startFrontend({
+    const frontendSettings = {
       rtmpHost: '127.0.0.1',
       rtmpPort: 0,
       publishToken,
+      coordinator: { baseUrl: coordinatorUrl, token: nodeToken },
+      dataDir,
+      dvr: options.dvrHours > 0 ? { dir: join(dataDir, 'dvr'), hours: options.dvrHours } : undefined,
+    };
+    const frontend = await startFrontend({
+      ...frontendSettings,
       logger: logger.child({ role: 'frontend' }),
       registry,
     });
-    closers.push(() => frontend.close());
+    let http: HttpListener | Workers | undefined;
+    closers.push(async () => {
+      await frontend.close(); // says goodbye to its viewers
+      await http?.close();
+    });
 
     const backend = await startBackend({
       dataDir,
@@ -132,7 +139,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
         privateKeyPath: options.tlsPrivateKeyPath,
       },
       onPlay: frontend.onPlay, // publish and play on one address
-      frontends: [{ host: '127.0.0.1', port: frontend.rtmpPort, publishToken }],
+      frontends: [],
       logger: logger.child({ role: 'backend' }),
       registry,
     }).catch((error: unknown) => {
@@ -144,17 +151,49 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     });
     closers.push(() => backend.close());
 
-    handleLive = (request, response) => frontend.handleRequest(request, response);
-    handleLiveUpgrade = (request, socket, head) => frontend.handleUpgrade(request, socket, head);
-    handleRest = (request, response) => coordinator.handleRequest(request, response);
-    const client = new CoordinatorClient({ baseUrl: coordinatorUrl, token: operatorToken });
+    let workers: Workers | undefined;
+    const pushToFrontends = () => {
+      const rtmpPorts = [frontend.rtmpPort, ...(workers?.rtmpPorts ?? [])];
+      backend.setFrontends(rtmpPorts.map((port) => ({ host: '127.0.0.1', port, publishToken })));
+    };
+    pushToFrontends();
     let isDemoDone = false;
-    isReady = () => isDemoDone && coordinator.isReady() && backend.isReady() && frontend.isReady();
+    const isReady = () =>
+      isDemoDone &&
+      [coordinator, backend, frontend, workers].every((part) => part === undefined || part.isReady());
+    const metrics = () =>
+      workers === undefined ? registry.metrics() : workers.metrics(registry, frontend.viewers());
+    const handle: RequestHandler = (request, response) => {
+      if (answerHealth(request, response, { isReady, metrics })) return;
+      if (!frontend.handleRequest(request, response)) coordinator.handleRequest(request, response);
+    };
+    const httpSettings = { host, port: options.httpPort, trustedProxies: options.trustedProxies };
+    if (options.workers === 1) {
+      const limits = httpOptions(registry, httpSettings);
+      http = await listenHttp(httpSettings, logger, handle, frontend.handleUpgrade, limits).catch(
+        explainHttpPort,
+      );
+    } else {
+      registry.setDefaultLabels({ process: 'main' });
+      workers = new Workers({
+        count: options.workers,
+        program: workerProgram(),
+        frontend: frontendSettings,
+        http: httpSettings,
+        handleRest: handle,
+        ownChannels: () => frontend.channels(),
+        onRtmpPortsChange: pushToFrontends,
+        logger,
+      });
+      http = workers;
+      await workers.start().catch(explainHttpPort);
+    }
+    const { port } = http;
 
     const upPath = join(dataDir, 'up.json');
     const addresses = {
       pid: process.pid,
-      apiUrl: `http://127.0.0.1:${http.port}`,
+      apiUrl: `http://127.0.0.1:${port}`,
       rtmpUrl: `rtmp://localhost:${backend.rtmpPort}/live`,
       rtmpsUrl: `rtmps://localhost:${backend.rtmpsPort}/live`,
       startedAt: new Date().toISOString(),
@@ -162,13 +201,14 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     writeFileSync(upPath, JSON.stringify(addresses, null, 2));
     closers.push(async () => rmSync(upPath, { force: true }));
 
+    const client = new CoordinatorClient({ baseUrl: coordinatorUrl, token: operatorToken });
     return {
       async prepareDemo() {
         await makeDemo(client, dataDir, logger);
         isDemoDone = true;
         while (!isReady()) await new Promise((wake) => setTimeout(wake, 50));
       },
-      welcome: () => welcomeText(http.port, backend.rtmpPort, dataDir),
+      welcome: () => welcomeText(port, backend.rtmpPort, dataDir),
       close,
     };
   } catch (error) {

@@ -110,6 +110,7 @@ describe('help and misuse', () => {
     ['media', 'ls'],
     ['media', 'rm'],
     ['channel', 'add'],
+    ['channel', 'set'],
     ['channel', 'ls'],
     ['channel', 'set'],
     ['channel', 'source'],
@@ -118,6 +119,12 @@ describe('help and misuse', () => {
     ['stream', 'ls'],
     ['stream', 'rm'],
     ['stream', 'rotate-key'],
+    ['token', 'create'],
+    ['token', 'ls'],
+    ['token', 'revoke'],
+    ['token', 'rotate-key'],
+    ['viewers', 'ls'],
+    ['viewers', 'kick'],
     ['webhook', 'add'],
     ['webhook', 'ls'],
     ['webhook', 'rm'],
@@ -149,8 +156,19 @@ describe('help and misuse', () => {
     [['media', 'import']],
     [['channel', 'add', 'films']],
     [['stream', 'add', 'cam', '--colour', 'red']],
+    [['channel', 'set', 'films']],
+    [['channel', 'set', 'films', '--private', '--public']],
+    [['channel', 'set', 'films', '--max-viewers', 'many']],
+    [['token', 'create', '--channel', 'films']],
+    [['token', 'create', '--expires', '1h']],
+    [['token', 'create', '--channel', 'films', '--all-channels', '--expires', '1h']],
+    [['token', 'create', '--channel', 'films', '--expires', 'tomorrow']],
+    [['token', 'create', '--channel', 'films', '--expires', '0h']],
+    [['token', 'create', '--channel', 'films', '--expires', '1h', '--max-viewers', '0']],
     [['up', '--http', 'eighty']],
     [['up', '--rtmp', '65536']],
+    [['up', '--workers', '0']],
+    [['backend', '--config', 'starling.yaml', '--workers', '2']],
   ])('exits 2 on %j', async (args) => {
     const { code, stdout, stderr } = await starling(args);
     expect(code).toBe(2);
@@ -262,7 +280,7 @@ describe('channel', () => {
     ]);
     expect(added).toMatchObject({ code: 0, stderr: '' });
     expect(added.stdout).toMatch(/\/watch\/films\n$/);
-    expect((await starling(['channel', 'ls'])).stdout).toMatch(/^films +All Films +playout +no$/m);
+    expect((await starling(['channel', 'ls'])).stdout).toMatch(/^films +All Films +playout +public +no +0$/m);
     const { items } = JSON.parse((await starling(['channel', 'ls', '--json'])).stdout);
     expect(items).toMatchObject([{ name: 'films', isOnAir: false, runs: [{ loop: [asset, asset] }] }]);
 
@@ -296,6 +314,75 @@ describe('stream', () => {
     expect(await starling(['stream', 'add', 'cam'])).toMatchObject({ code: 1, stdout: '' });
     expect(await starling(['stream', 'rm', 'cam'])).toEqual({ code: 0, stdout: '', stderr: '' });
     expect((await starling(['stream', 'ls'])).stdout).toMatch(/^There are no streams/);
+  });
+});
+
+describe('private channels', () => {
+  it('are made, changed, and opened with tokens that are printed once', async () => {
+    await starling(['stream', 'add', 'closed', '--private']);
+    const set = (...change: string[]) => starling(['channel', 'set', 'closed', ...change]);
+    expect((await starling(['channel', 'ls'])).stdout).toMatch(/^closed +closed +live +private +no +0$/m);
+    expect((await set('--public', '--max-viewers', '20')).stdout).toBe(
+      'Channel closed is public, for at most 20 viewers.\n',
+    );
+    expect((await set('--private', '--max-viewers', 'none')).stdout).toBe('Channel closed is private.\n');
+
+    const made = await starling([
+      ...[
+        'token',
+        'create',
+        '--channel',
+        'closed',
+        '--expires',
+        '90m',
+        '--max-viewers',
+        '2',
+        '--name',
+        'Ada',
+      ],
+    ]);
+    const token = /^Token +(\S+)$/m.exec(made.stdout)?.[1] ?? '';
+    expect(token.split('.')).toHaveLength(3);
+    expect(made.stdout).toMatch(new RegExp(`^Watch +http://\\S+/watch/closed\\?token=${token}$`, 'm'));
+    expect(made.stdout).toContain(`RTMP      rtmp://localhost:1935/live/closed?token=${token}\n`);
+    const id = /^Id +(\S+)$/m.exec(made.stdout)?.[1] ?? '';
+    const list = async () => (await starling(['token', 'ls'])).stdout;
+    expect(await list()).toMatch(new RegExp(`^${id} +Ada +closed +2 +valid +\\d{4}-`, 'm'));
+    expect(await starling(['token', 'revoke', id])).toEqual({ code: 0, stdout: '', stderr: '' });
+    expect(await list()).toMatch(new RegExp(`^${id} +Ada +closed +2 +revoked`, 'm'));
+    expect(await list()).not.toContain(token);
+    expect((await starling(['token', 'create', '--all-channels', '--expires', '1d'])).stdout).toContain(
+      'all channels',
+    );
+    expect((await starling(['token', 'rotate-key'])).code).toBe(0);
+    expect(await starling(['token', 'revoke', 'nobody'])).toMatchObject({ code: 1 });
+    await starling(['stream', 'rm', 'closed']);
+  });
+});
+
+describe('viewers', () => {
+  it('are listed with what is known of them, and shown out', async () => {
+    expect((await starling(['viewers', 'ls'])).stdout).toBe('Nobody watches.\n');
+    const { apiUrl } = JSON.parse(readFileSync(join(dataDir, 'up.json'), 'utf8'));
+    const frontend = new CoordinatorClient({ baseUrl: apiUrl, token: 'node' });
+    const id = 'viewer-000000001';
+    const viewer = { channel: 'films', protocol: 'hls', rendition: 'main', address: '192.0.2.1' } as const;
+    const figures = { userAgent: 'VLC/3', sentBytes: 2_500_000, latencyMs: 1200, tokenId: null };
+    await frontend.reportFrontend({
+      frontendId: 'frontend-of-the-test',
+      viewers: [{ id, ...viewer, ...figures, startedAtUnixMs: Date.now() - 65_000 }],
+      leftIds: [],
+      isFresh: true,
+    });
+    expect((await starling(['viewers', 'ls', '--channel', 'films'])).stdout).toMatch(
+      new RegExp(`^${id} +films +hls +main +192\\.0\\.2\\.1 +1:0\\d +2\\.50 MB +1\\.2 s +VLC/3$`, 'm'),
+    );
+    expect((await starling(['viewers', 'ls', '--channel', 'other'])).stdout).toBe('Nobody watches.\n');
+    expect(await starling(['viewers', 'kick', id])).toEqual({ code: 0, stdout: '', stderr: '' });
+    expect(await starling(['viewers', 'kick', id])).toMatchObject({
+      code: 1,
+      stderr: `No viewer ${id} watches now.\n`,
+    });
   });
 });
 

@@ -6,7 +6,9 @@ const demo = {
   name: 'demo',
   title: 'Demo',
   kind: 'playout',
+  isPrivate: false,
   isOnAir: true,
+  viewerCount: 0,
   now: { title: 'Test card', startsAt: '2026-05-01T11:59:00Z', endsAt: '2026-05-01T12:00:04Z' },
   next: { title: 'Film', startsAt: '2026-05-01T12:00:04Z' },
 };
@@ -39,9 +41,13 @@ test('the list is asked for again when a programme ends, but not more than once 
 test('the media are under the name of the channel', () => {
   expect(mediaPaths('demo')).toEqual({
     hls: '/live/demo/index.m3u8',
+    dvr: '/live/demo/dvr.m3u8',
+    dvrExtent: '/live/demo/dvr.json',
     flv: '/live/demo.flv',
     ts: '/live/demo.ts',
     thumbnail: '/live/demo/thumbnail.jpg',
   });
+  expect(mediaPaths('demo', 'a.b.c').hls).toBe('/live/demo/index.m3u8?token=a.b.c');
+  expect(mediaPaths('demo', 'a&b').flv).toBe('/live/demo.flv?token=a%26b');
   expect(mediaPaths('a/../b').flv).toBe('/live/a%2F..%2Fb.flv');
 });

@@ -2,20 +2,26 @@
 import type { PublicChannel } from '@starling/model/entities';
 import { useQuery } from '@tanstack/react-query';
 
+import { useViewingToken } from './viewing-token.ts';
+
 export type { PublicChannel };
 
 const LIST_REFRESH_MS = 10_000;
 const MIN_REFRESH_MS = 1_000;
 const REQUEST_TIMEOUT_MS = 8_000;
 
-/** The network has no channel of that name. */
+/** The network has no channel of that name that this viewer may see. */
 export class ChannelNotFoundError extends Error {}
+
+/** The viewing token in the address opens nothing: it has expired, for instance. The message is for the viewer. */
+export class TokenRefusedError extends Error {}
 
 /** All channels; refreshed every 10 s, and when a programme that is on ends. */
 export function useChannels() {
+  const token = useViewingToken();
   return useQuery({
-    queryKey: ['channels'],
-    queryFn: async ({ signal }) => readChannelList(await getJson('/api/v1/public/channels', signal)),
+    queryKey: ['channels', { token }],
+    queryFn: async ({ signal }) => readChannelList(await getJson('/api/v1/public/channels', token, signal)),
     refetchInterval: (query) => nextRefreshMs(query.state.data ?? [], Date.now()),
   });
 }
@@ -25,10 +31,11 @@ export function useChannels() {
  * @param refreshMs how often to ask again
  */
 export function useChannel(name: string, refreshMs: number) {
+  const token = useViewingToken();
   return useQuery({
-    queryKey: ['channels', name],
+    queryKey: ['channels', { token }, name],
     queryFn: async ({ signal }) =>
-      readChannel(await getJson(`/api/v1/public/channels/${encodeURIComponent(name)}`, signal)),
+      readChannel(await getJson(`/api/v1/public/channels/${encodeURIComponent(name)}`, token, signal)),
     refetchInterval: (query) =>
       Math.min(refreshMs, nextRefreshMs(query.state.data ? [query.state.data] : [], Date.now())),
   });
@@ -44,20 +51,37 @@ export function nextRefreshMs(channels: readonly PublicChannel[], nowMs: number)
   return Math.max(MIN_REFRESH_MS, refreshMs);
 }
 
-/** The addresses of a channel's media, relative to the site. */
-export function mediaPaths(channelName: string): {
+/**
+ * The addresses of a channel's media, relative to the site.
+ * @param token opens a private channel
+ */
+export function mediaPaths(
+  channelName: string,
+  token?: string | undefined,
+): {
   readonly hls: string;
+  /** What can be rewound to, as HLS; takes `start=` in seconds since 1970. */
+  readonly dvr: string;
+  /** How far that reaches back. */
+  readonly dvrExtent: string;
   readonly flv: string;
   readonly ts: string;
   readonly thumbnail: string;
 } {
   const base = `/live/${encodeURIComponent(channelName)}`;
   return {
-    hls: `${base}/index.m3u8`,
-    flv: `${base}.flv`,
-    ts: `${base}.ts`,
-    thumbnail: `${base}/thumbnail.jpg`,
+    hls: withToken(`${base}/index.m3u8`, token),
+    dvr: withToken(`${base}/dvr.m3u8`, token),
+    dvrExtent: withToken(`${base}/dvr.json`, token),
+    flv: withToken(`${base}.flv`, token),
+    ts: withToken(`${base}.ts`, token),
+    thumbnail: withToken(`${base}/thumbnail.jpg`, token),
   };
+}
+
+/** Puts a viewing token into an address that has no query yet. */
+export function withToken(path: string, token: string | undefined): string {
+  return token === undefined ? path : `${path}?${new URLSearchParams({ token })}`;
 }
 
 /** Takes the answer of the list request apart. @throws TypeError when it has another form */
@@ -72,14 +96,20 @@ export function readChannel(value: unknown): PublicChannel {
   const kind = field(value, 'kind');
   const isOnAir = field(value, 'isOnAir');
   if (kind !== 'playout' && kind !== 'live') throw new TypeError('A channel is of an unknown kind.');
+  const isPrivate = field(value, 'isPrivate');
+  const viewerCount = field(value, 'viewerCount');
   if (typeof isOnAir !== 'boolean') throw new TypeError('A channel does not say whether it is on the air.');
+  if (typeof isPrivate !== 'boolean') throw new TypeError('A channel does not say whether it is private.');
+  if (typeof viewerCount !== 'number') throw new TypeError('A channel does not say how many watch it.');
   const now = field(value, 'now') ?? null;
   const next = field(value, 'next') ?? null;
   return {
     name: text(value, 'name'),
     title: text(value, 'title'),
     kind,
+    isPrivate,
     isOnAir,
+    viewerCount,
     now:
       now === null
         ? null
@@ -88,12 +118,22 @@ export function readChannel(value: unknown): PublicChannel {
   };
 }
 
-async function getJson(path: string, signal: AbortSignal): Promise<unknown> {
+/** @param token goes into a header, which nobody logs */
+async function getJson(path: string, token: string | undefined, signal: AbortSignal): Promise<unknown> {
   const response = await fetch(path, {
-    headers: { accept: 'application/json' },
+    headers: {
+      accept: 'application/json',
+      ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+    },
     signal: AbortSignal.any([signal, AbortSignal.timeout(REQUEST_TIMEOUT_MS)]),
   });
-  if (response.status === 404) throw new ChannelNotFoundError(`${path} does not exist.`);
+  if (response.status === 404) {
+    const problem: unknown = await response.json().catch(() => undefined);
+    if (problem !== undefined && field(problem, 'code') === 'VIEWING_TOKEN_REFUSED') {
+      throw new TokenRefusedError(text(problem, 'detail'));
+    }
+    throw new ChannelNotFoundError(`${path} does not exist.`);
+  }
   if (!response.ok) throw new Error(`${path} answered ${response.status}.`);
   return await response.json();
 }

@@ -1,12 +1,15 @@
 import { useEffect, useRef } from 'react';
 import { Link, NavLink, Route, Routes, useLocation } from 'react-router';
+import { withToken } from './api.ts';
 import { ChannelGridPage } from './channel-grid.tsx';
 import { GuidePage } from './guide-page.tsx';
 import { usePageTitle } from './page.ts';
 import { ThemeToggle } from './theme-toggle.tsx';
+import { useViewingToken } from './viewing-token.ts';
 import { WatchPage } from './watch-page.tsx';
 
 export function App() {
+  const token = useViewingToken();
   return (
     <>
       <a className="skip-link" href="#content">
@@ -29,7 +32,7 @@ export function App() {
       <footer className="site-footer">
         <p>Starling, a television network that one person can own.</p>
         <p>
-          <a href="/playlist.m3u">Playlist for TV apps</a>
+          <a href={withToken('/playlist.m3u', token)}>Playlist for TV apps</a>
         </p>
       </footer>
     </>

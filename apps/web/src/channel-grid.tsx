@@ -1,10 +1,11 @@
 import { useId } from 'react';
 import { Link } from 'react-router';
-import { type PublicChannel, useChannels } from './api.ts';
+import { type PublicChannel, useChannels, withToken } from './api.ts';
 import { formatNextStart, formatProgrammeTimes, formatTimeLeft, programmeProgress } from './format.ts';
 import { useNowMs, usePageTitle } from './page.ts';
 import { Poster } from './poster.tsx';
 import { Thumbnail } from './thumbnail.tsx';
+import { useViewingToken } from './viewing-token.ts';
 
 export function ChannelGridPage() {
   usePageTitle('Channels');
@@ -49,19 +50,22 @@ function gridSize(channelCount: number): 'one' | 'two' | 'many' {
 
 function ChannelCard({ channel, nowMs }: { channel: PublicChannel; nowMs: number }) {
   const summaryId = useId();
+  const viewingToken = useViewingToken();
+  const token = channel.isPrivate ? viewingToken : undefined;
   return (
     <article className="card" data-on-air={channel.isOnAir}>
       <div className="card-picture">
         <Poster name={channel.name} title={channel.title} />
-        {channel.isOnAir && <Thumbnail channelName={channel.name} />}
+        {channel.isOnAir && <Thumbnail channelName={channel.name} token={token} />}
       </div>
       <div className="card-text">
         <div className="card-title">
           <h2>
-            <Link to={`/watch/${channel.name}`} aria-describedby={summaryId}>
+            <Link to={withToken(`/watch/${channel.name}`, token)} aria-describedby={summaryId}>
               {channel.title}
             </Link>
           </h2>
+          {channel.isPrivate && <PrivateBadge />}
           <OnAirBadge isOnAir={channel.isOnAir} />
         </div>
         <div id={summaryId}>
@@ -78,6 +82,10 @@ export function OnAirBadge({ isOnAir }: { isOnAir: boolean }) {
       {isOnAir ? 'On air' : 'Off air'}
     </span>
   );
+}
+
+export function PrivateBadge() {
+  return <span className="badge">Private</span>;
 }
 
 /** What is on, how far it is, and what follows. */

@@ -1,16 +1,19 @@
 import { useEffect, useId, useRef, useState } from 'react';
-import { mediaPaths } from './api.ts';
+import { mediaPaths, withToken } from './api.ts';
 import { LinkIcon } from './icons.tsx';
 
 const CONFIRMATION_MS = 2_000;
 
-/** Opens a list of the addresses under which other players find the channel. */
-export function CopyAddresses({ channelName }: { channelName: string }) {
+/**
+ * Opens a list of the addresses under which other players find the channel.
+ * @param token opens a private channel
+ */
+export function CopyAddresses({ channelName, token }: { channelName: string; token: string | undefined }) {
   const [isOpen, setOpen] = useState(false);
   const rootRef = useRef<HTMLDivElement>(null);
   const buttonRef = useRef<HTMLButtonElement>(null);
   const listId = useId();
-  const paths = mediaPaths(channelName);
+  const paths = mediaPaths(channelName, token);
 
   useEffect(() => {
     if (!isOpen) return;
@@ -49,7 +52,11 @@ export function CopyAddresses({ channelName }: { channelName: string }) {
         <Address label="HLS" hint="Browsers, phones, smart TVs" path={paths.hls} />
         <Address label="FLV" hint="Least delay" path={paths.flv} />
         <Address label="MPEG-TS" hint="Set-top boxes and recorders" path={paths.ts} />
-        <Address label="M3U playlist" hint="All channels, for VLC and IPTV players" path="/playlist.m3u" />
+        <Address
+          label="M3U playlist"
+          hint="All channels, for VLC and IPTV players"
+          path={withToken('/playlist.m3u', token)}
+        />
       </div>
     </div>
   );

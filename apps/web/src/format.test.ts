@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import {
+  formatBehind,
   formatBitrate,
   formatClock,
   formatDuration,
@@ -19,6 +20,10 @@ test('times are local, to the minute', () => {
   expect(formatClock(local(9, 5).getTime())).toBe('09:05');
   expect(formatProgrammeTimes(programme(local(20, 15), local(21, 45)))).toBe('20:15–21:45');
   expect(formatNextStart(local(21, 45).toISOString(), programme(local(20, 15), local(21, 45)))).toBe('21:45');
+});
+
+test('a distance from live is written as a clock', () => {
+  expect([0, 7.4, 60, 750, 3723].map(formatBehind)).toEqual(['0:00', '0:07', '1:00', '12:30', '1:02:03']);
 });
 
 test('a programme of less than five minutes shows its seconds', () => {

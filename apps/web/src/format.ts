@@ -22,6 +22,20 @@ export function formatClock(timeMs: number): string {
   return clock.format(new Date(timeMs));
 }
 
+/** The viewer's local time, to the second. */
+export function formatClockWithSeconds(timeMs: number): string {
+  return clockWithSeconds.format(new Date(timeMs));
+}
+
+/** A distance from live as a clock: "0:07", "12:30", "1:02:03". */
+export function formatBehind(seconds: number): string {
+  const total = Math.round(seconds);
+  const [hours, minutes] = [Math.floor(total / 3600), Math.floor(total / 60) % 60];
+  const twoDigits = (value: number) => String(value).padStart(2, '0');
+  const rest = twoDigits(total % 60);
+  return hours === 0 ? `${minutes}:${rest}` : `${hours}:${twoDigits(minutes)}:${rest}`;
+}
+
 /** The start and the end of a programme in local time, with seconds where it is a short one. */
 export function formatProgrammeTimes(programme: Programme): string {
   const format = durationMs(programme) < SHORT_PROGRAMME_MS ? clockWithSeconds : clock;

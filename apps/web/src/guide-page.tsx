@@ -1,5 +1,5 @@
 import { Link } from 'react-router';
-import { type PublicChannel, useChannels } from './api.ts';
+import { type PublicChannel, useChannels, withToken } from './api.ts';
 import {
   DirectoryTrouble,
   NoChannels,
@@ -15,6 +15,7 @@ import {
   programmeProgress,
 } from './format.ts';
 import { useNowMs, usePageTitle } from './page.ts';
+import { useViewingToken } from './viewing-token.ts';
 
 /** What is on and what follows, for every channel. */
 export function GuidePage() {
@@ -52,10 +53,13 @@ export function GuidePage() {
 
 function GuideRow({ channel, nowMs }: { channel: PublicChannel; nowMs: number }) {
   const { now, next } = channel;
+  const token = useViewingToken();
   return (
     <tr data-on-air={channel.isOnAir}>
       <th scope="row">
-        <Link to={`/watch/${channel.name}`}>{channel.title}</Link>
+        <Link to={withToken(`/watch/${channel.name}`, channel.isPrivate ? token : undefined)}>
+          {channel.title}
+        </Link>
         <OnAirBadge isOnAir={channel.isOnAir} />
       </th>
       <td className="guide-now">

@@ -23,6 +23,15 @@ export const PauseIcon = () => (
     <rect className="icon-fill" x="13.8" y="4.5" width="4.2" height="15" rx="1.2" />
   </Icon>
 );
+export const StartOverIcon = () => (
+  <Icon>
+    <path d="M5 5v14" />
+    <path
+      className="icon-fill"
+      d="M19 5.6v12.8a.8.8 0 0 1-1.2.7L8.4 12.7a.8.8 0 0 1 0-1.4l9.4-6.4a.8.8 0 0 1 1.2.7z"
+    />
+  </Icon>
+);
 export const SoundIcon = () => (
   <Icon>
     <path className="icon-fill" d="M4 9.5v5h3.5l4.5 4v-13l-4.5 4z" />

@@ -7,7 +7,7 @@ const REFRESH_MS = 10_000;
  * What the channel shows now, over whatever lies below it: nothing until the first picture is there, the
  * last one while the next is on its way or cannot be had. Asks only while it can be seen.
  */
-export function Thumbnail({ channelName }: { channelName: string }) {
+export function Thumbnail({ channelName, token }: { channelName: string; token: string | undefined }) {
   const rootRef = useRef<HTMLDivElement>(null);
   const [shownUrl, setShownUrl] = useState<string>();
 
@@ -20,7 +20,7 @@ export function Thumbnail({ channelName }: { channelName: string }) {
     const ask = () => {
       if (!isOnScreen || document.hidden || performance.now() - askedAtMs < REFRESH_MS) return;
       askedAtMs = performance.now();
-      const url = thumbnailUrl(channelName, Date.now());
+      const url = thumbnailUrl(channelName, token, Date.now());
       const image = new Image();
       image.src = url;
       // Decoded before it is shown, so that the old picture does not flicker.
@@ -44,7 +44,7 @@ export function Thumbnail({ channelName }: { channelName: string }) {
       document.removeEventListener('visibilitychange', ask);
       clearInterval(timer);
     };
-  }, [channelName]);
+  }, [channelName, token]);
 
   return (
     <div ref={rootRef} className="thumbnail" aria-hidden="true">
@@ -54,6 +54,7 @@ export function Thumbnail({ channelName }: { channelName: string }) {
 }
 
 /** A new address every ten seconds, the same for everybody, so that caches help. */
-export function thumbnailUrl(channelName: string, nowUnixMs: number): string {
-  return `${mediaPaths(channelName).thumbnail}?at=${Math.floor(nowUnixMs / REFRESH_MS)}`;
+export function thumbnailUrl(channelName: string, token: string | undefined, nowUnixMs: number): string {
+  const { thumbnail } = mediaPaths(channelName, token);
+  return `${thumbnail}${token === undefined ? '?' : '&'}at=${Math.floor(nowUnixMs / REFRESH_MS)}`;
 }

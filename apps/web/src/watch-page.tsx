@@ -1,13 +1,20 @@
 import { useEffect, useState } from 'react';
 import { Link, useParams, useSearchParams } from 'react-router';
-import { ChannelNotFoundError, type PublicChannel, useChannel, useChannels } from './api.ts';
-import { ChannelGrid, NowAndNext, OnAirBadge } from './channel-grid.tsx';
+import {
+  ChannelNotFoundError,
+  type PublicChannel,
+  TokenRefusedError,
+  useChannel,
+  useChannels,
+} from './api.ts';
+import { ChannelGrid, NowAndNext, OnAirBadge, PrivateBadge } from './channel-grid.tsx';
 import { CopyAddresses } from './copy-addresses.tsx';
 import { useNowMs, usePageTitle } from './page.ts';
 import type { Protocol } from './player/media-player.ts';
 import { Player } from './player/player.tsx';
 import type { PlayerStatus } from './player/player-state.ts';
 import { recall, remember } from './remembered.ts';
+import { useViewingToken } from './viewing-token.ts';
 
 const REFRESH_WHILE_PLAYING_MS = 10_000;
 /** Who waits for a channel to come back shall not wait much longer than it takes. */
@@ -15,6 +22,7 @@ const REFRESH_WHILE_WAITING_MS = 3_000;
 
 export function WatchPage() {
   const { channel: name = '' } = useParams();
+  const token = useViewingToken();
   const [status, setStatus] = useState<PlayerStatus['name']>('waiting');
   const channel = useChannel(
     name,
@@ -25,28 +33,33 @@ export function WatchPage() {
   usePageTitle(title);
 
   if (channel.error instanceof ChannelNotFoundError) return <ChannelNotFound name={name} />;
+  if (channel.error instanceof TokenRefusedError) return <TokenRefused reason={channel.error.message} />;
   return (
     <div className="page watch">
       <Player
         key={name}
         channelName={name}
+        // Whether the channel is private is not known at first, and a public one does not mind.
+        token={token}
         title={title}
         // A directory that does not answer says nothing about the channel.
         isOnAir={channel.isError ? undefined : channel.data?.isOnAir}
         protocol={protocol}
+        programmeStartUnixMs={startOf(channel.data?.now)}
         onStatusChange={setStatus}
       />
       <div className="watch-about">
         <div className="watch-title">
           <div className="card-title">
             <h1>{title}</h1>
+            {channel.data?.isPrivate && <PrivateBadge />}
             {channel.data !== undefined && <OnAirBadge isOnAir={channel.data.isOnAir} />}
           </div>
           {channel.data !== undefined && <NowOnChannel channel={channel.data} />}
         </div>
         <div className="watch-options">
           <ProtocolChoice protocol={protocol} onProtocol={setProtocol} />
-          <CopyAddresses channelName={name} />
+          <CopyAddresses channelName={name} token={channel.data?.isPrivate ? token : undefined} />
         </div>
       </div>
       <OtherChannels name={name} />
@@ -54,8 +67,17 @@ export function WatchPage() {
   );
 }
 
+function startOf(programme: PublicChannel['now'] | undefined): number | undefined {
+  return programme ? Date.parse(programme.startsAt) : undefined;
+}
+
 function NowOnChannel({ channel }: { channel: PublicChannel }) {
-  return <NowAndNext channel={channel} nowMs={useNowMs(1_000)} />;
+  return (
+    <>
+      <p className="muted">{channel.viewerCount} watching</p>
+      <NowAndNext channel={channel} nowMs={useNowMs(1_000)} />
+    </>
+  );
 }
 
 const protocolLabels: readonly {
@@ -103,6 +125,20 @@ function ChannelNotFound({ name }: { name: string }) {
     <div className="page notice">
       <h1>There is no channel “{name}”</h1>
       <p>The name may have a typing error, or the channel was taken down. If it is added, it starts here.</p>
+      <p>A private channel opens with the whole address that you were given, token included.</p>
+      <Link className="button button-primary" to="/">
+        See all channels
+      </Link>
+    </div>
+  );
+}
+
+function TokenRefused({ reason }: { reason: string }) {
+  usePageTitle('No admission');
+  return (
+    <div className="page notice">
+      <h1>This address does not open the channel</h1>
+      <p>{reason}</p>
       <Link className="button button-primary" to="/">
         See all channels
       </Link>

@@ -7,6 +7,8 @@ import {
   type Cue,
   type StreamEvent,
   type Track,
+  timescaleHz,
+  trackIndex,
   type VideoTrack,
 } from './access-unit.ts';
 import { aacTrack } from './codec/aac.ts';
@@ -122,15 +124,15 @@ function must(holds: boolean, what: string): void {
 
 /** Checks what holds of every stream (access-unit.ts), and gives its segments. */
 function segmentsOf(events: readonly StreamEvent[]): Segment[] {
-  const tracks = new Map<string, Track>();
+  const tracks = new Map<number, Track>();
   const segments: Segment[] = [];
   const hz = (unit: AccessUnit) => {
-    const track = tracks.get(unit.kind);
-    if (track === undefined) throw new Error(`a unit of ${unit.kind} before its track`);
+    const track = tracks.get(trackIndex(unit));
+    if (track === undefined) throw new Error(`a unit of ${unit.kind} ${unit.trackId} before its track`);
     return track.kind === 'video' ? 90_000 : track.sampleRateHz;
   };
-  let last: { ticks: number; hz: number; kind: string } | undefined;
-  const lastOfKind = new Map<string, number>();
+  let last: { ticks: number; hz: number; index: number } | undefined;
+  const lastOfTrack = new Map<number, number>();
   events.forEach((event, index) => {
     const segment = segments.at(-1);
     switch (event.type) {
@@ -144,8 +146,8 @@ function segmentsOf(events: readonly StreamEvent[]): Segment[] {
         expect(isStart || isAfterCue).toBe(true);
         // The tracks after a cue replace those before it.
         if (events[index - 1]?.type === 'cue') tracks.clear();
-        tracks.set(event.track.kind, event.track);
-        lastOfKind.delete(event.track.kind);
+        tracks.set(trackIndex(event.track), event.track);
+        lastOfTrack.delete(trackIndex(event.track));
         return;
       }
       case 'cue': {
@@ -176,18 +178,18 @@ function segmentsOf(events: readonly StreamEvent[]): Segment[] {
         if (last !== undefined) {
           const order = compareTicks(unit.dtsTicks, hz(unit), last.ticks, last.hz);
           must(order >= 0, 'units by DTS');
-          must(order > 0 || (last.kind === 'video' && unit.kind === 'audio'), 'video first when equal');
+          must(order > 0 || last.index < trackIndex(unit), 'by track when equal');
         }
-        const stepTicks = unit.dtsTicks - (lastOfKind.get(unit.kind) ?? Number.NEGATIVE_INFINITY);
+        const stepTicks = unit.dtsTicks - (lastOfTrack.get(trackIndex(unit)) ?? Number.NEGATIVE_INFINITY);
         must(stepTicks >= (unit.kind === 'video' ? 1 : AAC_SAMPLES_PER_UNIT), 'no overlap within a track');
         const intoSegment = compareTicks(unit.dtsTicks, hz(unit), segment.cue.startTicks, 90_000);
         must(intoSegment >= 0, 'no unit from before its segment');
         if (segment.units.length === 0) {
-          const isIndependent = unit.isRandomAccess && (unit.kind === 'video' || !tracks.has('video'));
+          const isIndependent = unit.isRandomAccess && trackIndex(unit) === Math.min(...tracks.keys());
           expect(segment.cue.isIndependent).toBe(isIndependent);
         }
-        lastOfKind.set(unit.kind, unit.dtsTicks);
-        last = { ticks: unit.dtsTicks, hz: hz(unit), kind: unit.kind };
+        lastOfTrack.set(trackIndex(unit), unit.dtsTicks);
+        last = { ticks: unit.dtsTicks, hz: hz(unit), index: trackIndex(unit) };
         segment.units.push(unit);
       }
     }
@@ -689,10 +691,120 @@ describe('discontinuities', () => {
   });
 });
 
+describe('several tracks of a kind', () => {
+  const SMALL = { ...OTHER_VIDEO, trackId: 3 };
+  const SECOND_SOUND = { ...AUDIO_44, trackId: 1 };
+
+  /** The arrivals of an encoder on one of its further tracks. */
+  function onTrack(arrivals: readonly Arrival[], track: Track): Arrival[] {
+    return arrivals.flatMap(({ event, atMs }): Arrival[] => {
+      if (event.type === 'track') return [{ event: { type: 'track', track }, atMs }];
+      if (event.type !== 'unit') return [];
+      return [{ event: { type: 'unit', unit: { ...event.unit, trackId: track.trackId } }, atMs }];
+    });
+  }
+  /** As multiplexed: all headers first, then by time. */
+  const merged = (...encoders: Arrival[][]) =>
+    encoders
+      .flat()
+      .sort((a, b) => Number(b.event.type === 'track') - Number(a.event.type === 'track') || a.atMs - b.atMs);
+  const ofTrack = (segments: readonly Segment[], track: Track) =>
+    segments.flatMap(({ units }) => units.filter((unit) => trackIndex(unit) === trackIndex(track)));
+
+  test('all keep their distances, and segments start at key frames of the first', () => {
+    const events = feed(
+      newGrid(),
+      merged(
+        encode({ video: VIDEO, audio: AUDIO_48, seconds: 12, frameRate: 30 }),
+        onTrack(encode({ video: OTHER_VIDEO, seconds: 12, frameRate: 30 }), SMALL),
+        onTrack(encode({ audio: AUDIO_44, seconds: 12, jitterMs: 8 }), SECOND_SOUND),
+      ),
+    );
+    expect(events.slice(0, 5).flatMap((event) => (event.type === 'track' ? [event.track] : []))).toEqual([
+      VIDEO,
+      SMALL,
+      AUDIO_48,
+      SECOND_SOUND,
+    ]);
+    const segments = segmentsOf(events);
+    expect(segments.length).toBeGreaterThan(4);
+    for (const { cue, units } of segments) {
+      // Both pictures have their key frame first, at the start of the segment.
+      expect(
+        units.slice(0, 2).map(({ kind, trackId, isRandomAccess }) => [kind, trackId, isRandomAccess]),
+      ).toEqual([
+        ['video', 0, true],
+        ['video', 3, true],
+      ]);
+      expect(units[1]?.dtsTicks).toBe(cue.startTicks);
+    }
+    const [large, small] = [ofTrack(segments, VIDEO), ofTrack(segments, SMALL)];
+    expect(small.map(({ dtsTicks }) => dtsTicks)).toEqual(
+      large.slice(0, small.length).map(({ dtsTicks }) => dtsTicks),
+    );
+    expect(small.length).toBeGreaterThan(large.length - 3);
+    expect(new Set(steps(ofTrack(segments, AUDIO_48)))).toEqual(new Set([1024]));
+    expect(new Set(steps(ofTrack(segments, SECOND_SOUND)))).toEqual(new Set([1024]));
+  });
+
+  test('a picture whose key frames come later starts there, and the first is not held up', () => {
+    const isLate = (frame: number) => frame % 50 === 10;
+    const events = feed(
+      newGrid(),
+      merged(
+        encode({ video: VIDEO, audio: AUDIO_48, seconds: 6 }),
+        onTrack(encode({ video: OTHER_VIDEO, seconds: 6, isKeyFrame: isLate }), SMALL),
+      ),
+    );
+    const segments = segmentsOf(events);
+    const [first] = ofTrack(segments, SMALL);
+    const start = segments[0]?.cue.startTicks ?? 0;
+    expect([first?.isRandomAccess, (first?.dtsTicks ?? 0) - start]).toEqual([true, 10 * 3600]);
+    expect(ofTrack(segments, VIDEO)[0]?.dtsTicks).toBe(start);
+    expect(segments.every(({ cue }) => cue.isIndependent)).toBe(true);
+  });
+
+  test('a further track that falls silent delays the others by a second at most', () => {
+    const silent = onTrack(encode({ video: OTHER_VIDEO, seconds: 2 }), SMALL);
+    const grid = newGrid();
+    const arrivals = merged(encode({ video: VIDEO, audio: AUDIO_48, seconds: 8 }), silent);
+    const units = ofTrack(segmentsOf(feed(grid, arrivals)), VIDEO);
+    const last = units.at(-1)?.dtsTicks ?? 0;
+    expect((last - (units[0]?.dtsTicks ?? 0)) / 90_000).toBeGreaterThan(6.8);
+    expect(grid.droppedUnits).toBe(0);
+  });
+
+  test('a track that comes later is announced with all others, at a discontinuity', () => {
+    const late = onTrack(encode({ audio: AUDIO_44, seconds: 4, clockMs: 4000 }), SECOND_SOUND);
+    const events = feed(newGrid(), [
+      ...encode({ video: VIDEO, audio: AUDIO_48, seconds: 4 }),
+      ...merged(
+        late,
+        encode({ video: VIDEO, audio: AUDIO_48, seconds: 4, clockMs: 4000 }).filter(
+          ({ event }) => event.type === 'unit',
+        ),
+      ).map(({ event, atMs }) => ({ event, atMs: atMs + 4000 })),
+    ]);
+    const segments = segmentsOf(events);
+    const at = events.findLastIndex(
+      (event) =>
+        event.type === 'cue' && event.cue.discontinuitySequence !== segments[0]?.cue.discontinuitySequence,
+    );
+    expect(at).toBeGreaterThan(0);
+    const announced = events.flatMap((event, i) => (event.type === 'track' && i > 4 ? [event.track] : []));
+    expect(announced).toEqual([VIDEO, AUDIO_48, SECOND_SOUND]);
+    expect(ofTrack(segments, SECOND_SOUND).length).toBeGreaterThan(100);
+  });
+});
+
 test('whatever an encoder does, the contract of the stream holds', () => {
   const unit = fc.record({
     type: fc.constant('unit' as const),
     isVideo: fc.boolean(),
+    trackId: fc.oneof(
+      { weight: 3, arbitrary: fc.constant(0) },
+      { weight: 1, arbitrary: fc.constantFrom(1, 7) },
+    ),
     isKeyFrame: fc.boolean(),
     stepMs: fc.oneof(
       { weight: 20, arbitrary: fc.integer({ min: 0, max: 120 }) },
@@ -703,22 +815,36 @@ test('whatever an encoder does, the contract of the stream holds', () => {
   });
   const track = fc.record({
     type: fc.constant('track' as const),
-    track: fc.constantFrom(VIDEO, OTHER_VIDEO, AUDIO_48, AUDIO_44),
+    track: fc.constantFrom<Track[]>(
+      VIDEO,
+      OTHER_VIDEO,
+      AUDIO_48,
+      AUDIO_44,
+      { ...OTHER_VIDEO, trackId: 1 },
+      { ...AUDIO_44, trackId: 1 },
+    ),
   });
   const end = fc.record({ type: fc.constant('end' as const) });
   const commands = fc.array(
     fc.oneof({ weight: 60, arbitrary: unit }, { weight: 1, arbitrary: track }, { weight: 1, arbitrary: end }),
     { minLength: 50, maxLength: 400 },
   );
+  const starts: Track[][] = [
+    [VIDEO, AUDIO_44],
+    [VIDEO],
+    [AUDIO_48],
+    [VIDEO, { ...OTHER_VIDEO, trackId: 1 }, AUDIO_44, { ...AUDIO_48, trackId: 7 }],
+    [AUDIO_48, { ...AUDIO_44, trackId: 1 }],
+  ];
   fc.assert(
-    fc.property(commands, fc.constantFrom([VIDEO, AUDIO_44], [VIDEO], [AUDIO_48]), (list, tracks) => {
+    fc.property(commands, fc.constantFrom(...starts), (list, tracks) => {
       const grid = newGrid();
       const events: StreamEvent[] = [];
       let nowMs = NOW_MS;
-      const clockMs = { video: 50_000, audio: 50_000 };
-      let audioHz = 44_100;
+      const clocksMs = new Map<number, number>();
+      const rates = new Map<number, number>();
       const push = (event: StreamEvent) => {
-        if (event.type === 'track' && event.track.kind === 'audio') audioHz = event.track.sampleRateHz;
+        if (event.type === 'track') rates.set(trackIndex(event.track), timescaleHz(event.track));
         events.push(...grid.push(event, nowMs));
       };
       for (const one of tracks) push({ type: 'track', track: one });
@@ -730,14 +856,17 @@ test('whatever an encoder does, the contract of the stream holds', () => {
           push(command);
         } else {
           const kind = command.isVideo ? 'video' : 'audio';
-          clockMs[kind] = Math.max(0, clockMs[kind] + command.stepMs);
+          const { trackId } = command;
+          const index = trackIndex({ kind, trackId });
+          const clockMs = Math.max(0, (clocksMs.get(index) ?? 50_000) + command.stepMs);
+          clocksMs.set(index, clockMs);
           nowMs += Math.max(0, command.stepMs) / 2;
-          const dtsTicks = rescaleTicks(clockMs[kind], 1000, command.isVideo ? 90_000 : audioHz);
+          const dtsTicks = rescaleTicks(clockMs, 1000, rates.get(index) ?? 90_000);
           const ptsTicks = dtsTicks + (command.isVideo ? command.offsetMs * 90 : 0);
           const isRandomAccess = !command.isVideo || command.isKeyFrame;
           push({
             type: 'unit',
-            unit: { kind, trackId: 0, dtsTicks, ptsTicks, isRandomAccess, data: Uint8Array.of(1) },
+            unit: { kind, trackId, dtsTicks, ptsTicks, isRandomAccess, data: Uint8Array.of(1) },
           });
         }
       }

@@ -2,18 +2,18 @@
  * Puts the stream of a third-party encoder on the channel's timeline and writes the cues
  * (docs/formats/cue.md), so that nothing downstream differs from our own playout.
  *
- * The way of a unit: {@link IngestGrid} places it in time, {@link ReorderBuffer} sorts the two tracks
+ * The way of a unit: {@link IngestGrid} places it in time, {@link ReorderBuffer} sorts all tracks
  * into one order, {@link SegmentCutter} decides where segments start.
  */
 import {
   type AccessUnit,
   type AudioTrack,
   type Cue,
-  isDefaultTrack,
   isSameTrack,
   type StreamEvent,
   type Track,
-  type VideoTrack,
+  timescaleHz,
+  trackIndex,
 } from './access-unit.ts';
 import { samplesInUnit } from './codec/samples.ts';
 import { compareTicks, rescaleTicks, VIDEO_TIMESCALE_HZ } from './time.ts';
@@ -24,10 +24,10 @@ const TICKS_PER_MS = VIDEO_TIMESCALE_HZ / 1000;
 const MAX_CLOCK_STEP_TICKS = 10_000 * TICKS_PER_MS;
 /** How far an encoder's clock may depart from ours, or step back, before that is taken as real. */
 const CLOCK_TOLERANCE_MS = 100;
-/** Audio units in a row with a foreign time, after which the audio's clock is believed: about 1 s. */
-const MAX_FOREIGN_AUDIO_UNITS = 50;
-/** How long to wait for the sequence header of the second track, in media time. */
-const SECOND_TRACK_WAIT_MS = 1_000;
+/** Units in a row with a foreign time, after which their clock is believed: about 1 s of audio. */
+const MAX_FOREIGN_UNITS = 50;
+/** How long to wait for the sequence header of the other kind of track, in media time. */
+const OTHER_KIND_WAIT_MS = 1_000;
 /** Bounds of what is held back, before the start and while sorting. */
 const MAX_HELD_UNITS = 512;
 const MAX_HELD_SECONDS = 1;
@@ -48,62 +48,65 @@ const MIN_FIRST_SEGMENT_MS = 1_900;
 const MAX_FIRST_SEGMENT_MS = 2_050;
 /** A segment may exceed the target by less than half a second (RFC 8216 4.3.3.1: it rounds to the target). */
 const MAX_EXCESS_MS = 490;
-/** Audio may go on a little longer, so that wherever there is video it is video that opens the segment. */
-const MAX_AUDIO_LAG_MS = 9;
+/** Other tracks may go on a little longer, so that it is the leading one that opens the segment: video where there is any. */
+const MAX_LAG_MS = 9;
 /** A key frame is not waited for when it would come later than the target and this. */
 const MAX_WAIT_EXCESS_MS = 400;
 
-interface Tracks {
-  readonly video: VideoTrack | undefined;
-  readonly audio: AudioTrack | undefined;
-}
+/** By {@link trackIndex}, as are all maps of tracks here; in that order. */
+type Tracks = ReadonlyMap<number, Track>;
 
 interface Arrival {
   readonly unit: AccessUnit;
   readonly nowUnixMs: number;
 }
 
+/** Where the units of one track are in a run. */
+interface Place {
+  readonly track: Track;
+  /** Video: where the last unit was placed. Audio: where the next belongs if no sample is missing. */
+  ticks: number | undefined;
+}
+
 /** A stretch of one encoder's stream that is placed with one offset. */
 interface Run {
-  readonly hasVideo: boolean;
-  readonly audio: AudioTrack | undefined;
+  readonly tracks: Tracks;
+  /** Index of the track that rules the clock and the segmentation: the first video track, else the first. */
+  readonly leading: number;
   readonly startTicks: number;
   /** From the encoder's clock to the timeline. */
   readonly offsetTicks: number;
   readonly buffer: ReorderBuffer;
-  /** The latest time that the encoder has shown on either track, on its own clock. */
+  /** The latest time that the encoder has shown on any track, on its own clock. */
   encoderClockTicks: number;
-  /** The last time of the track that rules the clock: video where there is any. */
-  lastRulingTicks: number | undefined;
-  foreignAudioUnits: number;
-  /** Where the last video unit was placed. */
-  lastVideoTicks: number | undefined;
-  /** Where the next audio unit belongs if no sample is missing. */
-  nextAudioTicks: number | undefined;
-  /** Video first. */
-  readonly tracks: readonly Track[];
+  /** The last time of the leading track. */
+  lastLeadingTicks: number | undefined;
+  foreignUnits: number;
+  readonly places: ReadonlyMap<number, Place>;
 }
 
 /**
  * The grid of one channel. It outlives its encoders: each continues the timeline of the one before.
  *
- * - The first key frame of an encoder lies at the time of its arrival, or at the end of what was emitted
- *   if that is later. From there on video keeps the encoder's distances, and audio runs on a sample
- *   counter, which rids it of the rounding to milliseconds.
+ * - The first key frame of an encoder's first video track lies at the time of its arrival, or at the end of
+ *   what was emitted if that is later. From there on video keeps the encoder's distances, and each audio track
+ *   runs on a sample counter, which rids it of the rounding to milliseconds.
+ * - Further video tracks are placed with the same offset, each from its first key frame on. Segments start at
+ *   key frames of the first; an encoder's renditions have theirs at the same times.
  * - An encoder whose clock is set back or more than 10 s forth is placed anew, with a discontinuity.
  * - Where the tracks change, all of them are announced again right after the cue, and replace those before.
  * - Timeline and cue events from the encoder are ignored: it has no say in the segmentation.
  *
  * | state   | event                                                             | then    |
  * | ------- | ----------------------------------------------------------------- | ------- |
- * | waiting | a key frame (without video: any unit), and the second track is     | running |
- * |         | known or has not come for 1 s                                     |         |
+ * | waiting | a key frame (without video: any unit), and tracks of both kinds    | running |
+ * |         | are known or the other has not come for 1 s                       |         |
  * | running | a track with another configuration, or the clock set              | waiting |
  * | any     | end of publisher: its tracks are forgotten                        | waiting |
  */
 export class IngestGrid {
   readonly #epochUnixMs: number;
-  readonly #secondTrackWaitTicks: number;
+  readonly #otherKindWaitTicks: number;
   readonly #cutter: SegmentCutter;
   /** As last announced: a run that ended before its first unit has announced nothing. */
   #tracksOnAir: readonly Track[] = [];
@@ -111,7 +114,7 @@ export class IngestGrid {
   #events: StreamEvent[] = [];
 
   /** What the encoder publishing now has announced. */
-  #tracks: Tracks = { video: undefined, audio: undefined };
+  #tracks: Tracks = new Map();
   /** From the encoder's clock to the timeline; undefined where it has to be found anew. */
   #offsetTicks: number | undefined;
   #wasClockSet = false;
@@ -119,10 +122,10 @@ export class IngestGrid {
   /** While waiting: units from the first that may be needed. */
   #held: Arrival[] = [];
 
-  /** @param options.secondTrackWaitMs 0 where all tracks of an encoder are pushed before its first unit */
-  constructor(options: { epochUnixMs: number; programmeId: string; secondTrackWaitMs?: number }) {
+  /** @param options.otherKindWaitMs 0 where all tracks of an encoder are pushed before its first unit */
+  constructor(options: { epochUnixMs: number; programmeId: string; otherKindWaitMs?: number }) {
     this.#epochUnixMs = options.epochUnixMs;
-    this.#secondTrackWaitTicks = (options.secondTrackWaitMs ?? SECOND_TRACK_WAIT_MS) * TICKS_PER_MS;
+    this.#otherKindWaitTicks = (options.otherKindWaitMs ?? OTHER_KIND_WAIT_MS) * TICKS_PER_MS;
     this.#cutter = new SegmentCutter(options);
   }
 
@@ -142,16 +145,15 @@ export class IngestGrid {
    * @returns events on the channel's timeline, in the order that access-unit.ts prescribes
    */
   push(event: StreamEvent, nowUnixMs: number): StreamEvent[] {
-    if (event.type === 'track' && isDefaultTrack(event.track)) this.#takeTrack(event.track);
-    else if (event.type === 'unit' && isDefaultTrack(event.unit))
-      this.#takeUnit({ unit: event.unit, nowUnixMs });
+    if (event.type === 'track') this.#takeTrack(event.track);
+    else if (event.type === 'unit') this.#takeUnit({ unit: event.unit, nowUnixMs });
     return this.#takeEvents();
   }
 
   /** The encoder left: gives out what was held back. The next one continues the timeline. */
   endOfPublisher(): StreamEvent[] {
     this.#stop();
-    this.#tracks = { video: undefined, audio: undefined };
+    this.#tracks = new Map();
     this.#offsetTicks = undefined;
     this.#held = [];
     return this.#takeEvents();
@@ -164,17 +166,17 @@ export class IngestGrid {
   }
 
   #takeTrack(track: Track): void {
-    const known = this.#tracks[track.kind];
+    const index = trackIndex(track);
+    const known = this.#tracks.get(index);
     if (known !== undefined && isSameTrack(known, track)) return;
     this.#stop();
-    this.#held = this.#held.filter(({ unit }) => unit.kind !== track.kind);
-    this.#tracks =
-      track.kind === 'video' ? { ...this.#tracks, video: track } : { ...this.#tracks, audio: track };
+    this.#held = this.#held.filter(({ unit }) => trackIndex(unit) !== index);
+    this.#tracks = new Map([...this.#tracks, [index, track] as const].sort(([a], [b]) => a - b));
     this.#startIfReady();
   }
 
   #takeUnit(arrival: Arrival): void {
-    if (this.#tracks[arrival.unit.kind] === undefined) return;
+    if (!this.#tracks.has(trackIndex(arrival.unit))) return;
     if (this.#run === undefined) this.#hold(arrival);
     else this.#place(arrival, this.#run);
   }
@@ -183,7 +185,8 @@ export class IngestGrid {
 
   #hold(arrival: Arrival): void {
     const { unit } = arrival;
-    const isUndecodable = unit.kind === 'video' && !unit.isRandomAccess && !this.#held.some(isVideo);
+    const isOfSameTrack = (other: Arrival) => trackIndex(other.unit) === trackIndex(unit);
+    const isUndecodable = unit.kind === 'video' && !unit.isRandomAccess && !this.#held.some(isOfSameTrack);
     if (isUndecodable) return;
     this.#held.push(arrival);
     this.#startIfReady();
@@ -191,13 +194,13 @@ export class IngestGrid {
   }
 
   #startIfReady(): void {
-    const { video, audio } = this.#tracks;
-    const first = video === undefined ? this.#held[0] : this.#held.find(isVideo);
+    const leading = leadingIndex(this.#tracks);
+    const first = this.#held.find(({ unit }) => trackIndex(unit) === leading);
     const last = this.#held.at(-1);
     if (first === undefined || last === undefined) return;
-    const isComplete = video !== undefined && audio !== undefined;
+    const kinds = new Set(Array.from(this.#tracks.values(), ({ kind }) => kind));
     const heldTicks = this.#encoderTicks(last.unit) - this.#encoderTicks(first.unit);
-    if (isComplete || heldTicks >= this.#secondTrackWaitTicks || this.#held.length >= MAX_HELD_UNITS) {
+    if (kinds.size === 2 || heldTicks >= this.#otherKindWaitTicks || this.#held.length >= MAX_HELD_UNITS) {
       this.#start(first);
     }
   }
@@ -211,24 +214,21 @@ export class IngestGrid {
     const startTicks = Math.max(wishedTicks, this.#cutter.earliestRunTicks);
     this.#offsetTicks = startTicks - encoderTicks;
 
-    const tracks = [this.#tracks.video, this.#tracks.audio].filter((track) => track !== undefined);
-    const isSame = areSameTracks(tracks, this.#tracksOnAir);
-    const hasVideo = this.#tracks.video !== undefined;
-    const { audio } = this.#tracks;
-    this.#cutter.beginRun({ hasVideo, audio, isDiscontinuity: !isSame || this.#wasClockSet });
+    const tracks = this.#tracks;
+    const leading = leadingIndex(tracks);
+    const isSame = areSameTracks([...tracks.values()], this.#tracksOnAir);
+    this.#cutter.beginRun({ tracks, leading, isDiscontinuity: !isSame || this.#wasClockSet });
     this.#wasClockSet = false;
     this.#run = {
-      hasVideo,
-      audio,
+      tracks,
+      leading,
       startTicks,
       offsetTicks: this.#offsetTicks,
-      buffer: new ReorderBuffer({ hasVideo, audio, startTicks }),
+      buffer: new ReorderBuffer(tracks, startTicks),
       encoderClockTicks: encoderTicks,
-      lastRulingTicks: undefined,
-      foreignAudioUnits: 0,
-      lastVideoTicks: undefined,
-      nextAudioTicks: undefined,
-      tracks,
+      lastLeadingTicks: undefined,
+      foreignUnits: 0,
+      places: new Map(Array.from(tracks, ([index, track]) => [index, { track, ticks: undefined }])),
     };
     const held = this.#held;
     this.#held = [];
@@ -259,7 +259,7 @@ export class IngestGrid {
         this.#hold(arrival);
         return;
       case 'steady': {
-        const placed = unit.kind === 'video' ? this.#placeVideo(unit, run) : this.#placeAudio(unit, run);
+        const placed = this.#placed(unit, run);
         if (placed === undefined) return;
         for (const due of run.buffer.push(placed)) this.#emit(due, run);
       }
@@ -268,44 +268,55 @@ export class IngestGrid {
 
   /**
    * Whether a unit's time follows from those before. When an encoder's clock is set, one track shows it
-   * before the other; video rules, and audio with a foreign time is left out until video has followed.
+   * before the others; the leading one rules, and what else has a foreign time is left out until it has followed.
    */
   #judgeClock(unit: AccessUnit, run: Run): 'steady' | 'foreign' | 'set' {
     const ticks = this.#encoderTicks(unit);
-    const isRuling = unit.kind === 'video' || !run.hasVideo;
+    const isLeading = trackIndex(unit) === run.leading;
     if (Math.abs(ticks - run.encoderClockTicks) > MAX_CLOCK_STEP_TICKS) {
-      if (isRuling) return 'set';
-      run.foreignAudioUnits++;
-      return run.foreignAudioUnits > MAX_FOREIGN_AUDIO_UNITS ? 'set' : 'foreign';
+      if (isLeading) return 'set';
+      run.foreignUnits++;
+      return run.foreignUnits > MAX_FOREIGN_UNITS ? 'set' : 'foreign';
     }
-    run.foreignAudioUnits = 0;
-    if (isRuling) {
+    run.foreignUnits = 0;
+    if (isLeading) {
       const isSetBack =
-        run.lastRulingTicks !== undefined && ticks < run.lastRulingTicks - CLOCK_TOLERANCE_MS * TICKS_PER_MS;
+        run.lastLeadingTicks !== undefined &&
+        ticks < run.lastLeadingTicks - CLOCK_TOLERANCE_MS * TICKS_PER_MS;
       if (isSetBack) return 'set';
-      run.lastRulingTicks = ticks;
+      run.lastLeadingTicks = ticks;
     }
     run.encoderClockTicks = Math.max(run.encoderClockTicks, ticks);
     return 'steady';
   }
 
-  #placeVideo(unit: AccessUnit, run: Run): AccessUnit {
+  #placed(unit: AccessUnit, run: Run): AccessUnit | undefined {
+    const place = run.places.get(trackIndex(unit));
+    if (place === undefined) return undefined;
+    return place.track.kind === 'video'
+      ? this.#placeVideo(unit, place, run)
+      : this.#placeAudio(unit, place, place.track, run);
+  }
+
+  #placeVideo(unit: AccessUnit, place: Place, run: Run): AccessUnit | undefined {
     let dtsTicks = unit.dtsTicks + run.offsetTicks;
-    // After a small step back: keep the unit, since others refer to it, and its grid of whole milliseconds.
-    if (run.lastVideoTicks !== undefined && dtsTicks <= run.lastVideoTicks) {
-      dtsTicks = run.lastVideoTicks + TICKS_PER_MS;
+    if (place.ticks === undefined) {
+      // What comes before the first key frame of its track cannot be decoded. A millisecond is only rounding.
+      if (!unit.isRandomAccess || dtsTicks < run.startTicks - TICKS_PER_MS) return undefined;
+      dtsTicks = Math.max(dtsTicks, run.startTicks);
+    } else if (dtsTicks <= place.ticks) {
+      // After a small step back: keep the unit, since others refer to it, and its grid of whole milliseconds.
+      dtsTicks = place.ticks + TICKS_PER_MS;
     }
-    run.lastVideoTicks = dtsTicks;
+    place.ticks = dtsTicks;
     return { ...unit, dtsTicks, ptsTicks: Math.max(unit.ptsTicks + run.offsetTicks, dtsTicks) };
   }
 
-  #placeAudio(unit: AccessUnit, run: Run): AccessUnit | undefined {
-    const { audio } = run;
-    if (audio === undefined) return undefined;
-    const audioHz = audio.sampleRateHz;
+  #placeAudio(unit: AccessUnit, place: Place, track: AudioTrack, run: Run): AccessUnit | undefined {
+    const audioHz = track.sampleRateHz;
     const measured = unit.dtsTicks + rescaleTicks(run.offsetTicks, VIDEO_TIMESCALE_HZ, audioHz);
     const toleranceSamples = (audioHz * CLOCK_TOLERANCE_MS) / 1000;
-    let dtsTicks = run.nextAudioTicks;
+    let dtsTicks = place.ticks;
     if (dtsTicks === undefined) {
       // Audio from before the first key frame has no picture. A millisecond is only rounding.
       const startSamples = rescaleTicksUp(run.startTicks, VIDEO_TIMESCALE_HZ, audioHz);
@@ -317,14 +328,14 @@ export class IngestGrid {
       this.#droppedUnits++;
       return undefined;
     }
-    run.nextAudioTicks = dtsTicks + samplesInUnit(audio, unit.data);
+    place.ticks = dtsTicks + samplesInUnit(track, unit.data);
     return { ...unit, dtsTicks, ptsTicks: dtsTicks };
   }
 
   #encoderTicks(unit: AccessUnit): number {
-    const audio = this.#tracks.audio;
-    if (unit.kind === 'video' || audio === undefined) return unit.dtsTicks;
-    return rescaleTicks(unit.dtsTicks, audio.sampleRateHz, VIDEO_TIMESCALE_HZ);
+    const track = this.#tracks.get(trackIndex(unit));
+    if (track === undefined || track.kind === 'video') return unit.dtsTicks;
+    return rescaleTicks(unit.dtsTicks, track.sampleRateHz, VIDEO_TIMESCALE_HZ);
   }
 
   #emit(unit: AccessUnit, run: Run): void {
@@ -336,17 +347,21 @@ export class IngestGrid {
   /** With the tracks before it where it is the first of all, behind it where they have changed. */
   #emitCue(cue: Cue, run: Run): void {
     const isFirst = this.#tracksOnAir.length === 0;
-    const isSame = areSameTracks(run.tracks, this.#tracksOnAir);
-    this.#tracksOnAir = run.tracks;
+    const tracks = [...run.tracks.values()];
+    const isSame = areSameTracks(tracks, this.#tracksOnAir);
+    this.#tracksOnAir = tracks;
     if (isFirst) this.#events.push({ type: 'timeline', epochUnixMs: this.#epochUnixMs });
     else this.#events.push({ type: 'cue', cue });
-    if (!isSame) for (const track of run.tracks) this.#events.push({ type: 'track', track });
+    if (!isSame) for (const track of tracks) this.#events.push({ type: 'track', track });
     if (isFirst) this.#events.push({ type: 'cue', cue });
   }
 }
 
-function isVideo({ unit }: Arrival): boolean {
-  return unit.kind === 'video';
+/** The first video track, else the first track. */
+function leadingIndex(tracks: Tracks): number {
+  const [leading] = tracks.keys();
+  if (leading === undefined) throw new Error('no track leads where there are none');
+  return leading; // video comes first
 }
 
 function areSameTracks(a: readonly Track[], b: readonly Track[]): boolean {
@@ -354,14 +369,9 @@ function areSameTracks(a: readonly Track[], b: readonly Track[]): boolean {
     a.length === b.length &&
     a.every((track, i) => {
       const other = b[i];
-      return other !== undefined && isSameTrack(track, other);
+      return other !== undefined && trackIndex(track) === trackIndex(other) && isSameTrack(track, other);
     })
   );
-}
-
-function unitSamples(unit: AccessUnit, audio: AudioTrack | undefined): number {
-  if (audio === undefined) throw new Error('an audio unit without its track');
-  return samplesInUnit(audio, unit.data);
 }
 
 /** `rescaleTicks`, but to the first tick that is not earlier. */
@@ -376,43 +386,55 @@ function rescaleTicksDown(ticks: number, fromHz: number, toHz: number): number {
   return compareTicks(nearest, toHz, ticks, fromHz) > 0 ? nearest - 1 : nearest;
 }
 
+/** The units of one track that wait to be sorted in. */
+interface Queue {
+  readonly track: Track;
+  readonly index: number;
+  readonly hz: number;
+  readonly units: AccessUnit[];
+  /** The earliest time that the next unit to come can have. */
+  nextTicks: number;
+}
+
+interface UnitPlace {
+  readonly ticks: number;
+  readonly hz: number;
+  readonly index: number;
+}
+
 /**
- * Sorts two tracks, each in order by itself, into one order by DTS; video goes first when equal.
+ * Sorts tracks, each in order by itself, into one order by DTS and, when equal, by {@link trackIndex}.
  *
- * A unit is due when no earlier one can come from the other track any more. Bound: 1 s of media or 512
+ * A unit is due when no earlier one can come from another track any more. Bound: 1 s of media or 512
  * units of one track; then the oldest is due all the same, and what comes later but is older is dropped.
  */
 class ReorderBuffer {
-  readonly #hasVideo: boolean;
-  readonly #audioTrack: AudioTrack | undefined;
-  /** 0 without audio. */
-  readonly #audioHz: number;
-  readonly #video: AccessUnit[] = [];
-  readonly #audio: AccessUnit[] = [];
-  /** The earliest time that the next unit of each track can have. */
-  #nextVideoTicks: number;
-  #nextAudioTicks: number;
-  #lastDue: AccessUnit | undefined;
+  readonly #queues: ReadonlyMap<number, Queue>;
+  #lastDue: UnitPlace | undefined;
   lateUnits = 0;
 
-  constructor(options: { hasVideo: boolean; audio: AudioTrack | undefined; startTicks: number }) {
-    this.#hasVideo = options.hasVideo;
-    this.#audioTrack = options.audio;
-    this.#audioHz = options.audio?.sampleRateHz ?? 0;
-    this.#nextVideoTicks = options.startTicks;
-    this.#nextAudioTicks =
-      this.#audioHz === 0 ? 0 : rescaleTicksUp(options.startTicks, VIDEO_TIMESCALE_HZ, this.#audioHz);
+  constructor(tracks: Tracks, startTicks: number) {
+    this.#queues = new Map(
+      Array.from(tracks, ([index, track]): [number, Queue] => {
+        const hz = timescaleHz(track);
+        const nextTicks = rescaleTicksUp(startTicks, VIDEO_TIMESCALE_HZ, hz);
+        return [index, { track, index, hz, units: [], nextTicks }];
+      }),
+    );
   }
 
   /** @returns the units that are due now */
   push(unit: AccessUnit): AccessUnit[] {
-    if (unit.kind === 'video') this.#nextVideoTicks = unit.dtsTicks + 1;
-    else this.#nextAudioTicks = unit.dtsTicks + unitSamples(unit, this.#audioTrack);
-    if (this.#lastDue !== undefined && this.#compare(unit, this.#lastDue) < 0) {
+    const queue = this.#queues.get(trackIndex(unit));
+    if (queue === undefined) throw new Error(`a unit of the unknown ${unit.kind} track ${unit.trackId}`);
+    queue.nextTicks =
+      unit.dtsTicks + (queue.track.kind === 'audio' ? samplesInUnit(queue.track, unit.data) : 1);
+    const place = { ticks: unit.dtsTicks, hz: queue.hz, index: queue.index };
+    if (this.#lastDue !== undefined && isBefore(place, this.#lastDue)) {
       this.lateUnits++;
       return [];
     }
-    this.#queue(unit.kind).push(unit);
+    queue.units.push(unit);
     const due: AccessUnit[] = [];
     for (let next = this.#takeDue(); next !== undefined; next = this.#takeDue()) due.push(next);
     return due;
@@ -420,56 +442,53 @@ class ReorderBuffer {
 
   /** @returns all that is left, in order */
   flush(): AccessUnit[] {
-    const rest = [...this.#video, ...this.#audio].sort((a, b) => this.#compare(a, b));
-    this.#video.length = 0;
-    this.#audio.length = 0;
+    const rest: AccessUnit[] = [];
+    for (let queue = this.#oldest(); queue !== undefined; queue = this.#oldest()) {
+      rest.push(...queue.units.splice(0, 1));
+    }
     return rest;
   }
 
   #takeDue(): AccessUnit | undefined {
-    const [video] = this.#video;
-    const [audio] = this.#audio;
-    let due: AccessUnit | undefined;
-    if (video !== undefined && audio !== undefined) {
-      due = this.#compare(video, audio) < 0 ? video : audio;
-    } else if (video !== undefined) {
-      if (!this.#canAudioPrecede(video) || this.#isFull(this.#video, VIDEO_TIMESCALE_HZ)) due = video;
-    } else if (audio !== undefined) {
-      if (!this.#canVideoPrecede(audio) || this.#isFull(this.#audio, this.#audioHz)) due = audio;
+    const queue = this.#oldest();
+    const unit = queue?.units[0];
+    if (queue === undefined || unit === undefined) return undefined;
+    const place = { ticks: unit.dtsTicks, hz: queue.hz, index: queue.index };
+    let mayBePreceded = false;
+    let isAnyFull = false;
+    for (const other of this.#queues.values()) {
+      if (other.units.length > 0) isAnyFull ||= isFull(other);
+      else mayBePreceded ||= isBefore({ ticks: other.nextTicks, hz: other.hz, index: other.index }, place);
     }
-    if (due === undefined) return undefined;
-    this.#lastDue = due;
-    return this.#queue(due.kind).shift();
+    if (mayBePreceded && !isAnyFull) return undefined;
+    this.#lastDue = place;
+    return queue.units.shift();
   }
 
-  #canAudioPrecede(video: AccessUnit): boolean {
-    if (this.#audioHz === 0) return false;
-    return compareTicks(this.#nextAudioTicks, this.#audioHz, video.dtsTicks, VIDEO_TIMESCALE_HZ) < 0;
+  /** The queue with the unit that comes first of all. */
+  #oldest(): Queue | undefined {
+    let oldest: Queue | undefined;
+    let oldestTicks = 0;
+    for (const queue of this.#queues.values()) {
+      const ticks = queue.units[0]?.dtsTicks;
+      if (ticks === undefined) continue;
+      if (oldest === undefined || compareTicks(ticks, queue.hz, oldestTicks, oldest.hz) < 0) {
+        oldest = queue; // at equal times the one before, since the queues are in the order of their tracks
+        oldestTicks = ticks;
+      }
+    }
+    return oldest;
   }
+}
 
-  #canVideoPrecede(audio: AccessUnit): boolean {
-    if (!this.#hasVideo) return false;
-    return compareTicks(this.#nextVideoTicks, VIDEO_TIMESCALE_HZ, audio.dtsTicks, this.#audioHz) <= 0;
-  }
+function isBefore(a: UnitPlace, b: UnitPlace): boolean {
+  const byTime = compareTicks(a.ticks, a.hz, b.ticks, b.hz);
+  return byTime < 0 || (byTime === 0 && a.index < b.index);
+}
 
-  #isFull(queue: readonly AccessUnit[], timescaleHz: number): boolean {
-    const heldTicks = (queue.at(-1)?.dtsTicks ?? 0) - (queue[0]?.dtsTicks ?? 0);
-    return heldTicks > MAX_HELD_SECONDS * timescaleHz || queue.length > MAX_HELD_UNITS;
-  }
-
-  #queue(kind: AccessUnit['kind']): AccessUnit[] {
-    return kind === 'video' ? this.#video : this.#audio;
-  }
-
-  #hz(unit: AccessUnit): number {
-    return unit.kind === 'video' ? VIDEO_TIMESCALE_HZ : this.#audioHz;
-  }
-
-  #compare(a: AccessUnit, b: AccessUnit): number {
-    const byTime = compareTicks(a.dtsTicks, this.#hz(a), b.dtsTicks, this.#hz(b));
-    if (byTime !== 0 || a.kind === b.kind) return byTime;
-    return a.kind === 'video' ? -1 : 1;
-  }
+function isFull({ units, hz }: Queue): boolean {
+  const heldTicks = (units.at(-1)?.dtsTicks ?? 0) - (units[0]?.dtsTicks ?? 0);
+  return heldTicks > MAX_HELD_SECONDS * hz || units.length > MAX_HELD_UNITS;
 }
 
 interface OpenSegment {
@@ -479,7 +498,7 @@ interface OpenSegment {
 }
 
 /**
- * Decides where segments start, from units in their final order.
+ * Decides where segments start, from units in their final order: at key frames of the leading track.
  *
  * The first segment of the process shows how far apart the encoder's key frames are, if a second one comes
  * in time. That sets the target duration, which then stays: players do not survive a change.
@@ -491,13 +510,15 @@ class SegmentCutter {
   /** 0 until the first segment has ended. */
   #targetDurationMs = 0;
 
+  #tracks: Tracks = new Map();
+  #leading = 0;
   #hasVideo = false;
-  #audio: AudioTrack | undefined;
   #opensRun = false;
   #isDiscontinuity = false;
   /** End of the media so far. */
   #endTicks = 0;
-  #lastVideoTicks: number | undefined;
+  /** Of each video track. */
+  readonly #lastVideoTicks = new Map<number, number>();
   #lastKeyFrameTicks: number | undefined;
   /** Longest distance of two key frames seen in the open segment and in the one before it. */
   #longestGopTicks = { open: 0, before: 0 };
@@ -517,22 +538,25 @@ class SegmentCutter {
   }
 
   /** The next unit opens a segment, whatever the length of the one before. */
-  beginRun(run: { hasVideo: boolean; audio: AudioTrack | undefined; isDiscontinuity: boolean }): void {
-    this.#hasVideo = run.hasVideo;
-    this.#audio = run.audio;
+  beginRun(run: { tracks: Tracks; leading: number; isDiscontinuity: boolean }): void {
+    this.#tracks = run.tracks;
+    this.#leading = run.leading;
+    this.#hasVideo = run.tracks.get(run.leading)?.kind === 'video';
     this.#opensRun = true;
     this.#isDiscontinuity ||= run.isDiscontinuity; // the run before may have ended before its first unit
-    this.#lastVideoTicks = undefined;
+    this.#lastVideoTicks.clear();
     this.#lastKeyFrameTicks = undefined;
   }
 
   /** @returns the cue to emit before the unit, if it opens a segment */
   add(unit: AccessUnit): Cue | undefined {
-    const audioHz = this.#audio?.sampleRateHz ?? 0;
-    const startTicks =
-      unit.kind === 'video' ? unit.dtsTicks : rescaleTicksDown(unit.dtsTicks, audioHz, VIDEO_TIMESCALE_HZ);
-    const isRandomAccess = unit.isRandomAccess && (unit.kind === 'video' || !this.#hasVideo);
-    const durationTicks = this.#durationTicks(unit);
+    const index = trackIndex(unit);
+    const track = this.#tracks.get(index);
+    if (track === undefined) throw new Error(`a unit of the unknown ${unit.kind} track ${unit.trackId}`);
+    const startTicks = rescaleTicksDown(unit.dtsTicks, timescaleHz(track), VIDEO_TIMESCALE_HZ);
+    const isFollower = index !== this.#leading;
+    const isRandomAccess = unit.isRandomAccess && !isFollower;
+    const durationTicks = this.#durationTicks(unit, track);
     if (unit.kind === 'video' && isRandomAccess) {
       const gopTicks = startTicks - (this.#lastKeyFrameTicks ?? startTicks);
       this.#longestGopTicks.open = Math.max(this.#longestGopTicks.open, gopTicks);
@@ -541,42 +565,41 @@ class SegmentCutter {
     const opens =
       this.#segment === undefined ||
       this.#opensRun ||
-      this.#isDue(unit.kind, isRandomAccess, startTicks - this.#segment.startTicks, durationTicks);
+      this.#isDue(isFollower, isRandomAccess, startTicks - this.#segment.startTicks, durationTicks);
     const cue = opens ? this.#open(startTicks, isRandomAccess) : undefined;
     const endTicks =
-      unit.kind === 'video'
+      track.kind === 'video'
         ? startTicks + durationTicks
-        : rescaleTicksUp(unit.dtsTicks + unitSamples(unit, this.#audio), audioHz, VIDEO_TIMESCALE_HZ);
+        : rescaleTicksUp(
+            unit.dtsTicks + samplesInUnit(track, unit.data),
+            track.sampleRateHz,
+            VIDEO_TIMESCALE_HZ,
+          );
     this.#endTicks = Math.max(this.#endTicks, endTicks);
     return cue;
   }
 
   /** How long a unit lasts; for video as long as the one before, since its own end is not known yet. */
-  #durationTicks(unit: AccessUnit): number {
-    if (unit.kind === 'audio') {
-      const audioHz = this.#audio?.sampleRateHz ?? 0;
-      return rescaleTicks(unitSamples(unit, this.#audio), audioHz, VIDEO_TIMESCALE_HZ);
+  #durationTicks(unit: AccessUnit, track: Track): number {
+    if (track.kind === 'audio') {
+      return rescaleTicks(samplesInUnit(track, unit.data), track.sampleRateHz, VIDEO_TIMESCALE_HZ);
     }
-    const lastTicks = this.#lastVideoTicks ?? unit.dtsTicks - USUAL_FRAME_DURATION_TICKS;
-    this.#lastVideoTicks = unit.dtsTicks;
+    const index = trackIndex(track);
+    const lastTicks = this.#lastVideoTicks.get(index) ?? unit.dtsTicks - USUAL_FRAME_DURATION_TICKS;
+    this.#lastVideoTicks.set(index, unit.dtsTicks);
     return Math.min(unit.dtsTicks - lastTicks, MAX_FRAME_DURATION_TICKS);
   }
 
-  /** What the open segment may last; audio a little longer, so that it is video that opens the next. */
-  #maxSegmentMs(kind: AccessUnit['kind']): number {
-    const isFollower = kind === 'audio' && this.#hasVideo;
-    if (this.#targetDurationMs === 0) return MAX_FIRST_SEGMENT_MS + (isFollower ? MAX_AUDIO_LAG_MS : 0);
-    return this.#targetDurationMs + MAX_EXCESS_MS + (isFollower ? MAX_AUDIO_LAG_MS : 0);
+  /** What the open segment may last; others a little longer, so that it is the leading track that opens the next. */
+  #maxSegmentMs(isFollower: boolean): number {
+    const lagMs = isFollower ? MAX_LAG_MS : 0;
+    if (this.#targetDurationMs === 0) return MAX_FIRST_SEGMENT_MS + lagMs;
+    return this.#targetDurationMs + MAX_EXCESS_MS + lagMs;
   }
 
-  #isDue(
-    kind: AccessUnit['kind'],
-    isRandomAccess: boolean,
-    elapsedTicks: number,
-    durationTicks: number,
-  ): boolean {
+  #isDue(isFollower: boolean, isRandomAccess: boolean, elapsedTicks: number, durationTicks: number): boolean {
     const elapsedMs = elapsedTicks / TICKS_PER_MS;
-    if (elapsedMs + durationTicks / TICKS_PER_MS > this.#maxSegmentMs(kind)) return true;
+    if (elapsedMs + durationTicks / TICKS_PER_MS > this.#maxSegmentMs(isFollower)) return true;
     if (!isRandomAccess) return false;
     if (this.#targetDurationMs === 0) return elapsedMs >= MIN_FIRST_SEGMENT_MS;
     // Cut here if the next key frame would come too late, or further from the target than this one.
@@ -593,7 +616,9 @@ class SegmentCutter {
     const hasHole = startTicks - this.#endTicks > MAX_HOLE_TICKS;
     // A gap that would stretch the segment before over the target: then that ends with its media instead.
     const isTooLong =
-      before !== undefined && startTicks - before.startTicks > this.#maxSegmentMs('audio') * TICKS_PER_MS;
+      before !== undefined &&
+      startTicks - before.startTicks >
+        this.#maxSegmentMs(this.#hasVideo || this.#tracks.size > 1) * TICKS_PER_MS;
     const isDiscontinuity =
       before !== undefined && (hasHole || isTooLong || (this.#opensRun && this.#isDiscontinuity));
     if (before !== undefined && this.#targetDurationMs === 0) {

@@ -43,6 +43,12 @@ function asTrack(message: FlvMessage, trackId: number): FlvMessage {
   return { ...message, payload: new Uint8Array(payload) };
 }
 
+/** PacketType 0, in a multitrack message behind its header. */
+function isSequenceStart({ kind, payload: [first = 0, second = 0] }: FlvMessage): boolean {
+  const packetType = first & 0x0f;
+  return (packetType === (kind === 'video' ? 6 : 5) ? second & 0x0f : packetType) === 0;
+}
+
 function recordMessages(messages: readonly FlvMessage[]): Uint8Array {
   const client = new RtmpClientSession({
     mode: 'publish',
@@ -63,8 +69,9 @@ function recordMessages(messages: readonly FlvMessage[]): Uint8Array {
     isReady ||= client.receive(answer).some((event) => event.type === 'ready');
   }
   if (!isReady) throw new Error('the server never accepted the publish');
-  for (const message of messages.toSorted((a, b) => a.timestampMs - b.timestampMs))
-    client.sendMessage(message);
+  // Encoders say how to decode all tracks before the first unit of any.
+  const place = (message: FlvMessage) => (isSequenceStart(message) ? -1 : message.timestampMs);
+  for (const message of messages.toSorted((a, b) => place(a) - place(b))) client.sendMessage(message);
   client.close();
   const rest = client.takeOutput();
   if (rest !== undefined) recorded.push(rest);

@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createFile, type Movie, MP4BoxBuffer } from 'mp4box';
 import { afterAll, describe, expect, test } from 'vitest';
-import type { StreamEvent, Track } from '../src/access-unit.ts';
+import { type StreamEvent, type Track, trackIndex } from '../src/access-unit.ts';
 import { concatBytes } from '../src/bytes.ts';
 import { FlvDemuxer } from '../src/flv/demux.ts';
 import type { FlvMessage } from '../src/flv/tag.ts';
@@ -184,5 +184,22 @@ describe('what comes out of a capture', () => {
     expect(isFragmented).toBe(true);
     expect(tracks.map(({ codec }) => codec)).toEqual(tags.map((tag) => expect.stringMatching(tag)));
     expect(tracks[0]?.video).toMatchObject({ width: 160, height: 90 });
+  });
+
+  test('two renditions: each track of its own', () => {
+    const events = eventsOf(messagesOf('two-renditions.rtmp'));
+    const tracks = events.flatMap((event) => (event.type === 'track' ? [event.track] : []));
+    expect(tracks.map(trackIndex)).toEqual([0, 1, 256, 257]);
+    for (const { trackId, heightPx } of [
+      { trackId: 0, heightPx: 90 },
+      { trackId: 1, heightPx: 46 },
+    ]) {
+      const bytes = mp4Of(events, (track) => track.kind === 'video' && track.trackId === trackId);
+      const path = join(scratch, `rendition-${trackId}.mp4`);
+      writeFileSync(path, bytes);
+      expect(ffprobe(path, 'codec_name,height')).toEqual([`hevc,${heightPx}`]);
+      expect(decodeWarnings(path)).toBe('');
+      expect(readWithMp4Box(bytes).tracks[0]?.video).toMatchObject({ height: heightPx });
+    }
   });
 });

@@ -1,6 +1,6 @@
 /** Streams for tests: access units in the order of the contract, with cues before key frames. */
 import type { AccessUnit, Cue, StreamEvent, Track } from '../src/access-unit.ts';
-import { timescaleHz } from '../src/access-unit.ts';
+import { timescaleHz, trackIndex } from '../src/access-unit.ts';
 import { compareTicks, ticksToMs, VIDEO_TIMESCALE_HZ } from '../src/time.ts';
 
 export const EPOCH_UNIX_MS = Date.UTC(2026, 0, 1);
@@ -17,15 +17,14 @@ export function streamEvents(
   segmentStartsTicks: readonly number[],
   changes: (index: number) => Partial<Cue> = () => ({}),
 ): StreamEvent[] {
-  const hzOf = (kind: Track['kind']) => {
-    const track = tracks.find((known) => known.kind === kind);
-    if (track === undefined) throw new Error(`no ${kind} track`);
-    return timescaleHz(track);
+  const rates = new Map(tracks.map((track) => [trackIndex(track), timescaleHz(track)]));
+  const hzOf = (unit: AccessUnit) => {
+    const hz = rates.get(trackIndex(unit));
+    if (hz === undefined) throw new Error(`no ${unit.kind} track ${unit.trackId}`);
+    return hz;
   };
   const inOrder = units.toSorted(
-    (a, b) =>
-      compareTicks(a.dtsTicks, hzOf(a.kind), b.dtsTicks, hzOf(b.kind)) ||
-      Number(a.kind === 'audio') - Number(b.kind === 'audio'),
+    (a, b) => compareTicks(a.dtsTicks, hzOf(a), b.dtsTicks, hzOf(b)) || trackIndex(a) - trackIndex(b),
   );
   const events: StreamEvent[] = [
     { type: 'timeline', epochUnixMs: EPOCH_UNIX_MS },
@@ -41,7 +40,7 @@ export function streamEvents(
     }
   };
   for (const unit of inOrder) {
-    addCuesUpTo(unit.dtsTicks, hzOf(unit.kind));
+    addCuesUpTo(unit.dtsTicks, hzOf(unit));
     events.push({ type: 'unit', unit });
   }
   addCuesUpTo(Number.MAX_SAFE_INTEGER, VIDEO_TIMESCALE_HZ);

@@ -10,17 +10,25 @@ import {
   BackendState,
   Channel,
   type ChannelSources,
+  type ChannelUpdate,
   ChannelWithStatus,
   CoordinatorStatus,
+  type FrontendReport,
+  FrontendReportAnswer,
+  FrontendState,
   type ImportReport,
   type NewAsset,
   type NewChannel,
   type NewStream,
+  type NewViewingToken,
   Problem,
   PublicChannel,
   type SourceChoice,
   Stream,
   StreamWithKey,
+  ViewerList,
+  ViewingToken,
+  ViewingTokenWithSecret,
 } from './entities.ts';
 import { type NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from './webhook.ts';
 
@@ -55,6 +63,13 @@ export interface CoordinatorClientOptions {
   readonly fetch?: typeof globalThis.fetch;
 }
 
+type WatchParameters<State> = [
+  onState: (state: State) => void,
+  signal: AbortSignal,
+  /** Hears of each lost connection. */
+  onRetry?: (error: unknown, delayMs: number) => void,
+];
+
 const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(item) });
 
 /** Every method raises an {@link ApiError}. */
@@ -86,6 +101,9 @@ export class CoordinatorClient {
     create: (channel: NewChannel): Promise<Channel> => this.#request('POST', '/channels', Channel, channel),
     get: (name: string): Promise<ChannelWithStatus> =>
       this.#request('GET', path`/channels/${name}`, ChannelWithStatus),
+    /** Changes who may watch. */
+    update: (name: string, update: ChannelUpdate): Promise<Channel> =>
+      this.#request('PATCH', path`/channels/${name}`, Channel, update),
     setSources: (name: string, sources: ChannelSources): Promise<ChannelWithStatus> =>
       this.#request('PUT', path`/channels/${name}/sources`, ChannelWithStatus, sources),
     chooseSource: (name: string, source: SourceChoice): Promise<void> =>
@@ -114,7 +132,29 @@ export class CoordinatorClient {
       this.#list(path`/webhooks/${id}/deliveries`, WebhookDelivery),
   };
 
-  /** What viewers may see; needs no token. */
+  readonly viewingTokens = {
+    list: (): Promise<ViewingToken[]> => this.#list('/viewing-tokens', ViewingToken),
+    /** The answer is the only one that holds the token. */
+    create: (token: NewViewingToken): Promise<ViewingTokenWithSecret> =>
+      this.#request('POST', '/viewing-tokens', ViewingTokenWithSecret, token),
+    revoke: (id: string): Promise<void> => this.#send('DELETE', path`/viewing-tokens/${id}`),
+    /** New tokens are signed with a new key; those that are out stay valid until they expire. */
+    rotateKey: (): Promise<void> => this.#send('POST', '/viewing-tokens/rotate-key'),
+  };
+
+  readonly viewers = {
+    /** @param channel all channels when undefined */
+    list: (channel?: string): Promise<ViewerList> =>
+      this.#request(
+        'GET',
+        channel === undefined ? '/viewers' : path`/viewers?channel=${channel}`,
+        ViewerList,
+      ),
+    /** Shows a viewer out. */
+    kick: (id: string): Promise<void> => this.#send('DELETE', path`/viewers/${id}`),
+  };
+
+  /** What viewers may see; needs no token, but a viewing token for private channels. */
   readonly publicChannels = {
     list: (): Promise<PublicChannel[]> => this.#list('/public/channels', PublicChannel),
     get: (name: string): Promise<PublicChannel> =>
@@ -134,16 +174,29 @@ export class CoordinatorClient {
     return this.#send('POST', '/backend/report', report);
   }
 
+  reportFrontend(report: FrontendReport): Promise<FrontendReportAnswer> {
+    return this.#request('POST', '/frontend/report', FrontendReportAnswer, report);
+  }
+
+  /** Follows what a backend needs to know; see `#watch`. */
+  watchBackendState(...how: WatchParameters<BackendState>): Promise<void> {
+    return this.#watch('/backend/watch', BackendState, ...how);
+  }
+
+  /** Follows what a frontend needs to know; see `#watch`. */
+  watchFrontendState(...how: WatchParameters<FrontendState>): Promise<void> {
+    return this.#watch('/frontend/watch', FrontendState, ...how);
+  }
+
   /**
-   * Follows the state: calls `onState` with the present one at once and after each change. When the
+   * Follows a state: calls `onState` with the present one at once and after each change. When the
    * coordinator cannot be reached it tries again, for ever, with jitter and a cap.
-   * @param onRetry hears of each lost connection
    * @returns when `signal` aborts
    */
-  async watchBackendState(
-    onState: (state: BackendState) => void,
-    signal: AbortSignal,
-    onRetry: (error: unknown, delayMs: number) => void = () => undefined,
+  async #watch<T extends TSchema>(
+    apiPath: string,
+    schema: T,
+    ...[onState, signal, onRetry = () => undefined]: WatchParameters<Static<T>>
   ): Promise<void> {
     let attempt = 0;
     while (!signal.aborted) {
@@ -153,10 +206,15 @@ export class CoordinatorClient {
         detail: 'The coordinator ended the watch.',
       });
       try {
-        await this.#followOnce((state) => {
-          attempt = 0;
-          onState(state);
-        }, signal);
+        await this.#followOnce(
+          apiPath,
+          (data) => {
+            const state = checked(schema, JSON.parse(data));
+            attempt = 0;
+            onState(state);
+          },
+          signal,
+        );
       } catch (error) {
         reason = error;
       }
@@ -167,8 +225,8 @@ export class CoordinatorClient {
     }
   }
 
-  /** One connection of the watch. Event format: WHATWG HTML, 9.2. */
-  async #followOnce(onState: (state: BackendState) => void, signal: AbortSignal): Promise<void> {
+  /** One connection of a watch. Event format: WHATWG HTML, 9.2. */
+  async #followOnce(apiPath: string, onData: (data: string) => void, signal: AbortSignal): Promise<void> {
     const silence = new AbortController();
     const abort = () => silence.abort(signal.reason);
     signal.addEventListener('abort', abort);
@@ -182,7 +240,7 @@ export class CoordinatorClient {
     };
     try {
       expectMore();
-      const response = await this.#fetchApi('GET', '/backend/watch', undefined, silence.signal);
+      const response = await this.#fetchApi('GET', apiPath, undefined, silence.signal);
       const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
       let unparsed = '';
       for (;;) {
@@ -199,7 +257,7 @@ export class CoordinatorClient {
             .filter((line) => line.startsWith('data:'))
             .map((line) => line.slice('data:'.length))
             .join('\n');
-          if (data !== '') onState(checked(BackendState, JSON.parse(data)));
+          if (data !== '') onData(data);
         }
       }
     } finally {

@@ -48,6 +48,7 @@ export type NewAsset = Static<typeof NewAsset>;
 export const ChannelKind = Type.Union([Type.Literal('playout'), Type.Literal('live')]);
 export type ChannelKind = Static<typeof ChannelKind>;
 
+const MaxViewers = Type.Union([Type.Integer({ minimum: 1, maximum: 1_000_000 }), Type.Null()]);
 /** The sources that a channel may have, the best first. */
 export const SourceName = Type.Union([
   Type.Literal('primary'),
@@ -109,6 +110,10 @@ export const Channel = Type.Object({
   epochUnixMs: Type.Integer(),
   /** The programme of a playout channel; empty for a live one. */
   runs: Type.Array(Run),
+  /** Only who shows a viewing token may see it. */
+  isPrivate: Type.Boolean(),
+  /** At the same time, on all frontends together; null for as many as come. */
+  maxViewers: MaxViewers,
   /** Null for a channel that its schedule alone makes, and that never had a live source. */
   sources: Type.Union([ChannelSources, Type.Null()]),
   sourceChoice: SourceChoice,
@@ -133,10 +138,19 @@ export const NewChannel = Type.Object(
     /** The name where none is given. */
     title: Type.Optional(Title),
     loop: Type.Array(Type.String({ minLength: 1, maxLength: 200 }), { minItems: 1, maxItems: 10_000 }),
+    isPrivate: Type.Optional(Type.Boolean()),
+    maxViewers: Type.Optional(MaxViewers),
   },
   { additionalProperties: false },
 );
 export type NewChannel = Static<typeof NewChannel>;
+
+/** Changes who may watch a channel; what is left out stays. */
+export const ChannelUpdate = Type.Object(
+  { isPrivate: Type.Optional(Type.Boolean()), maxViewers: Type.Optional(MaxViewers) },
+  { additionalProperties: false, minProperties: 1 },
+);
+export type ChannelUpdate = Static<typeof ChannelUpdate>;
 
 /** A live input. Its channel has the same name. The key itself is shown once and never stored. */
 export const Stream = Type.Object({
@@ -158,6 +172,7 @@ export const NewStream = Type.Object(
   {
     name: Name,
     title: Type.Optional(Title),
+    isPrivate: Type.Optional(Type.Boolean()),
     /** RTMP where none is given. */
     input: Type.Optional(NewStreamInput),
     /** To go through as it is where none is given. */
@@ -182,7 +197,10 @@ export const PublicChannel = Type.Object({
   name: Name,
   title: Type.String(),
   kind: ChannelKind,
+  isPrivate: Type.Boolean(),
   isOnAir: Type.Boolean(),
+  /** Who watches now, on all frontends. */
+  viewerCount: Type.Integer({ minimum: 0 }),
   /** The programme that is on now; null when off the air or live. */
   now: Type.Union([
     Type.Object({
@@ -239,6 +257,142 @@ export const BackendReport = Type.Object({
   events: Type.Array(NetworkEvent, { maxItems: 256 }),
 });
 export type BackendReport = Static<typeof BackendReport>;
+
+/** A right to watch private channels. The token itself is shown once and never stored. */
+export const ViewingToken = Type.Object({
+  /** The `jti` of the token. */
+  id: Type.String(),
+  /** For whom it is, in the operator's words. */
+  name: Type.Union([Type.String(), Type.Null()]),
+  /** Null: all channels, also those to come. */
+  channels: Type.Union([Type.Array(Name), Type.Null()]),
+  /** Viewers at the same time; null for as many as have the token. */
+  maxConcurrent: Type.Union([Type.Integer({ minimum: 1 }), Type.Null()]),
+  createdAt: Type.String({ format: 'date-time' }),
+  expiresAt: Type.String({ format: 'date-time' }),
+  revokedAt: Type.Union([Type.String({ format: 'date-time' }), Type.Null()]),
+});
+export type ViewingToken = Static<typeof ViewingToken>;
+
+const SECONDS_OF_TEN_YEARS = 3653 * 24 * 3600;
+
+/** Asks for a viewing token. */
+export const NewViewingToken = Type.Object(
+  {
+    /** Null: all channels, also those to come. The token goes into addresses, so it may not get long. */
+    channels: Type.Union([Type.Array(Name, { minItems: 1, maxItems: 32, uniqueItems: true }), Type.Null()]),
+    expiresInSeconds: Type.Integer({ minimum: 1, maximum: SECONDS_OF_TEN_YEARS }),
+    maxConcurrent: Type.Optional(Type.Integer({ minimum: 1, maximum: 1_000_000 })),
+    name: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
+  },
+  { additionalProperties: false },
+);
+export type NewViewingToken = Static<typeof NewViewingToken>;
+
+/** A viewing token, in the one answer that ever holds it. */
+export const ViewingTokenWithSecret = Type.Object({ viewingToken: ViewingToken, token: Type.String() });
+export type ViewingTokenWithSecret = Static<typeof ViewingTokenWithSecret>;
+
+/** The public half of a key that signs viewing tokens: an Ed25519 key (RFC 8037). */
+export const ViewingTokenKey = Type.Object({
+  /** The `kid` in the header of the tokens. */
+  id: Type.String(),
+  /** The point, in base64url. */
+  x: Type.String({ pattern: '^[A-Za-z0-9_-]{43}$' }),
+});
+export type ViewingTokenKey = Static<typeof ViewingTokenKey>;
+
+const ViewerId = Type.String({ pattern: '^[A-Za-z0-9_-]{16}$' });
+
+/** Everything that a frontend needs to know. It gets the whole state at each change. */
+export const FrontendState = Type.Object({
+  /** Of the {@link BackendState} as well. */
+  revision: Type.Integer({ minimum: 0 }),
+  /** Channels that are not among them are not served. */
+  channels: Type.Array(
+    Type.Object({
+      name: Name,
+      isPrivate: Type.Boolean(),
+      maxViewers: MaxViewers,
+      /** Secret, in base64url. While the channel is private, the names of its segments are made with it. */
+      nameKey: Type.String({ pattern: '^[A-Za-z0-9_-]{43}$' }),
+    }),
+  ),
+  viewingTokenKeys: Type.Array(ViewingTokenKey),
+  /** Of tokens that have not expired yet. */
+  revokedTokenIds: Type.Array(Type.String()),
+  /** Viewers that were shown out lately. */
+  endedViewerIds: Type.Array(ViewerId),
+});
+export type FrontendState = Static<typeof FrontendState>;
+
+export const ViewerProtocol = Type.Union([
+  Type.Literal('hls'),
+  Type.Literal('flv'),
+  Type.Literal('ws-flv'),
+  Type.Literal('ts'),
+  Type.Literal('rtmp'),
+]);
+export type ViewerProtocol = Static<typeof ViewerProtocol>;
+
+const viewerFields = {
+  /** One for each viewer, whatever the number of frontends that serve it. */
+  id: ViewerId,
+  channel: Name,
+  protocol: ViewerProtocol,
+  /** HLS: of the media playlist asked for last. */
+  rendition: Type.Union([Type.String({ maxLength: 64 }), Type.Null()]),
+  address: Type.String({ maxLength: 64 }),
+  userAgent: Type.Union([Type.String({ maxLength: 256 }), Type.Null()]),
+  sentBytes: Type.Integer({ minimum: 0 }),
+  /**
+   * How far what the viewer has been given is behind the newest on its frontend; what it buffers comes on
+   * top. Null where the protocol does not tell.
+   */
+  latencyMs: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
+  /** Of the viewing token that let it in, on a private channel. */
+  tokenId: Type.Union([Type.String({ maxLength: 64 }), Type.Null()]),
+};
+
+/** Somebody who watches now. */
+export const Viewer = Type.Object({ ...viewerFields, startedAt: Type.String({ format: 'date-time' }) });
+export type Viewer = Static<typeof Viewer>;
+
+/** Who watches now. */
+export const ViewerList = Type.Object({
+  /** Those who came last, newest first. */
+  items: Type.Array(Viewer),
+  /** Of all channels that were asked for and have viewers. */
+  totals: Type.Array(Type.Object({ channel: Name, viewerCount: Type.Integer({ minimum: 1 }) })),
+});
+export type ViewerList = Static<typeof ViewerList>;
+
+/** In one report, so that it fits into a request. */
+export const MAX_REPORTED_VIEWERS = 500;
+
+/** A frontend's report on its viewers; sent at each change and every 2 s. */
+export const FrontendReport = Type.Object({
+  /** Random, new at each start. */
+  frontendId: Type.String({ minLength: 8, maxLength: 64 }),
+  /** Viewers that came, and as many others as fit, those first whose last report is the oldest. */
+  viewers: Type.Array(Type.Object({ ...viewerFields, startedAtUnixMs: Type.Integer({ minimum: 0 }) }), {
+    maxItems: MAX_REPORTED_VIEWERS,
+  }),
+  leftIds: Type.Array(ViewerId, { maxItems: 10 * MAX_REPORTED_VIEWERS }),
+  /** What the coordinator knew of this frontend before is void. */
+  isFresh: Type.Boolean(),
+});
+export type FrontendReport = Static<typeof FrontendReport>;
+export type ReportedViewer = FrontendReport['viewers'][number];
+
+export const FrontendReportAnswer = Type.Object({
+  /** False: the coordinator has started anew; all viewers are to be reported again. */
+  isKnown: Type.Boolean(),
+  /** Channels and viewing tokens that have all the viewers that they may have, all frontends taken together. */
+  fullChannels: Type.Array(Name),
+  fullTokenIds: Type.Array(Type.String()),
+});
+export type FrontendReportAnswer = Static<typeof FrontendReportAnswer>;
 
 /** What the coordinator says of itself. */
 export const CoordinatorStatus = Type.Object({

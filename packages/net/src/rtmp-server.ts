@@ -10,6 +10,7 @@ import { MediaError } from '@starling/media/error';
 import type { FlvMessage } from '@starling/media/flv/tag';
 import { type PublishTarget, RtmpServerSession, SHARED_PLAY_STREAM_ID } from '@starling/media/rtmp/session';
 import type { Logger } from 'pino';
+import { RefusalLog } from './refusal-log.ts';
 
 const HANDSHAKE_BYTES = 1528;
 
@@ -40,8 +41,10 @@ export interface RtmpPlayer {
 /** Serves an accepted player from now on, until its socket closes. */
 export type PlayerSource = (player: RtmpPlayer) => void;
 
-/** Decides on a play, at once. */
-export type PlayHandler = (target: PublishTarget, peer: RtmpPeer) => PlayerSource | Refusal;
+type PlayDecision = PlayerSource | Refusal;
+
+/** Decides on a play, at once or soon: the player hears nothing before. A promise is not to be rejected. */
+export type PlayHandler = (target: PublishTarget, peer: RtmpPeer) => PlayDecision | Promise<PlayDecision>;
 
 export interface RtmpHandlers {
   /** Decides on a publish, at once. `disconnect` closes the connection later, from outside. */
@@ -97,11 +100,11 @@ export class RtmpServer {
   readonly #limits: RtmpLimits;
   readonly #connections = new Set<Connection>();
   readonly #pendingByAddress = new Map<string, number>();
-  #refusedSinceLog = 0;
-  #lastRefusalLogMs = 0;
+  readonly #refusals: RefusalLog;
 
   private constructor(options: RtmpServerOptions) {
     this.#logger = options.logger;
+    this.#refusals = new RefusalLog(options.logger, 'too many RTMP connections: refused');
     this.#handlers = options.handlers;
     this.#limits = { ...defaultLimits, ...options.limits };
     const accept = (socket: Socket) => this.#accept(socket);
@@ -128,7 +131,8 @@ export class RtmpServer {
    */
   static async listen(options: RtmpServerOptions): Promise<RtmpServer> {
     const server = new RtmpServer(options);
-    server.#server.listen(options.port, options.host);
+    // Among the workers of a cluster each has a port of its own, also when it asks for any free one.
+    server.#server.listen({ port: options.port, host: options.host, exclusive: true });
     await once(server.#server, 'listening');
     server.#server.on('error', (error) => options.logger.error({ err: error }, 'RTMP port failed'));
     return server;
@@ -159,7 +163,7 @@ export class RtmpServer {
       pending >= this.#limits.maxPendingPerAddress
     ) {
       socket.destroy();
-      this.#logRefusal(address);
+      this.#refusals.add(address);
       return;
     }
     this.#pendingByAddress.set(address, pending + 1);
@@ -175,16 +179,6 @@ export class RtmpServer {
       onClosed: () => this.#connections.delete(connection),
     });
     this.#connections.add(connection);
-  }
-
-  /** A flood of connections makes one line a second, not one each. */
-  #logRefusal(address: string): void {
-    this.#refusedSinceLog++;
-    const nowMs = performance.now();
-    if (nowMs - this.#lastRefusalLogMs < 1000) return;
-    this.#lastRefusalLogMs = nowMs;
-    this.#logger.warn({ address, refused: this.#refusedSinceLog }, 'too many RTMP connections: refused');
-    this.#refusedSinceLog = 0;
   }
 }
 
@@ -279,6 +273,18 @@ class Connection implements RtmpPeer {
 
   #play(target: PublishTarget): void {
     const decision = this.#decidePlay(target);
+    if (!(decision instanceof Promise)) return this.#answerPlay(target, decision);
+    this.#socket.pause(); // what the player says next comes after the answer
+    void decision.then((decided) => {
+      if (this.#isClosed) return;
+      this.#socket.resume();
+      if (this.#session.state.phase !== 'requested') return; // it withdrew the request
+      this.#answerPlay(target, decided);
+      this.#flush();
+    });
+  }
+
+  #answerPlay(target: PublishTarget, decision: PlayDecision): void {
     if (typeof decision !== 'function') {
       this.#session.rejectPlay(decision.code, decision.description);
       this.#refused('play', target, decision);
@@ -299,7 +305,7 @@ class Connection implements RtmpPeer {
     });
   }
 
-  #decidePlay(target: PublishTarget): PlayerSource | Refusal {
+  #decidePlay(target: PublishTarget): ReturnType<PlayHandler> {
     const { onPlay } = this.#options.handlers;
     if (onPlay === undefined) {
       return {

@@ -5,13 +5,20 @@
 import { type StreamEvent, type Track, trackIndex } from '@starling/media/access-unit';
 import { LinkMuxer } from '@starling/media/flv/mux';
 import type { FlvMessage } from '@starling/media/flv/tag';
+import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 
-/** What is kept for a frontend that joins. */
-const BACKLOG_SEGMENTS = 7;
+/**
+ * What is kept for a frontend that joins, beside the open segment: what the playlists of those that were
+ * there before it list, so that nobody can tell them apart.
+ */
+const BACKLOG_DURATION_TICKS = msToTicks(30_000, VIDEO_TIMESCALE_HZ);
+/** In case that segments are very short, or the timeline jumps. */
+const MAX_BACKLOG_SEGMENTS = 64;
 const MAX_BACKLOG_BYTES = 48 * 1024 * 1024;
 
 /** One segment's messages, as every frontend gets them. */
 interface BacklogSegment {
+  readonly startTicks: number;
   /** The tracks of its units. */
   tracks: readonly Track[];
   readonly messages: FlvMessage[];
@@ -69,7 +76,12 @@ export class Channel {
       case 'cue':
         this.#replacesTracks = event.cue.discontinuitySequence !== this.#discontinuitySequence;
         this.#discontinuitySequence = event.cue.discontinuitySequence;
-        this.#backlog.push({ tracks: this.#tracks, messages: [], sizeBytes: 0 });
+        this.#backlog.push({
+          startTicks: event.cue.startTicks,
+          tracks: this.#tracks,
+          messages: [],
+          sizeBytes: 0,
+        });
         break;
       case 'track': {
         const others = this.#replacesTracks
@@ -90,11 +102,18 @@ export class Channel {
       open.sizeBytes += message.payload.length;
       this.#backlogBytes += message.payload.length;
     }
-    while (
-      this.#backlog.length > BACKLOG_SEGMENTS ||
-      (this.#backlogBytes > MAX_BACKLOG_BYTES && this.#backlog.length > 1)
-    ) {
+    while (this.#backlog.length > 1 && this.#hasMoreThanItMust(open)) {
       this.#backlogBytes -= this.#backlog.shift()?.sizeBytes ?? 0;
     }
+  }
+
+  /** Without its oldest segment the backlog would still hold enough, or it holds more than it may. */
+  #hasMoreThanItMust(open: BacklogSegment): boolean {
+    const secondOldest = this.#backlog[1] ?? open;
+    return (
+      open.startTicks - secondOldest.startTicks >= BACKLOG_DURATION_TICKS ||
+      this.#backlog.length > MAX_BACKLOG_SEGMENTS ||
+      this.#backlogBytes > MAX_BACKLOG_BYTES
+    );
   }
 }

@@ -44,6 +44,8 @@ export interface Backend {
   readonly rtmpPort: number;
   /** Undefined without RTMPS. */
   readonly rtmpsPort: number | undefined;
+  /** From now on channels are pushed to these frontends: a new one gets its legs at once, one that is gone loses them. */
+  setFrontends(frontends: readonly FrontendAddress[]): void;
   /** True when the coordinator's word has come and every playout channel reaches a frontend. */
   isReady(): boolean;
   close(): Promise<void>;
@@ -57,11 +59,15 @@ const PLAYOUT_HISTORY_MS = 12_000;
 const LIVE_LINGER_MS = 20_000;
 const REPORT_EVERY_MS = 5000;
 
+/** A channel's legs, one for each frontend, by {@link byKey}. */
+type Legs = Map<string, FrontendLeg>;
+
 /** A channel with its legs, and with what makes its pictures: either the schedule alone, or live sources. */
 interface OnAir {
   readonly channel: Channel;
   readonly epochUnixMs: number;
-  legs: FrontendLeg[];
+  /** Undefined while the channel is not pushed. */
+  legs: Legs | undefined;
   readonly playout: Playout | undefined;
   readonly live: LiveChannel | undefined;
   lingerTimer: NodeJS.Timeout | undefined;
@@ -85,8 +91,19 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const events = new EventLog({ nowUnixMs: () => clock.nowUnixMs(), onEvent: () => void report() });
   let state: BackendState | undefined;
 
-  const openLegs = (channel: Channel) =>
-    config.frontends.map((frontend) => new FrontendLeg(channel, frontend, logger));
+  let frontends = byKey(config.frontends);
+  /** Gives the channel a leg to each frontend, and to no other. */
+  const fitLegs = (channel: Channel, legs: Legs): Legs => {
+    for (const [key, leg] of legs) {
+      if (frontends.has(key)) continue;
+      leg.close();
+      legs.delete(key);
+    }
+    for (const [key, frontend] of frontends) {
+      if (!legs.has(key)) legs.set(key, new FrontendLeg(channel, frontend, logger));
+    }
+    return legs;
+  };
 
   const inputs = await Inputs.open({
     host: config.rtmpHost,
@@ -111,8 +128,8 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   });
 
   const closeLegs = (one: OnAir) => {
-    for (const leg of one.legs) leg.close();
-    one.legs = [];
+    for (const leg of one.legs?.values() ?? []) leg.close();
+    one.legs = undefined;
   };
 
   const takeOff = (name: string, one: OnAir) => {
@@ -129,7 +146,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     const openAsset = (contentHash: string) => library.openAsset(contentHash);
     const nowUnixMs = clock.nowUnixMs();
     const channelLogger = logger.child({ channel: model.name });
-    const idle = { channel, epochUnixMs, legs: [], playout: undefined, lingerTimer: undefined };
+    const idle = { channel, epochUnixMs, legs: undefined, playout: undefined, lingerTimer: undefined };
     if (sources !== null) {
       const tracksOf = (stream: string) => inputs.tracksOf(stream);
       const parts = { slates, openAsset, tracksOf, logger: channelLogger };
@@ -143,7 +160,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       startTicks: msToTicks(startUnixMs - epochUnixMs, VIDEO_TIMESCALE_HZ),
       logger: channelLogger,
     });
-    return { ...idle, live: undefined, legs: openLegs(channel), playout };
+    return { ...idle, live: undefined, legs: fitLegs(channel, new Map()), playout };
   };
 
   /** Notes what is on the air of a channel with live sources, and opens it on the frontends while anything is. */
@@ -155,7 +172,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     events.sourceChanged(name, change);
     clearTimeout(one.lingerTimer);
     if (to === undefined) one.lingerTimer = setTimeout(() => closeLegs(one), LIVE_LINGER_MS);
-    else if (one.legs.length === 0) one.legs = openLegs(one.channel);
+    else one.legs ??= fitLegs(one.channel, new Map());
     void report();
   };
 
@@ -246,7 +263,16 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
 
     isReady: () =>
       state !== undefined &&
-      [...onAir.values()].every((one) => one.playout === undefined || one.legs.some((leg) => leg.isPushing)),
+      [...onAir.values()].every(
+        (one) => one.playout === undefined || [...(one.legs?.values() ?? [])].some((leg) => leg.isPushing),
+      ),
+
+    setFrontends(next) {
+      frontends = byKey(next);
+      for (const { channel, legs } of onAir.values()) {
+        if (legs !== undefined) fitLegs(channel, legs);
+      }
+    },
 
     async close() {
       clearInterval(playoutTimer);
@@ -258,4 +284,11 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       await Promise.all([library.close(), slates.close()]);
     },
   };
+}
+
+/** Frontends by all that makes them what they are: one that changes its token is another one. */
+function byKey(frontends: readonly FrontendAddress[]): Map<string, FrontendAddress> {
+  return new Map(
+    frontends.map((frontend) => [`${frontend.host} ${frontend.port} ${frontend.publishToken}`, frontend]),
+  );
 }

@@ -75,7 +75,7 @@ export class SourceChain {
     this.#grid = new IngestGrid({
       epochUnixMs: options.epochUnixMs,
       programmeId: `live-${options.channel}`,
-      secondTrackWaitMs: 0,
+      otherKindWaitMs: 0,
     });
     this.#order = options.order;
     this.#choice = options.choice;

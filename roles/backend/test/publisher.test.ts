@@ -104,13 +104,14 @@ describe('the legs of a channel', () => {
 
   it('keep a bounded backlog of whole segments', async () => {
     const channel = new Channel('test');
-    channel.push([...opening, ...Array.from({ length: 30 }, (_, number) => segment(number)).flat()]);
+    channel.push([...opening, ...Array.from({ length: 50 }, (_, number) => segment(number)).flat()]);
     const frontend = await openFrontend();
     openLeg(channel, frontend.port);
-    await vi.waitFor(() => expect(dts(frontend.received)).toHaveLength(7 * 47));
+    // The open one, and 30 s of finished ones; 30 of them last 30.08 s.
+    await vi.waitFor(() => expect(dts(frontend.received)).toHaveLength(31 * 47));
     expect(frontend.received).toEqual([
       ...opening,
-      ...Array.from({ length: 7 }, (_, at) => segment(23 + at)).flat(),
+      ...Array.from({ length: 31 }, (_, at) => segment(19 + at)).flat(),
     ]);
   });
 

@@ -1,5 +1,6 @@
 /** Who may call which route: bearer tokens, and a guard that no route can forget. */
 import { createHash, timingSafeEqual } from 'node:crypto';
+import { bearerToken } from '@starling/model/viewing-token';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { ApiProblem } from './problem.ts';
 
@@ -14,6 +15,10 @@ export interface Tokens {
 declare module 'fastify' {
   interface FastifyContextConfig {
     access?: Access;
+  }
+  interface FastifyRequest {
+    /** Whose token the request carries; undefined where it is nobody's, for instance a viewer's. */
+    caller?: Exclude<Access, 'public'> | undefined;
   }
 }
 
@@ -30,8 +35,8 @@ export function guardRoutes(app: FastifyInstance, tokens: Tokens): void {
   ] as const;
 
   /** Digests are of equal length, so that the comparison takes the same time for any token. */
-  const accessOf = (request: FastifyRequest): Access | undefined => {
-    const token = /^bearer +([\x21-\x7e]+)$/i.exec(request.headers.authorization ?? '')?.[1];
+  const callerOf = (request: FastifyRequest): FastifyRequest['caller'] => {
+    const token = bearerToken(request.headers.authorization);
     if (token === undefined) return undefined;
     const digest = sha256(token);
     return digests.filter((known) => timingSafeEqual(known.digest, digest))[0]?.access;
@@ -40,18 +45,20 @@ export function guardRoutes(app: FastifyInstance, tokens: Tokens): void {
   app.addHook('onRoute', ({ config, method, url }) => {
     if (config?.access === undefined) throw new Error(`${method} ${url} does not say who may call it.`);
   });
+  app.decorateRequest('caller', undefined);
   app.addHook('onRequest', async (request, reply) => {
     const wanted = request.routeOptions.config.access;
+    const caller = callerOf(request);
+    request.caller = caller;
     if (wanted === 'public') return;
-    const access = accessOf(request);
-    if (access === undefined) {
+    if (caller === undefined) {
       reply.header('www-authenticate', 'Bearer realm="starling"');
       throw new ApiProblem('TOKEN_MISSING', 'Send `Authorization: Bearer <token>` with a valid token.');
     }
-    if (access !== wanted) {
+    if (caller !== wanted) {
       throw new ApiProblem(
         'TOKEN_NOT_ALLOWED',
-        `This needs the ${wanted} token; the request carries the ${access} token.`,
+        `This needs the ${wanted} token; the request carries the ${caller} token.`,
       );
     }
   });

@@ -14,6 +14,7 @@ import fastify, {
   type FastifyError,
   type FastifyInstance,
   type FastifyReply,
+  type FastifyRequest,
   LogController,
 } from 'fastify';
 import type { Logger } from 'pino';
@@ -58,7 +59,8 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
 
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const problem = problemOf(error);
-    if (problem.code === 'INTERNAL') request.log.error({ err: error, url: request.url }, 'request failed');
+    if (problem.code === 'INTERNAL')
+      request.log.error({ err: error, path: pathOf(request) }, 'request failed');
     if (problem.status === 503) reply.header('retry-after', '1');
     sendProblem(reply, problem);
   });
@@ -148,11 +150,16 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
     }
     return sendProblem(
       reply,
-      new ApiProblem('ROUTE_UNKNOWN', `There is no ${request.method} ${request.url}.`),
+      new ApiProblem('ROUTE_UNKNOWN', `There is no ${request.method} ${pathOf(request)}.`),
     );
   });
   await app.ready();
   return app;
+}
+
+/** Without the query, which may hold a viewing token. */
+function pathOf(request: FastifyRequest): string {
+  return request.url.replace(/\?.*$/s, '');
 }
 
 function problemOf(error: FastifyError | Error): ApiProblem {

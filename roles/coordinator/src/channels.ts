@@ -2,7 +2,13 @@
 const HISTORY_MS = 30_000;
 
 /** The channels and their programme. */
-import type { Channel, ChannelSources, NewChannel, SourceChoice } from '@starling/model/entities';
+import type {
+  Channel,
+  ChannelSources,
+  ChannelUpdate,
+  NewChannel,
+  SourceChoice,
+} from '@starling/model/entities';
 import type { Run } from '@starling/model/schedule';
 import type { Kysely } from 'kysely';
 import type { Logger } from 'pino';
@@ -40,9 +46,10 @@ export class Channels {
    * Adds a playout channel. Its timeline starts at the present whole second.
    * @throws ApiProblem CHANNEL_EXISTS, ASSET_UNKNOWN, ASSET_AMBIGUOUS or ASSET_NOT_READY
    */
-  async add({ name, title = name, loop }: NewChannel): Promise<Channel> {
+  async add({ name, title = name, loop, isPrivate, maxViewers }: NewChannel): Promise<Channel> {
     await this.#changes.make(async (transaction) => {
-      await insertChannel(transaction, { name, title, kind: 'playout', nowMs: this.#now() });
+      const nowMs = this.#now();
+      await insertChannel(transaction, { name, title, kind: 'playout', nowMs, isPrivate, maxViewers });
       await transaction
         .insertInto('runs')
         .values({
@@ -55,6 +62,26 @@ export class Channels {
         .execute();
     });
     this.#logger.info({ channel: name }, 'channel added');
+    return this.get(name);
+  }
+
+  /**
+   * Changes who may watch the channel. Those who may no longer are shown out.
+   * @throws ApiProblem CHANNEL_UNKNOWN
+   */
+  async update(name: string, { isPrivate, maxViewers }: ChannelUpdate): Promise<Channel> {
+    await this.#changes.make(async (transaction) => {
+      const { numUpdatedRows } = await transaction
+        .updateTable('channels')
+        .set({
+          ...(isPrivate === undefined ? {} : { is_private: isPrivate }),
+          ...(maxViewers === undefined ? {} : { max_viewers: maxViewers }),
+        })
+        .where('name', '=', name)
+        .executeTakeFirst();
+      if (numUpdatedRows === 0n) throw unknownChannel(name);
+    });
+    this.#logger.info({ channel: name, isPrivate, maxViewers }, 'channel changed');
     return this.get(name);
   }
 
@@ -152,16 +179,21 @@ export class Channels {
   }
 }
 
-function unknownChannel(name: string): ApiProblem {
+export function unknownChannel(name: string): ApiProblem {
   return new ApiProblem('CHANNEL_UNKNOWN', `There is no channel ${name}.`);
 }
 
 /** @throws ApiProblem CHANNEL_EXISTS */
 export async function insertChannel(
   transaction: Transaction,
-  channel: Pick<Channel, 'name' | 'title' | 'kind'> & { nowMs: number },
+  channel: Pick<Channel, 'name' | 'title' | 'kind'> & {
+    readonly nowMs: number;
+    /** False when undefined. */
+    readonly isPrivate: boolean | undefined;
+    readonly maxViewers?: number | null | undefined;
+  },
 ): Promise<void> {
-  const { name, title, kind, nowMs } = channel;
+  const { name, title, kind, nowMs, isPrivate, maxViewers = null } = channel;
   const { numInsertedOrUpdatedRows } = await transaction
     .insertInto('channels')
     .values({
@@ -171,6 +203,8 @@ export async function insertChannel(
       // A whole second, so that segments and guide entries start on whole seconds too.
       epoch: new Date(Math.floor(nowMs / 1000) * 1000 - HISTORY_MS),
       created_at: new Date(nowMs),
+      is_private: isPrivate,
+      max_viewers: maxViewers,
       // The channel of a stream shows that stream.
       has_sources: kind === 'live',
       primary_stream: kind === 'live' ? name : null,
@@ -211,6 +245,8 @@ export async function readChannels(transaction: Transaction, name?: string): Pro
     kind: channel.kind,
     epochUnixMs: channel.epoch.getTime(),
     runs: runsByChannel.get(channel.name) ?? [],
+    isPrivate: channel.is_private,
+    maxViewers: channel.max_viewers,
     sources: channel.has_sources
       ? { primary: channel.primary_stream, backup: channel.backup_stream, fallback: channel.fallback }
       : null,

@@ -49,6 +49,8 @@ export interface Tables {
     kind: Fixed<ChannelKind>;
     epoch: Fixed<Date>;
     created_at: Fixed<Date>;
+    is_private: ColumnType<boolean, boolean | undefined, boolean>;
+    max_viewers: number | null;
     /** False: the schedule alone makes the channel, and the columns that follow mean nothing. */
     has_sources: Generated<boolean>;
     primary_stream: string | null;
@@ -93,6 +95,18 @@ export interface Tables {
     attempts: number;
     outcome: string | null;
     next_attempt_at: Date | null;
+  };
+  viewing_tokens: {
+    /** The `jti`. The token itself is not kept. */
+    id: Fixed<string>;
+    key_id: Fixed<string>;
+    name: Fixed<string | null>;
+    /** Null: all. */
+    channels: Fixed<string[] | null>;
+    max_concurrent: Fixed<number | null>;
+    created_at: Fixed<Date>;
+    expires_at: Fixed<Date>;
+    revoked_at: Date | null;
   };
   settings: {
     name: Fixed<string>;

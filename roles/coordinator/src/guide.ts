@@ -8,6 +8,8 @@ import type { Channel, PublicChannel } from '@starling/model/entities';
 import { Type } from 'typebox';
 import { ApiProblem } from './problem.ts';
 import type { Programme, PublicChannels } from './public-channels.ts';
+import { viewingRightOf, viewingTokenOf, WithViewingToken } from './viewing-routes.ts';
+import type { ViewingRight, ViewingTokens } from './viewing-tokens.ts';
 
 const GUIDE_HOURS = 24;
 /** One a minute. A loop of shorter clips is shown as the channel itself, hour by hour. */
@@ -15,16 +17,24 @@ const MAX_ENTRIES_PER_CHANNEL = GUIDE_HOURS * 60;
 const HOUR_MS = 3_600_000;
 const GUIDE_MAX_AGE_MS = 60_000;
 
-/** @param origin scheme and host of the addresses, for instance `http://localhost:8080` */
-export function playlistOf(channels: readonly PublicChannel[], origin: string): string {
-  const guideUrl = `${origin}/guide.xml`;
+/**
+ * @param origin scheme and host of the addresses, for instance `http://localhost:8080`
+ * @param token goes into the addresses of private channels, and of the guide
+ */
+export function playlistOf(
+  channels: readonly PublicChannel[],
+  origin: string,
+  token: string | undefined,
+): string {
+  const query = token === undefined ? '' : `?token=${encodeURIComponent(token)}`;
+  const guideUrl = `${origin}/guide.xml${query}`;
   const lines = [`#EXTM3U url-tvg="${guideUrl}" x-tvg-url="${guideUrl}"`];
-  for (const { name, title, kind } of channels) {
+  for (const { name, title, kind, isPrivate } of channels) {
     const group = kind === 'live' ? 'Live' : 'Channels';
     const label = printable(title);
     lines.push(
       `#EXTINF:-1 tvg-id="${name}" tvg-name="${label.replaceAll('"', "'")}" group-title="${group}",${label}`,
-      `${origin}/live/${name}/index.m3u8`,
+      `${origin}/live/${name}/index.m3u8${isPrivate ? query : ''}`,
     );
   }
   return `${lines.join('\n')}\n`;
@@ -55,10 +65,14 @@ export function guideOf(programmes: ReadonlyMap<Channel, readonly Programme[]>, 
 
 export function guideRoutes(nouns: {
   readonly publicChannels: PublicChannels;
+  readonly viewingTokens: ViewingTokens;
   readonly now: () => number;
 }): FastifyPluginAsyncTypebox {
   return async (app) => {
-    const { publicChannels, now } = nouns;
+    const { publicChannels, viewingTokens, now } = nouns;
+    const render = async (right: ViewingRight) =>
+      guideOf(await publicChannels.programmes(right, GUIDE_HOURS, MAX_ENTRIES_PER_CHANNEL), now());
+    /** Of the public channels. */
     let guide: { readonly text: Promise<string>; readonly atMs: number } | undefined;
 
     // Players that run in a web page of another site may read both.
@@ -71,7 +85,9 @@ export function guideRoutes(nouns: {
         config: { access: 'public' },
         schema: {
           tags: ['public'],
-          summary: 'The channels as M3U, for IPTV players',
+          summary:
+            'The channels as M3U, for IPTV players; with `?token=` the private ones that it opens, too',
+          querystring: WithViewingToken,
           response: { 200: { content: { 'audio/x-mpegurl': { schema: Type.String() } } } },
         },
       },
@@ -79,7 +95,12 @@ export function guideRoutes(nouns: {
         if (!/^[\w.:[\]-]{1,260}$/.test(request.host)) {
           throw new ApiProblem('REQUEST_INVALID', 'The Host header is not the name of a host.');
         }
-        const text = playlistOf(await publicChannels.list(), `${request.protocol}://${request.host}`);
+        const right = await viewingRightOf(request, viewingTokens);
+        const text = playlistOf(
+          await publicChannels.list(right),
+          `${request.protocol}://${request.host}`,
+          right.isPersonal ? viewingTokenOf(request) : undefined,
+        );
         return reply.type('audio/x-mpegurl; charset=utf-8').header('cache-control', 'no-cache').send(text);
       },
     );
@@ -89,21 +110,22 @@ export function guideRoutes(nouns: {
         config: { access: 'public' },
         schema: {
           tags: ['public'],
-          summary: 'The programme of the next 24 hours as XMLTV',
+          summary: 'The programme of the next 24 hours as XMLTV; `?token=` as in the playlist',
+          querystring: WithViewingToken,
           response: { 200: { content: { 'application/xml': { schema: Type.String() } } } },
         },
       },
-      async (_request, reply) => {
+      async (request, reply) => {
+        reply.type('application/xml; charset=utf-8');
+        const right = await viewingRightOf(request, viewingTokens);
+        if (right.isPersonal) return reply.header('cache-control', 'no-store').send(await render(right));
         if (guide === undefined || now() - guide.atMs > GUIDE_MAX_AGE_MS) {
-          const render = async () =>
-            guideOf(await publicChannels.programmes(GUIDE_HOURS, MAX_ENTRIES_PER_CHANNEL), now());
-          guide = { text: render(), atMs: now() };
+          guide = { text: render(right), atMs: now() };
           guide.text.catch(() => {
             guide = undefined;
           });
         }
         return reply
-          .type('application/xml; charset=utf-8')
           .header('cache-control', `public, max-age=${GUIDE_MAX_AGE_MS / 1000}`)
           .send(await guide.text);
       },

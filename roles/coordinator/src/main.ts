@@ -3,7 +3,7 @@
  * the composition root.
  *
  * The path of a change: `routes` -> a noun (`assets`, `channels`, `streams`) -> `changes` (one
- * transaction, one revision) -> `state` -> `watch` -> the backends.
+ * transaction, one revision) -> `state` -> `watch` -> the backends and frontends.
  */
 
 import { mkdir } from 'node:fs/promises';
@@ -17,9 +17,13 @@ import { Changes } from './changes.ts';
 import { Channels } from './channels.ts';
 import { lockDataFolder } from './data-folder-lock.ts';
 import { openDatabase } from './database.ts';
+import { FleetViewers } from './fleet-viewers.ts';
+import { FrontendStates, readViewingRules } from './frontend-states.ts';
 import { PublicChannels } from './public-channels.ts';
-import { State } from './state.ts';
+import { readBackendState, Snapshot } from './state.ts';
 import { Streams } from './streams.ts';
+import { ViewingKeys } from './viewing-keys.ts';
+import { ViewingTokens } from './viewing-tokens.ts';
 import { Watch } from './watch.ts';
 import { Webhooks } from './webhooks.ts';
 
@@ -73,15 +77,22 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const db = database.kysely;
     const changes = new Changes(db);
     const presence = new BackendPresence(now);
-    const state = new State(db, changes);
-    const watch = new Watch(state, changes, logger);
+    const state = new Snapshot(db, changes, readBackendState);
+    const watch = new Watch(state, logger);
+    const viewingKeys = await ViewingKeys.open(dataDir);
+    const rules = new Snapshot(db, changes, (transaction) => readViewingRules(transaction, now));
+    const viewers = new FleetViewers(rules, logger, now);
+    const frontendWatch = new Watch(new FrontendStates(rules, viewingKeys, viewers), logger);
     const webhooks = new Webhooks({ db, logger, now });
     closers.push(() => webhooks.close());
     const app = await createApi(config, {
       assets: new Assets(db, changes, logger, now),
       channels: new Channels(db, changes, logger, now),
       streams: new Streams(db, changes, presence, logger, now),
-      publicChannels: new PublicChannels(state, presence, now),
+      publicChannels: new PublicChannels(state, presence, viewers, now),
+      viewingTokens: new ViewingTokens(db, changes, viewingKeys, rules, logger, now),
+      viewers,
+      frontendWatch,
       webhooks,
       presence,
       state,
@@ -94,7 +105,10 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       clearTimeout(deadline);
     });
     // First to close: the answers to watchers would otherwise never end.
-    closers.push(async () => watch.close());
+    closers.push(async () => {
+      watch.close();
+      frontendWatch.close();
+    });
     let closing: Promise<void> | undefined;
     return {
       handleRequest: (request, response) => app.routing(request, response),

@@ -60,6 +60,31 @@ const migrations: Record<string, Migration> = {
       await sql`insert into settings (name, value) values ('revision', '0')`.execute(db);
     },
   },
+  '002-private-channels': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('channels')
+        .addColumn('is_private', 'boolean', (column) => column.notNull().defaultTo(false))
+        .addColumn('max_viewers', 'int4')
+        .execute();
+      await db.schema
+        .createTable('viewing_tokens')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('key_id', 'text', (column) => column.notNull())
+        .addColumn('name', 'text')
+        .addColumn('channels', sql`text[]`)
+        .addColumn('max_concurrent', 'int4')
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('expires_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('revoked_at', 'timestamptz')
+        .execute();
+      await db.schema
+        .createIndex('viewing_tokens_by_expiry')
+        .on('viewing_tokens')
+        .column('expires_at')
+        .execute();
+    },
+  },
   '006-sources': {
     async up(db: Kysely<unknown>) {
       const streamName = (column: ColumnDefinitionBuilder) =>

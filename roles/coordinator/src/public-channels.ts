@@ -2,8 +2,10 @@
 import type { BackendState, Channel, PublicChannel } from '@starling/model/entities';
 import { type AssetFacts, programmeAfter, programmeAt, TIMELINE_HZ } from '@starling/model/schedule';
 import type { BackendPresence } from './backend-presence.ts';
+import type { FleetViewers } from './fleet-viewers.ts';
 import { ApiProblem } from './problem.ts';
 import type { State } from './state.ts';
+import type { ViewingRight } from './viewing-tokens.ts';
 
 /** One item of a channel's programme, on the wall clock. */
 export interface Programme {
@@ -22,36 +24,48 @@ interface Directory {
 export class PublicChannels {
   readonly #state: State;
   readonly #presence: BackendPresence;
+  readonly #viewers: FleetViewers;
   readonly #now: () => number;
   #directory: Directory | undefined;
 
-  constructor(state: State, presence: BackendPresence, now: () => number) {
+  constructor(state: State, presence: BackendPresence, viewers: FleetViewers, now: () => number) {
     this.#state = state;
     this.#presence = presence;
+    this.#viewers = viewers;
     this.#now = now;
   }
 
-  /** All channels by name. */
-  async list(): Promise<PublicChannel[]> {
+  /** By name: the public ones, and the private ones that the caller may watch. */
+  async list(right: ViewingRight): Promise<PublicChannel[]> {
     const directory = await this.#read();
-    return directory.state.channels.map((channel) => this.#publicChannel(directory, channel));
+    const viewerCounts = this.#viewers.counts();
+    return channelsFor(directory, right).map((channel) =>
+      this.#publicChannel(directory, channel, viewerCounts),
+    );
   }
 
-  /** @throws ApiProblem CHANNEL_UNKNOWN */
-  async get(name: string): Promise<PublicChannel> {
+  /**
+   * One channel. A private one is not there for who shows no token.
+   * @throws ApiProblem CHANNEL_UNKNOWN or VIEWING_TOKEN_REFUSED
+   */
+  async get(name: string, right: ViewingRight): Promise<PublicChannel> {
     const directory = await this.#read();
-    const channel = directory.state.channels.find((candidate) => candidate.name === name);
-    if (channel === undefined) throw new ApiProblem('CHANNEL_UNKNOWN', `There is no channel ${name}.`);
-    return this.#publicChannel(directory, channel);
+    const channel = channelsFor(directory, right).find((candidate) => candidate.name === name);
+    if (channel !== undefined) return this.#publicChannel(directory, channel, this.#viewers.counts());
+    if (right.refusal !== undefined) throw new ApiProblem('VIEWING_TOKEN_REFUSED', right.refusal);
+    throw new ApiProblem('CHANNEL_UNKNOWN', `There is no channel ${name}.`);
   }
 
-  /** The programme of every channel from what is on now, until `hours` from now; at most `maxCount` items each. */
-  async programmes(hours: number, maxCount: number): Promise<Map<Channel, Programme[]>> {
+  /**
+   * The programme of every channel that the caller may watch, from what is on now, until `hours` from now;
+   * at most `maxCount` items each.
+   */
+  async programmes(right: ViewingRight, hours: number, maxCount: number): Promise<Map<Channel, Programme[]>> {
     const directory = await this.#read();
     const nowMs = this.#now();
     const untilMs = nowMs + hours * 3_600_000;
     return new Map(
-      directory.state.channels.map((channel) => [
+      channelsFor(directory, right).map((channel) => [
         channel,
         [...take(programmesFrom(directory, channel, nowMs), maxCount, untilMs)],
       ]),
@@ -70,15 +84,21 @@ export class PublicChannels {
     return this.#directory;
   }
 
-  #publicChannel(directory: Directory, channel: Channel): PublicChannel {
-    const { name, title, kind } = channel;
+  #publicChannel(
+    directory: Directory,
+    channel: Channel,
+    viewerCounts: ReadonlyMap<string, number>,
+  ): PublicChannel {
+    const { name, title, kind, isPrivate } = channel;
     const isOnAir = this.#presence.onAirChannels().includes(name);
     const [now, next] = isOnAir ? programmesFrom(directory, channel, this.#now()) : [];
     return {
       name,
       title,
       kind,
+      isPrivate,
       isOnAir,
+      viewerCount: viewerCounts.get(name) ?? 0,
       now:
         now === undefined
           ? null
@@ -86,6 +106,10 @@ export class PublicChannels {
       next: next === undefined ? null : { title: next.title, startsAt: iso(next.startsAtMs) },
     };
   }
+}
+
+function channelsFor({ state }: Directory, right: ViewingRight): Channel[] {
+  return state.channels.filter(({ name, isPrivate }) => !isPrivate || right.covers(name));
 }
 
 /** The programme from what is on at `fromMs`, for ever; nothing for a live channel. */

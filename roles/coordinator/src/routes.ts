@@ -6,6 +6,7 @@ import {
   BackendState,
   Channel,
   ChannelSources,
+  ChannelUpdate,
   ChannelWithStatus,
   CoordinatorStatus,
   ImportReport,
@@ -27,11 +28,12 @@ import type { Channels } from './channels.ts';
 import type { PublicChannels } from './public-channels.ts';
 import type { State } from './state.ts';
 import type { Streams } from './streams.ts';
+import { type ViewingNouns, viewingRightOf, viewingRoutes, WithViewingToken } from './viewing-routes.ts';
 import type { Watch } from './watch.ts';
 import type { Webhooks } from './webhooks.ts';
 
 /** What the routes speak to. */
-export interface Nouns {
+export interface Nouns extends ViewingNouns {
   readonly assets: Assets;
   readonly channels: Channels;
   readonly streams: Streams;
@@ -56,7 +58,8 @@ const problems = {
 };
 
 export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
-  const { assets, channels, streams, publicChannels, webhooks, presence, state, watch } = nouns;
+  const { assets, channels, streams, publicChannels, webhooks, presence, state, watch, viewingTokens } =
+    nouns;
   const startedAt = new Date(nouns.now()).toISOString();
   return async (app) => {
     app.addHook('onRoute', (route) => {
@@ -189,6 +192,20 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         await channels.chooseSource(request.params.name, request.body.source);
         return reply.code(204).send(null);
       },
+    );
+    app.patch(
+      '/channels/:name',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['channels'],
+          summary: 'Change who may watch a channel',
+          params: ByName,
+          body: ChannelUpdate,
+          response: { 200: Channel },
+        },
+      },
+      (request) => channels.update(request.params.name, request.body),
     );
     app.delete(
       '/channels/:name',
@@ -340,11 +357,14 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         config: { access: 'public' },
         schema: {
           tags: ['public'],
-          summary: 'All channels by name, with what is on',
+          summary: 'Public channels by name, and private ones that the viewing token opens, with what is on',
+          querystring: WithViewingToken,
           response: { 200: Items(PublicChannel) },
         },
       },
-      async () => ({ items: await publicChannels.list() }),
+      async (request) => ({
+        items: await publicChannels.list(await viewingRightOf(request, viewingTokens)),
+      }),
     );
     app.get(
       '/public/channels/:name',
@@ -354,11 +374,14 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
           tags: ['public'],
           summary: 'One channel, with what is on',
           params: ByName,
+          querystring: WithViewingToken,
           response: { 200: PublicChannel },
         },
       },
-      (request) => publicChannels.get(request.params.name),
+      async (request) =>
+        publicChannels.get(request.params.name, await viewingRightOf(request, viewingTokens)),
     );
+    await app.register(viewingRoutes(nouns));
 
     app.get(
       '/backend/watch',

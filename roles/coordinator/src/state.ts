@@ -1,27 +1,37 @@
-/** The state as backends follow it, read once after each change. */
+/** What the other roles follow, read once after each change. */
 import type { BackendState } from '@starling/model/entities';
 import type { Kysely } from 'kysely';
 import { readAssets } from './assets.ts';
 import { type Changes, readRevision } from './changes.ts';
 import { readChannels } from './channels.ts';
-import type { Tables } from './database.ts';
+import type { Tables, Transaction } from './database.ts';
 import { readStreams } from './streams.ts';
 
-export class State {
+/** Something that is read from the database as a whole, and kept until the next change. */
+export class Snapshot<T> {
   readonly #db: Kysely<Tables>;
-  #current: Promise<BackendState> | undefined;
+  readonly #changes: Changes;
+  readonly #readAll: (transaction: Transaction) => Promise<T>;
+  #current: Promise<T> | undefined;
 
-  constructor(db: Kysely<Tables>, changes: Changes) {
+  constructor(db: Kysely<Tables>, changes: Changes, readAll: (transaction: Transaction) => Promise<T>) {
     this.#db = db;
+    this.#changes = changes;
+    this.#readAll = readAll;
     changes.onChange(() => {
       this.#current = undefined;
     });
   }
 
-  /** The whole state, no older than the last change that was committed before the call. */
-  read(): Promise<BackendState> {
+  /** Calls `listener` after each change. */
+  onChange(listener: () => void): void {
+    this.#changes.onChange(listener);
+  }
+
+  /** No older than the last change that was committed before the call. */
+  read(): Promise<T> {
     if (this.#current === undefined) {
-      const reading = this.#readAll();
+      const reading = this.#db.transaction().setIsolationLevel('repeatable read').execute(this.#readAll);
       this.#current = reading;
       reading.catch(() => {
         if (this.#current === reading) this.#current = undefined;
@@ -29,16 +39,16 @@ export class State {
     }
     return this.#current;
   }
+}
 
-  #readAll(): Promise<BackendState> {
-    return this.#db
-      .transaction()
-      .setIsolationLevel('repeatable read')
-      .execute(async (transaction) => ({
-        revision: await readRevision(transaction),
-        channels: await readChannels(transaction),
-        ...(await readStreams(transaction)),
-        ...(await readAssets(transaction)),
-      }));
-  }
+/** The state as backends follow it. */
+export type State = Snapshot<BackendState>;
+
+export async function readBackendState(transaction: Transaction): Promise<BackendState> {
+  return {
+    revision: await readRevision(transaction),
+    channels: await readChannels(transaction),
+    ...(await readStreams(transaction)),
+    ...(await readAssets(transaction)),
+  };
 }

@@ -53,11 +53,17 @@ export class Streams {
    * Adds a stream and the live channel of the same name.
    * @throws ApiProblem CHANNEL_EXISTS, or REQUEST_INVALID for an address that cannot be pulled
    */
-  async add({ name, title = name, input = { type: 'rtmp' }, transcode }: NewStream): Promise<StreamWithKey> {
+  async add({
+    name,
+    title = name,
+    isPrivate,
+    input = { type: 'rtmp' },
+    transcode,
+  }: NewStream): Promise<StreamWithKey> {
     const key = newKey();
     const nowMs = this.#now();
     const row = await this.#changes.make(async (transaction) => {
-      await insertChannel(transaction, { name, title, kind: 'live', nowMs });
+      await insertChannel(transaction, { name, title, kind: 'live', nowMs, isPrivate });
       return transaction
         .insertInto('streams')
         .values({

@@ -1,14 +1,12 @@
 /**
- * The watch: backends follow the state as server-sent events. Each event is the whole state, so a
+ * The watch: backends and frontends follow their state as server-sent events. Each event is the whole state, so a
  * watcher that was slow or away needs only the last one, and no watcher has a queue.
  *
  * Source of the event format: WHATWG HTML, 9.2 Server-sent events.
  */
 import type { ServerResponse } from 'node:http';
 import type { Logger } from 'pino';
-import type { Changes } from './changes.ts';
 import { ApiProblem } from './problem.ts';
-import type { State } from './state.ts';
 
 const MAX_WATCHERS = 100;
 const PING_INTERVAL_MS = 15_000;
@@ -16,28 +14,35 @@ const PING_INTERVAL_MS = 15_000;
 const MAX_UNTAKEN_PINGS = 2;
 const READ_RETRY_MS = 1000;
 
+/** What is followed. */
+export interface Source {
+  read(): Promise<{ readonly revision: number }>;
+  /** Calls `listener` whenever what `read` gives has changed. */
+  onChange(listener: () => void): void;
+}
+
 interface Watcher {
   readonly response: ServerResponse;
-  /** The revision that it was last sent; -1 before the first. */
-  sentRevision: number;
+  /** The number of the event that it was last sent; 0 before the first. */
+  sentNumber: number;
   untakenPings: number;
 }
 
 export class Watch {
-  readonly #state: State;
+  readonly #source: Source;
   readonly #logger: Logger;
   readonly #watchers = new Set<Watcher>();
   readonly #pings: NodeJS.Timeout;
   #retry: NodeJS.Timeout | undefined;
-  #event: { readonly revision: number; readonly text: string } | undefined;
+  #event: { readonly number: number; readonly text: string } | undefined;
   #isReading = false;
   #isStale = false;
   #isClosed = false;
 
-  constructor(state: State, changes: Changes, logger: Logger) {
-    this.#state = state;
+  constructor(source: Source, logger: Logger) {
+    this.#source = source;
     this.#logger = logger;
-    changes.onChange(() => void this.#refresh());
+    source.onChange(() => void this.#refresh());
     this.#pings = setInterval(() => this.#ping(), PING_INTERVAL_MS);
     this.#pings.unref();
   }
@@ -57,7 +62,7 @@ export class Watch {
         `At most ${MAX_WATCHERS} clients may follow the state. Try again.`,
       );
     }
-    const watcher: Watcher = { response, sentRevision: -1, untakenPings: 0 };
+    const watcher: Watcher = { response, sentNumber: 0, untakenPings: 0 };
     this.#watchers.add(watcher);
     response.on('close', () => this.#watchers.delete(watcher));
     response.on('error', () => this.#watchers.delete(watcher));
@@ -86,16 +91,19 @@ export class Watch {
     try {
       while (this.#isStale && !this.#isClosed && this.#watchers.size > 0) {
         this.#isStale = false;
-        const state = await this.#state.read();
+        const state = await this.#source.read();
         this.#event = {
-          revision: state.revision,
+          number: (this.#event?.number ?? 0) + 1,
           text: `id: ${state.revision}\ndata: ${JSON.stringify(state)}\n\n`,
         };
         for (const watcher of this.#watchers) this.#send(watcher);
       }
     } catch (error) {
       if (this.#isClosed) return;
-      this.#logger.error({ err: error }, 'reading the state for the backends failed; it is tried again');
+      this.#logger.error(
+        { err: error },
+        'reading the state for those who follow it failed; it is tried again',
+      );
       this.#retry = setTimeout(() => void this.#refresh(), READ_RETRY_MS * (0.5 + Math.random()));
       this.#retry.unref();
     } finally {
@@ -104,10 +112,10 @@ export class Watch {
   }
 
   #send(watcher: Watcher): void {
-    if (this.#event === undefined || watcher.sentRevision >= this.#event.revision) return;
+    if (this.#event === undefined || watcher.sentNumber >= this.#event.number) return;
     // It gets the last state once it has taken what it was sent before.
     if (watcher.response.writableNeedDrain) return;
-    watcher.sentRevision = this.#event.revision;
+    watcher.sentNumber = this.#event.number;
     watcher.response.write(this.#event.text);
   }
 

@@ -98,6 +98,8 @@ describe('channels', () => {
       ],
       sources: null,
       sourceChoice: 'auto',
+      isPrivate: false,
+      maxViewers: null,
     });
     expect(await lab.operator.channels.get('mix')).toEqual({ ...channel, activeSource: null });
   });
@@ -264,7 +266,9 @@ describe('public channels', () => {
       name: 'evening',
       title: 'Evening',
       kind: 'playout',
+      isPrivate: false,
       isOnAir: true,
+      viewerCount: 0,
       now: { title: 'twenty', startsAt: '2026-11-22T18:00:40.000Z', endsAt: '2026-11-22T18:01:00.000Z' },
       next: { title: 'ten', startsAt: '2026-11-22T18:01:00.000Z' },
     });

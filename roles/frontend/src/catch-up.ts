@@ -3,7 +3,7 @@
  * newest independent segment. Kept once for all protocols, unmuxed: a protocol that nobody watches costs
  * nothing.
  */
-import type { AccessUnit, StreamEvent } from '@starling/media/access-unit';
+import { type AccessUnit, isDefaultTrack, type StreamEvent } from '@starling/media/access-unit';
 import type { Stream } from './stream.ts';
 
 /** In case key frames are rare: joiners then wait for the next one. */
@@ -44,6 +44,7 @@ export class CatchUp {
 
   #event(event: StreamEvent): void {
     if (event.type === 'timeline') return;
+    if (event.type === 'unit' && !isDefaultTrack(event.unit)) return;
     if (event.type === 'cue' && event.cue.isIndependent) {
       this.#events = [event];
       this.#sizeBytes = 0;

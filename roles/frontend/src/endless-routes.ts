@@ -9,13 +9,14 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { isDefaultTrack } from '@starling/media/access-unit';
 import { FOUR_CC, isLegacyCodec } from '@starling/media/flv/tag';
-import type { PlayerSource } from '@starling/net/rtmp-server';
+import type { RtmpPlayer } from '@starling/net/rtmp-server';
 import { acceptWebSocket, binaryFrame, closeCode, closeFrame, refuseUpgrade } from '@starling/net/websocket';
 import type { CatchUp } from './catch-up.ts';
 import { type Container, FlvContainer, RtmpContainer, TsContainer } from './containers.ts';
 import { type Delivery, FanOut, type FanOutLimits } from './fan-out.ts';
-import { answerUnavailable, clientOf, notFound } from './hls-routes.ts';
+import { answerUnavailable, clientOf, notFound } from './hls-answers.ts';
 import type { Stream } from './stream.ts';
 import {
   CHANNEL_FULL_TEXT,
@@ -24,6 +25,7 @@ import {
   type ViewerProtocol,
   type ViewerRegistry,
 } from './viewers.ts';
+import type { Pass } from './viewing-access.ts';
 
 export type EndlessProtocol = Exclude<ViewerProtocol, 'hls'>;
 
@@ -83,8 +85,11 @@ export class EndlessRoutes {
     return this.#catchUp.isPlayable;
   }
 
-  /** Answers a GET or HEAD. */
-  handle(container: 'flv' | 'ts', request: IncomingMessage, response: ServerResponse): void {
+  /**
+   * Answers a GET or HEAD.
+   * @param pass of a viewer of a private channel
+   */
+  handle(container: 'flv' | 'ts', request: IncomingMessage, response: ServerResponse, pass?: Pass): void {
     const fanOut = this.#choose(container === 'flv' ? this.#flv : this.#ts, request);
     if ('status' in fanOut) {
       if (fanOut.status === 404) return notFound(response, fanOut.text, 1);
@@ -94,8 +99,8 @@ export class EndlessRoutes {
     }
     const { socket } = request;
     const isHead = request.method === 'HEAD';
-    const tally = isHead ? undefined : this.#admit(container, socket, clientOf(request));
-    if (!isHead && tally === undefined) return answerUnavailable(response, CHANNEL_FULL_TEXT);
+    const tally = isHead ? undefined : this.#admit(container, socket, clientOf(request, pass));
+    if (!isHead && tally === undefined) return answerUnavailable(response, this.#whyFull(pass));
     // No chunking and no keep-alive: the socket carries nothing but the container from here on, so that
     // one buffer can be written to all viewers as it is.
     response.shouldKeepAlive = false;
@@ -116,33 +121,35 @@ export class EndlessRoutes {
   }
 
   /** Answers a WebSocket upgrade on the FLV address: one binary message a batch. */
-  handleUpgrade(request: IncomingMessage, socket: Socket, head: Uint8Array): void {
+  handleUpgrade(request: IncomingMessage, socket: Socket, head: Uint8Array, pass?: Pass): void {
     const fanOut = this.#choose(this.#flv, request);
     if ('status' in fanOut) {
       return refuseUpgrade(socket, fanOut.status === 404 ? '404 Not Found' : '400 Bad Request');
     }
-    if (!this.#viewers.hasRoom(this.#stream.channel)) return refuseUpgrade(socket, '503 Service Unavailable');
+    if (this.#viewers.whyFull(this.#stream.channel, pass) !== undefined) {
+      return refuseUpgrade(socket, '503 Service Unavailable');
+    }
     if (!acceptWebSocket(request, socket, head)) return;
-    const tally = this.#admit('ws-flv', socket, clientOf(request));
+    const tally = this.#admit('ws-flv', socket, clientOf(request, pass));
     if (tally === undefined) return;
     const farewell = () => closeFrame(closeCode.goingAway);
     fanOut.add({ socket, delivery: this.#deliveries['ws-flv'], tally, farewell }, performance.now());
   }
 
   /** Serves an RTMP player; tracks in codecs that it has not said it takes are left out. */
-  readonly play: PlayerSource = ({ socket, farewell, canReceive }) => {
-    const takesAll = this.#stream.tracks.every(
-      ({ kind, codec }) => isLegacyCodec(codec) || canReceive(kind, FOUR_CC[codec]),
-    );
+  play(pass: Pass | undefined, { socket, farewell, canReceive }: RtmpPlayer): void {
+    const takesAll = this.#stream.tracks
+      .filter(isDefaultTrack)
+      .every(({ kind, codec }) => isLegacyCodec(codec) || canReceive(kind, FOUR_CC[codec]));
     const fanOut = takesAll ? this.#rtmp.enhanced : this.#rtmp.legacy;
-    const client = { address: socket.remoteAddress ?? 'unknown', userAgent: undefined };
+    const client = { address: socket.remoteAddress ?? 'unknown', userAgent: undefined, pass };
     const tally = fanOut.tracks.length === 0 ? undefined : this.#admit('rtmp', socket, client);
     if (tally === undefined) {
       socket.end(farewell() ?? new Uint8Array(0));
       return;
     }
     fanOut.add({ socket, farewell, delivery: this.#deliveries.rtmp, tally }, performance.now());
-  };
+  }
 
   close(): void {
     for (const fanOut of this.#fanOuts) fanOut.close();
@@ -157,6 +164,10 @@ export class EndlessRoutes {
     const viewer = this.#viewers.open(this.#stream.channel, protocol, client, () => socket.destroy());
     if (viewer !== undefined) socket.once('close', () => this.#viewers.close(viewer));
     return viewer;
+  }
+
+  #whyFull(pass: Pass | undefined): string {
+    return this.#viewers.whyFull(this.#stream.channel, pass) ?? CHANNEL_FULL_TEXT;
   }
 
   get #fanOuts(): readonly FanOut[] {

@@ -8,7 +8,7 @@
  * its luck with kernel buffers.
  */
 import type { Socket } from 'node:net';
-import type { StreamEvent, Track } from '@starling/media/access-unit';
+import { isDefaultTrack, type StreamEvent, type Track } from '@starling/media/access-unit';
 import { concatBytes } from '@starling/media/bytes';
 import type { CatchUp } from './catch-up.ts';
 import type { Container } from './containers.ts';
@@ -32,6 +32,7 @@ const DRAIN_DEADLINE_MS = 5000;
 export interface Delivery {
   /** Wraps what is written at once, where the protocol wants that; done once a batch for all its viewers. */
   readonly frame?: (bytes: Uint8Array) => Uint8Array;
+  /** Called once a batch for all its viewers, and for each that joins. */
   bytesSent(sizeBytes: number): void;
   skipped(): void;
   evicted(): void;
@@ -41,8 +42,8 @@ export interface NewViewer {
   /** The head of the response has been written; the socket is the fan-out's from now on. */
   readonly socket: Socket;
   readonly delivery: Delivery;
-  /** Where what is written to it is added up. */
-  readonly tally: { sentBytes: number };
+  /** Where what is written to it is added up, and the age of what waits to be taken by it stands. */
+  readonly tally: { sentBytes: number; latencyMs?: number | undefined };
   /** Last bytes for the viewer when the stream ends, in the words of its protocol. */
   readonly farewell?: () => Uint8Array | undefined;
 }
@@ -73,6 +74,8 @@ interface Running {
   pendingRandomAccessAt: number | undefined;
   /** Muxed since the cue that a late joiner begins at; emptied where nobody can begin. */
   catchUp: Uint8Array[];
+  /** What a joiner gets at once, until the next event: those who join together share it. */
+  greeting: Batch | undefined;
 }
 
 export class FanOut {
@@ -103,8 +106,9 @@ export class FanOut {
     this.#viewers.add(viewer);
     viewer.socket.on('close', () => this.#remove(viewer));
     viewer.socket.on('error', () => {}); // 'close' follows
-    const bytes = concatBytes([...running.container.head(), ...running.catchUp]);
-    if (bytes.length > 0) this.#write(viewer, viewer.delivery.frame?.(bytes) ?? bytes);
+    running.greeting ??= new Batch(concatBytes([...running.container.head(), ...running.catchUp]), undefined);
+    write(viewer, running.greeting.whole(viewer.delivery));
+    running.greeting.countSent();
   }
 
   close(): void {
@@ -114,7 +118,8 @@ export class FanOut {
   #tracksFor(container: Container): readonly Track[] {
     const { stream, only } = this.#options;
     return stream.tracks.filter(
-      (track) => (only === undefined || track.kind === only) && container.canCarry(track),
+      (track) =>
+        isDefaultTrack(track) && (only === undefined || track.kind === only) && container.canCarry(track),
     );
   }
 
@@ -132,6 +137,7 @@ export class FanOut {
       pendingBytes: 0,
       pendingRandomAccessAt: undefined,
       catchUp: [],
+      greeting: undefined,
     };
     this.#running = running;
     for (const event of catchUp.events) this.#event(event);
@@ -153,6 +159,7 @@ export class FanOut {
   #event(event: StreamEvent): void {
     const running = this.#running;
     if (running === undefined) return;
+    running.greeting = undefined;
     switch (event.type) {
       case 'timeline':
         return;
@@ -161,12 +168,13 @@ export class FanOut {
         if (event.cue.isIndependent) running.catchUp = [];
         return;
       case 'track':
+        if (!isDefaultTrack(event.track)) return;
         running.tracks = this.#tracksFor(running.container);
         this.#pend(running, running.container.setTracks(running.tracks));
         return;
       case 'unit': {
         const { unit } = event;
-        const track = running.tracks.find(({ kind }) => kind === unit.kind);
+        const track = running.tracks.find((one) => one.kind === unit.kind && one.trackId === unit.trackId);
         if (track === undefined) return;
         if (unit.isRandomAccess && (unit.kind === 'video' || running.tracks.length === 1)) {
           running.pendingRandomAccessAt ??= running.pendingBytes;
@@ -197,12 +205,14 @@ export class FanOut {
     if (this.#viewers.size === 0) return;
     const batch = new Batch(concatBytes(pending), pendingRandomAccessAt);
     for (const viewer of this.#viewers) this.#serve(viewer, batch, nowMs);
+    batch.countSent();
   }
 
   #serve(viewer: Viewer, batch: Batch, nowMs: number): void {
     const { limits } = this.#options;
     if (viewer.socket.writableLength === 0) viewer.drainedAtMs = nowMs;
     const behindMs = nowMs - viewer.drainedAtMs;
+    viewer.tally.latencyMs = Math.round(behindMs);
     if (behindMs > limits.evictAfterMs) {
       viewer.delivery.evicted();
       viewer.socket.destroy();
@@ -213,19 +223,13 @@ export class FanOut {
       viewer.delivery.skipped();
     }
     if (!viewer.isSkipping) {
-      this.#write(viewer, batch.whole(viewer.delivery));
+      write(viewer, batch.whole(viewer.delivery));
     } else if (behindMs === 0) {
-      const bytes = batch.fromRandomAccess(viewer.delivery);
-      if (bytes === undefined) return;
+      const form = batch.fromRandomAccess(viewer.delivery);
+      if (form === undefined) return;
       viewer.isSkipping = false;
-      this.#write(viewer, bytes);
+      write(viewer, form);
     }
-  }
-
-  #write(viewer: Viewer, bytes: Uint8Array): void {
-    viewer.socket.write(bytes);
-    viewer.tally.sentBytes += bytes.length;
-    viewer.delivery.bytesSent(bytes.length);
   }
 
   #endAll(): void {
@@ -240,32 +244,58 @@ export class FanOut {
   }
 }
 
+/** Bytes as the viewers of one delivery get them. */
+interface Form {
+  /** A Buffer: of any other Uint8Array each socket would make one for itself. */
+  readonly bytes: Buffer;
+  sentBytes: number;
+}
+
+function write({ socket, tally }: Viewer, form: Form): void {
+  if (form.bytes.length === 0) return;
+  socket.write(form.bytes);
+  tally.sentBytes += form.bytes.length;
+  form.sentBytes += form.bytes.length;
+}
+
 /** What came in since the last write, framed at most once for each delivery. */
 class Batch {
   readonly #bytes: Uint8Array;
   readonly #randomAccessAt: number | undefined;
-  readonly #framed = new Map<Delivery, { whole?: Uint8Array; fromRandomAccess?: Uint8Array }>();
+  readonly #wholes = new Map<Delivery, Form>();
+  readonly #fromRandomAccess = new Map<Delivery, Form>();
 
   constructor(bytes: Uint8Array, randomAccessAt: number | undefined) {
     this.#bytes = bytes;
     this.#randomAccessAt = randomAccessAt;
   }
 
-  whole(delivery: Delivery): Uint8Array {
-    return this.#frame(delivery, 'whole', this.#bytes);
+  whole(delivery: Delivery): Form {
+    return formFor(delivery, this.#wholes, this.#bytes);
   }
 
   /** @returns undefined where a decoder can start nowhere in it */
-  fromRandomAccess(delivery: Delivery): Uint8Array | undefined {
+  fromRandomAccess(delivery: Delivery): Form | undefined {
     if (this.#randomAccessAt === undefined) return undefined;
-    return this.#frame(delivery, 'fromRandomAccess', this.#bytes.subarray(this.#randomAccessAt));
+    return formFor(delivery, this.#fromRandomAccess, this.#bytes.subarray(this.#randomAccessAt));
   }
 
-  #frame(delivery: Delivery, which: 'whole' | 'fromRandomAccess', bytes: Uint8Array): Uint8Array {
-    if (delivery.frame === undefined) return bytes;
-    const known = this.#framed.get(delivery) ?? {};
-    known[which] ??= delivery.frame(bytes);
-    this.#framed.set(delivery, known);
-    return known[which];
+  /** Tells the deliveries what has been written since the last call. */
+  countSent(): void {
+    for (const forms of [this.#wholes, this.#fromRandomAccess]) {
+      for (const [delivery, form] of forms) {
+        delivery.bytesSent(form.sentBytes);
+        form.sentBytes = 0;
+      }
+    }
   }
+}
+
+function formFor(delivery: Delivery, forms: Map<Delivery, Form>, bytes: Uint8Array): Form {
+  const known = forms.get(delivery);
+  if (known !== undefined) return known;
+  const framed = delivery.frame?.(bytes) ?? bytes;
+  const form = { bytes: Buffer.from(framed.buffer, framed.byteOffset, framed.byteLength), sentBytes: 0 };
+  forms.set(delivery, form);
+  return form;
 }

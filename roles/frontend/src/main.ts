@@ -6,19 +6,25 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { DEFAULT_PART_TARGET_MS } from '@starling/media/hls/segmenter';
 import { IngestGrid } from '@starling/media/ingest-grid';
-import type { PlayHandler, RtmpPeer } from '@starling/net/rtmp-server';
+import { CoordinatorClient } from '@starling/model/client';
+import type { PlayerSource, PlayHandler, Refusal, RtmpPeer } from '@starling/net/rtmp-server';
 import { refuseUpgrade } from '@starling/net/websocket';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { CatchUp } from './catch-up.ts';
+import { CoordinatorLink } from './coordinator-link.ts';
+import { DvrRoutes } from './dvr-routes.ts';
+import { DvrStore } from './dvr-store.ts';
 import { EndlessRoutes } from './endless-routes.ts';
 import { defaultFanOutLimits, type FanOutLimits } from './fan-out.ts';
-import { HlsRoutes, notFound } from './hls-routes.ts';
+import { answerText, answerUnavailable, notFound } from './hls-answers.ts';
+import { HlsRoutes } from './hls-routes.ts';
 import { FrontendMetrics } from './metrics.ts';
 import { listenForPublishers } from './rtmp-listener.ts';
 import { Stream } from './stream.ts';
 import { PictureDrawer, Thumbnail } from './thumbnail.ts';
-import { CHANNEL_FULL_TEXT, type Viewer, ViewerRegistry } from './viewers.ts';
+import { type Viewer, ViewerRegistry } from './viewers.ts';
+import { type Admission, type Pass, type Refused, shownToken, ViewingAccess } from './viewing-access.ts';
 
 export interface FrontendConfig {
   /** The address to listen on; all of them when undefined. */
@@ -32,11 +38,30 @@ export interface FrontendConfig {
   readonly windowDurationMs?: number;
   readonly partTargetMs?: number;
   readonly fanOutLimits?: Partial<FanOutLimits>;
-  /** Who comes when a channel has as many is refused; without a limit when undefined. */
+  /** Who comes when a channel has as many is refused, where the coordinator says nothing else; without a limit when undefined. */
   readonly maxViewersPerChannel?: number | undefined;
+  /** Whom to follow on who may watch; undefined for a frontend that stands alone and serves everything. */
+  readonly coordinator?: { readonly baseUrl: string; readonly token: string } | undefined;
+  /** Keeps what the coordinator said last; undefined to keep nothing. */
+  readonly dataDir?: string | undefined;
+  /** Nothing is recorded for rewinding when undefined. */
+  readonly dvr?: DvrConfig | undefined;
   /** FFmpeg's path, for thumbnails; found in PATH when undefined. */
   readonly ffmpegPath?: string;
 }
+
+/** Recordings behind the live edge. Several frontends on one machine may share the folder. */
+export interface DvrConfig {
+  readonly dir: string;
+  /** How far back viewers can go. */
+  readonly hours?: number | undefined;
+  /** Of all channels together. */
+  readonly maxBytes?: number | undefined;
+}
+
+export const DEFAULT_DVR_HOURS = 2;
+/** Five channels of 4 Mb/s for two hours. */
+export const DEFAULT_DVR_MAX_BYTES = 20 * 2 ** 30;
 
 export interface Frontend {
   /** The port that backends push to. */
@@ -55,8 +80,10 @@ export interface Frontend {
   readonly onPlay: PlayHandler;
   /** True when viewers of this channel get a picture at once. */
   isPlayable(channel: string): boolean;
-  /** True when every channel that is being pushed here has a window to play. */
+  /** True when it is known who may watch, and every channel that is being pushed here has a window to play. */
   isReady(): boolean;
+  /** The channels that are being pushed here now, and whether they can be played. */
+  channels(): readonly PushedChannel[];
   /** Everybody who watches here now. */
   viewers(): readonly Viewer[];
   /**
@@ -67,9 +94,15 @@ export interface Frontend {
   close(): Promise<void>;
 }
 
+export interface PushedChannel {
+  readonly name: string;
+  readonly isPlayable: boolean;
+}
+
 /** A channel stays, with what it has, so long after its last publisher left. */
 const STREAM_LINGER_MS = 30_000;
 const MAX_CHANNELS = 1000;
+const OFF_THE_AIR_TEXT = 'This channel is off the air.';
 
 interface Channel {
   readonly stream: Stream;
@@ -89,15 +122,38 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   const { logger } = config;
   const drawer = new PictureDrawer(config.ffmpegPath);
   const channels = new Map<string, Channel>();
-  const viewers = new ViewerRegistry({ maxViewersPerChannel: config.maxViewersPerChannel });
-  const metrics = new FrontendMetrics(config.registry, () =>
-    [...channels.values()].map(({ stream }) => ({
-      channel: stream.channel,
-      viewers: viewers.countsOf(stream.channel),
-      windowBytes: stream.window.sizeBytes,
-      publishers: stream.publisherCount,
-    })),
-  );
+  const access = new ViewingAccess({ isAlone: config.coordinator === undefined });
+  const viewers = new ViewerRegistry({
+    maxViewersOf: (channel) => access.maxViewersOf(channel) ?? config.maxViewersPerChannel,
+    mayStay: (channel, pass) => access.mayStay(channel, pass),
+  });
+  const recordings =
+    config.dvr &&
+    (await DvrStore.open({
+      dir: config.dvr.dir,
+      windowMs: (config.dvr.hours ?? DEFAULT_DVR_HOURS) * 3_600_000,
+      maxBytes: config.dvr.maxBytes ?? DEFAULT_DVR_MAX_BYTES,
+      logger,
+      onDropped: (channel) => metrics.unrecordedSegments.inc({ channel }),
+    }));
+  const metrics = new FrontendMetrics(config.registry, {
+    readStreams: () =>
+      [...channels.values()].map(({ stream }) => ({
+        channel: stream.channel,
+        viewers: viewers.countsOf(stream.channel),
+        windowBytes: stream.windowBytes,
+        publishers: stream.publisherCount,
+      })),
+    readRecordings: () => recordings?.figures() ?? [],
+  });
+  const dvr =
+    recordings &&
+    new DvrRoutes({
+      store: recordings,
+      viewers,
+      countBytes: (channel, sizeBytes) => metrics.bytesSent.inc({ channel, protocol: 'hls' }, sizeBytes),
+      mediaAddress: (channel, file) => access.mediaAddress(channel, file),
+    });
 
   const openChannel = (name: string): Channel => {
     const stream = new Stream({
@@ -105,6 +161,11 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
       partTargetMs: config.partTargetMs ?? DEFAULT_PART_TARGET_MS,
       windowDurationMs: config.windowDurationMs ?? 30_000,
       logger,
+    });
+    stream.listen({
+      made: (rendition, event) => {
+        if (event.type === 'segment') recordings?.add(name, rendition, event.segment);
+      },
     });
     const bytesSent = (protocol: string) => {
       const counter = metrics.bytesSent.labels(name, protocol);
@@ -119,7 +180,9 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
         programmeId: `live-${name}`,
       }),
       catchUp,
-      hls: new HlsRoutes(stream, viewers, bytesSent('hls')),
+      hls: new HlsRoutes(stream, viewers, bytesSent('hls'), {
+        mediaAddress: (file) => access.mediaAddress(name, file),
+      }),
       endless: new EndlessRoutes({
         stream,
         catchUp,
@@ -144,14 +207,62 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     channels.delete(stream.channel);
   };
 
-  const onPlay: PlayHandler = ({ app, streamName }) => {
-    const endless = app === 'live' ? channels.get(streamName)?.endless : undefined;
+  const link =
+    config.coordinator &&
+    (await CoordinatorLink.open({
+      client: new CoordinatorClient(config.coordinator),
+      dataDir: config.dataDir,
+      viewers,
+      logger,
+      onState(state) {
+        access.update(state);
+        for (const { hls } of channels.values()) hls.forgetPlaylists();
+        viewers.sweep();
+      },
+    }));
+
+  /** Why nobody more is let in, on this frontend or on all together; undefined where there is room. */
+  const whyFull = (channel: string, pass: Pass | undefined): string | undefined =>
+    viewers.whyFull(channel, pass) ?? link?.whyFull(channel, pass?.tokenId);
+
+  const decidePlay = (name: string, admission: Admission): PlayerSource | Refusal => {
+    const endless = channels.get(name)?.endless;
     if (!endless?.isPlayable) {
       return { code: 'NetStream.Play.StreamNotFound', description: 'There is no such channel on the air.' };
     }
-    if (!viewers.hasRoom(streamName))
-      return { code: 'NetStream.Play.Failed', description: CHANNEL_FULL_TEXT };
-    return endless.play;
+    if ('status' in admission) return { code: 'NetStream.Play.Failed', description: admission.text };
+    const { pass } = admission;
+    const full = whyFull(name, pass);
+    if (full !== undefined) return { code: 'NetStream.Play.Failed', description: full };
+    return (player) => endless.play(pass, player);
+  };
+
+  const onPlay: PlayHandler = ({ app, streamName, query }) => {
+    const name = app === 'live' ? streamName : '';
+    const token = query.get('token');
+    const admission = access.admit(name, token === undefined ? undefined : { token, isInAddress: true });
+    if (!(admission instanceof Promise)) return decidePlay(name, admission);
+    return admission.then((settled) => decidePlay(name, settled));
+  };
+
+  const serve = (
+    { channel: name, container, file }: Address,
+    admission: Admission,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): void => {
+    if ('status' in admission) return refuse(admission, response);
+    const { pass } = admission;
+    const isBeginning = container !== undefined || /^\w+\.m3u8$/.test(file);
+    const full = isBeginning ? whyFull(name, pass) : undefined;
+    if (full !== undefined) return answerUnavailable(response, full);
+    if (dvr?.handle(name, file, pass, request, response)) return;
+    const channel = channels.get(name); // as it is now, after the admission
+    if (channel === undefined) return notFound(response, OFF_THE_AIR_TEXT, 1);
+    if (container !== undefined) channel.endless.handle(container, request, response, pass);
+    else if (file === 'thumbnail.jpg') {
+      void channel.thumbnail.handle(request, response, pass === undefined ? 'public' : 'private');
+    } else channel.hls.handle(file, request, response, pass);
   };
 
   const listener = await listenForPublishers({
@@ -162,10 +273,15 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     onPlay,
     openChannel: (name) =>
       channels.get(name) ?? (channels.size < MAX_CHANNELS ? openChannel(name) : undefined),
+  }).catch(async (error: unknown) => {
+    await link?.close();
+    await recordings?.close();
+    throw error;
   });
 
   const sweep = setInterval(() => {
     viewers.sweep();
+    recordings?.trim();
     for (const channel of channels.values()) {
       const { stream } = channel;
       if (stream.publisherCount > 0 || performance.now() - stream.lastUnitAtMs < STREAM_LINGER_MS) continue;
@@ -194,7 +310,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
         response.writeHead(204, {
           'Access-Control-Allow-Origin': '*',
           'Access-Control-Allow-Methods': 'GET, HEAD',
-          'Access-Control-Allow-Headers': 'Range',
+          'Access-Control-Allow-Headers': 'Range, Authorization',
           'Access-Control-Max-Age': '86400',
         });
         response.end();
@@ -205,11 +321,24 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
         response.end();
         return true;
       }
+      if (hasBody(request)) {
+        response.shouldKeepAlive = false;
+        answerText(response, 413, 'Send no body here.', { 'Cache-Control': 'no-store' });
+        return true;
+      }
       const channel = channels.get(address.channel);
-      if (channel === undefined) notFound(response, 'This channel is off the air.', 1);
-      else if (address.container !== undefined) channel.endless.handle(address.container, request, response);
-      else if (address.file === 'thumbnail.jpg') void channel.thumbnail.handle(request, response);
-      else channel.hls.handle(address.file, request, response);
+      if (channel === undefined && dvr === undefined) notFound(response, OFF_THE_AIR_TEXT, 1);
+      else if (isMediaFile(address.file)) {
+        const file = access.mediaFile(address.channel, address.file);
+        if (file === undefined) notFound(response, 'No such file in this channel.', 1);
+        else if (dvr?.handleMedia(address.channel, file, channel?.stream, request, response)) return true;
+        else if (channel === undefined) notFound(response, OFF_THE_AIR_TEXT, 1);
+        else channel.hls.handle(file, request, response);
+      } else {
+        const admission = access.admit(address.channel, shownToken(request));
+        if (!(admission instanceof Promise)) serve(address, admission, request, response);
+        else void admission.then((settled) => serve(address, settled, request, response));
+      }
       return true;
     },
 
@@ -217,26 +346,61 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
       const path = pathOf(request);
       if (!path.startsWith('/live/')) return false;
       const address = parsePath(path);
-      const channel = channels.get(address?.channel ?? '');
-      if (channel === undefined || address?.container !== 'flv') refuseUpgrade(socket, '404 Not Found');
-      else channel.endless.handleUpgrade(request, socket, head);
+      if (address?.container !== 'flv' || !channels.has(address.channel)) {
+        refuseUpgrade(socket, STATUS_LINES[404]);
+        return true;
+      }
+      const upgrade = (admission: Admission) => {
+        const channel = channels.get(address.channel); // as it is now, after the admission
+        if (socket.destroyed || channel === undefined) return void socket.destroy();
+        if ('status' in admission) return refuseUpgrade(socket, STATUS_LINES[admission.status]);
+        if (whyFull(address.channel, admission.pass) !== undefined) {
+          return refuseUpgrade(socket, STATUS_LINES[503]);
+        }
+        channel.endless.handleUpgrade(request, socket, head, admission.pass);
+      };
+      const admission = access.admit(address.channel, shownToken(request));
+      if (admission instanceof Promise) void admission.then(upgrade);
+      else upgrade(admission);
       return true;
     },
 
     onPlay,
 
-    isPlayable: (name) => channels.get(name)?.stream.window.isPlayable ?? false,
-    isReady: () => [...channels.values()].every(({ stream }) => stream.window.isPlayable),
+    isPlayable: (name) => channels.get(name)?.stream.isPlayable ?? false,
+    isReady: () => access.isKnown && [...channels.values()].every(({ stream }) => stream.isPlayable),
+    channels: () =>
+      [...channels.values()]
+        .filter(({ stream }) => stream.publisherCount > 0)
+        .map(({ stream }) => ({ name: stream.channel, isPlayable: stream.isPlayable })),
 
     viewers: () => viewers.list(),
     kick: (viewerId) => viewers.kick(viewerId),
 
     async close() {
       clearInterval(sweep);
-      await listener.close();
+      await Promise.all([listener.close(), link?.close()]);
       for (const channel of channels.values()) closeChannel(channel);
+      await recordings?.close();
     },
   };
+}
+
+const STATUS_LINES = {
+  401: '401 Unauthorized',
+  403: '403 Forbidden',
+  404: '404 Not Found',
+  503: '503 Service Unavailable',
+} as const;
+
+function refuse({ status, text }: Refused, response: ServerResponse): void {
+  if (status === 404) return notFound(response, text, 1);
+  if (status === 503) return answerUnavailable(response, text);
+  answerText(response, status, text, {
+    'Cache-Control': 'no-store',
+    // RFC 6750, section 3.
+    ...(status === 401 ? { 'WWW-Authenticate': 'Bearer realm="starling"' } : {}),
+  });
 }
 
 interface Address {
@@ -253,6 +417,13 @@ function parsePath(path: string): Address | undefined {
   if (channel === undefined) return undefined;
   return container === 'flv' || container === 'ts' ? { channel, container, file } : { channel, file };
 }
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
+}
+
+/** Of HLS: protected by its name, not by a token. */
+const isMediaFile = (file: string): boolean => /\.(?:m4s|mp4)$/.test(file);
 
 function pathOf(request: IncomingMessage): string {
   return (request.url ?? '').split('?', 1)[0] ?? '';

@@ -8,14 +8,25 @@ interface StreamFigures {
   readonly publishers: number;
 }
 
+interface RecordingFigures {
+  readonly channel: string;
+  readonly sizeBytes: number;
+  readonly listedSeconds: number;
+}
+
+/** The present figures, asked for at each scrape. */
+interface FigureSources {
+  readonly readStreams: () => readonly StreamFigures[];
+  readonly readRecordings: () => readonly RecordingFigures[];
+}
+
 export class FrontendMetrics {
   readonly bytesSent: Counter<'channel' | 'protocol'>;
   readonly skippedViewers: Counter<'channel' | 'protocol'>;
   readonly evictedViewers: Counter<'channel' | 'protocol'>;
-  readonly refusedConnections: Counter<'reason'>;
+  readonly unrecordedSegments: Counter<'channel'>;
 
-  /** @param read the present figures of the streams, asked for at each scrape */
-  constructor(registry: Registry, read: () => readonly StreamFigures[]) {
+  constructor(registry: Registry, { readStreams, readRecordings }: FigureSources) {
     const registers = [registry];
     this.bytesSent = new Counter({
       name: 'starling_frontend_sent_bytes_total',
@@ -35,13 +46,18 @@ export class FrontendMetrics {
       labelNames: ['channel', 'protocol'],
       registers,
     });
-    this.refusedConnections = new Counter({
-      name: 'starling_frontend_refused_requests_total',
-      help: 'HTTP requests and connections that were refused or broke the protocol',
-      labelNames: ['reason'],
+    this.unrecordedSegments = new Counter({
+      name: 'starling_frontend_unrecorded_segments_total',
+      help: 'Segments that the disk did not take, so that nobody can rewind to them',
+      labelNames: ['channel'],
       registers,
     });
-    const gauge = (name: string, help: string, value: (stream: StreamFigures) => number) =>
+    const gauge = <Figures extends { readonly channel: string }>(
+      name: string,
+      help: string,
+      read: () => readonly Figures[],
+      value: (figures: Figures) => number,
+    ) =>
       new Gauge({
         name,
         help,
@@ -49,30 +65,56 @@ export class FrontendMetrics {
         registers,
         collect() {
           this.reset();
-          for (const stream of read()) this.set({ channel: stream.channel }, value(stream));
+          for (const figures of read()) this.set({ channel: figures.channel }, value(figures));
         },
       });
-    new Gauge({
-      name: 'starling_frontend_viewers',
-      help: 'Viewers now, by protocol',
-      labelNames: ['channel', 'protocol'],
-      registers,
-      collect() {
-        this.reset();
-        for (const { channel, viewers } of read()) {
-          for (const [protocol, count] of viewers) this.set({ channel, protocol }, count);
-        }
-      },
+    registerViewersGauge(registry, function* () {
+      for (const { channel, viewers } of readStreams()) {
+        for (const [protocol, count] of viewers) yield { channel, protocol, count };
+      }
     });
     gauge(
       'starling_frontend_window_bytes',
       'Bytes of the live window in memory',
+      readStreams,
       (stream) => stream.windowBytes,
     );
     gauge(
       'starling_frontend_publishers',
       'Publishers that push the channel now',
+      readStreams,
       (stream) => stream.publishers,
     );
+    gauge(
+      'starling_frontend_recording_bytes',
+      'Bytes on disk to rewind into',
+      readRecordings,
+      (recording) => recording.sizeBytes,
+    );
+    gauge(
+      'starling_frontend_recording_seconds',
+      'How far back viewers can go',
+      readRecordings,
+      (recording) => recording.listedSeconds,
+    );
   }
+}
+
+export const VIEWERS_GAUGE = 'starling_frontend_viewers';
+
+/** @param read the present counts, asked for at each scrape; those of one channel and protocol add up */
+export function registerViewersGauge(
+  registry: Registry,
+  read: () => Iterable<{ readonly channel: string; readonly protocol: string; readonly count: number }>,
+): void {
+  new Gauge({
+    name: VIEWERS_GAUGE,
+    help: 'Viewers now, by protocol',
+    labelNames: ['channel', 'protocol'],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const { channel, protocol, count } of read()) this.inc({ channel, protocol }, count);
+    },
+  });
 }

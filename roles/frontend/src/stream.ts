@@ -1,16 +1,18 @@
 /**
  * One channel on this frontend: takes events from its publishers, keeps the first copy of each,
- * and hands one unbroken sequence on to the live window (HLS) and to the FLV fan-out.
+ * and hands one unbroken sequence on to the renditions (HLS) and to the fan-out.
  */
 import {
   type Cue,
-  isDefaultTrack,
   isSameTrack,
   type StreamEvent,
   type Track,
+  timescaleHz,
+  trackIndex,
 } from '@starling/media/access-unit';
-import { LiveWindow } from '@starling/media/hls/live-window';
-import { Segmenter } from '@starling/media/hls/segmenter';
+import { type Rendition, Renditions } from '@starling/media/hls/renditions';
+import type { SegmenterEvent } from '@starling/media/hls/segmenter';
+import { rescaleTicks } from '@starling/media/time';
 import type { Logger } from 'pino';
 
 export interface StreamOptions {
@@ -22,17 +24,23 @@ export interface StreamOptions {
 
 /** Listens to the merged events of a stream, each once and in order. */
 export interface StreamListener {
-  event(event: StreamEvent): void;
+  /** The windows of the renditions have what it completes. */
+  event?(event: StreamEvent): void;
+  /** A part or a segment of a rendition is complete. */
+  made?(rendition: string, event: SegmenterEvent): void;
   /** The stream's timeline began anew; what was kept of it is void. */
-  reset(): void;
+  reset?(): void;
 }
 
 /** A publisher's place in the stream. */
 interface PublisherState {
   /** Number of the first segment that it announced: what it carries in full. */
   firstMediaSequenceNumber: number | undefined;
+  /** Of the segment that it is in. */
+  mediaSequenceNumber: number | undefined;
   discontinuitySequence: number | undefined;
-  readonly tracks: Map<Track['kind'], Track>;
+  /** By {@link trackIndex}, as are all maps of tracks here. */
+  readonly tracks: Map<number, Track>;
   /** After a discontinuity: the first track that is announced clears those from before it. */
   replacesTracks: boolean;
 }
@@ -42,26 +50,47 @@ const MIN_SEGMENTS = 4;
 
 export class Stream {
   readonly channel: string;
-  #window: LiveWindow;
   readonly #options: StreamOptions;
   readonly #listeners = new Set<StreamListener>();
   readonly #publishers = new Set<PublisherState>();
-  #segmenter: Segmenter;
-  #tracks = new Map<Track['kind'], Track>();
+  #renditions: Renditions;
+  readonly #tracks = new Map<number, Track>();
   #epochUnixMs: number | undefined;
   #lastCue: Cue | undefined;
-  readonly #lastDtsTicks = { video: Number.NEGATIVE_INFINITY, audio: Number.NEGATIVE_INFINITY };
+  /** No unit has followed the last cue: its tracks may be other ones than before. */
+  #isSegmentEmpty = true;
+  readonly #lastDtsTicks = new Map<number, number>();
   #lastUnitAtMs = 0;
 
   constructor(options: StreamOptions) {
     this.channel = options.channel;
     this.#options = options;
-    this.#window = this.#newWindow();
-    this.#segmenter = this.#newSegmenter();
+    this.#renditions = this.#newRenditions();
   }
 
-  get window(): LiveWindow {
-    return this.#window;
+  /** On the air now; the same array until they change. Empty before the first unit. */
+  get renditions(): readonly Rendition[] {
+    return this.#renditions.onAir;
+  }
+
+  /** The rendition of this name, on the air or ended not long ago. */
+  rendition(name: string): Rendition | undefined {
+    return this.#renditions.find(name);
+  }
+
+  /** Every rendition has something to list. */
+  get isPlayable(): boolean {
+    return this.#renditions.isPlayable;
+  }
+
+  /** Bytes of the live windows in memory. */
+  get windowBytes(): number {
+    return this.#renditions.sizeBytes;
+  }
+
+  /** As the cues say; 0 while they do not know it yet. */
+  get targetDurationMs(): number {
+    return this.#renditions.onAir[0]?.window.targetDurationMs ?? 0;
   }
 
   /** No part lasts longer (EXT-X-PART-INF). */
@@ -69,7 +98,7 @@ export class Stream {
     return this.#options.partTargetMs;
   }
 
-  /** Tracks of the segment now open; empty before the first cue. */
+  /** All tracks of the segment now open: video by id, then audio by id. Empty before the first unit. */
   get tracks(): readonly Track[] {
     return [...this.#tracks.values()];
   }
@@ -95,6 +124,7 @@ export class Stream {
   addPublisher(): { event(event: StreamEvent, nowMs: number): void; end(): void } {
     const publisher: PublisherState = {
       firstMediaSequenceNumber: undefined,
+      mediaSequenceNumber: undefined,
       discontinuitySequence: undefined,
       tracks: new Map(),
       replacesTracks: false,
@@ -107,8 +137,6 @@ export class Stream {
   }
 
   #receive(publisher: PublisherState, event: StreamEvent, nowMs: number): void {
-    if (event.type === 'track' && !isDefaultTrack(event.track)) return;
-    if (event.type === 'unit' && !isDefaultTrack(event.unit)) return;
     switch (event.type) {
       case 'timeline':
         if (this.#epochUnixMs !== undefined && this.#epochUnixMs !== event.epochUnixMs) this.#reset();
@@ -117,10 +145,11 @@ export class Stream {
       case 'track':
         if (publisher.replacesTracks) publisher.tracks.clear();
         publisher.replacesTracks = false;
-        publisher.tracks.set(event.track.kind, event.track);
+        publisher.tracks.set(trackIndex(event.track), event.track);
         return;
       case 'cue':
         publisher.firstMediaSequenceNumber ??= event.cue.mediaSequenceNumber;
+        publisher.mediaSequenceNumber = event.cue.mediaSequenceNumber;
         publisher.discontinuitySequence ??= event.cue.discontinuitySequence;
         publisher.replacesTracks = event.cue.discontinuitySequence > publisher.discontinuitySequence;
         publisher.discontinuitySequence = event.cue.discontinuitySequence;
@@ -132,12 +161,22 @@ export class Stream {
         }
         return;
       case 'unit': {
-        // Before its first cue a publisher says nothing about where its units belong.
-        if (publisher.firstMediaSequenceNumber === undefined || this.#lastCue === undefined) return;
         const { unit } = event;
-        if (unit.dtsTicks <= this.#lastDtsTicks[unit.kind]) return; // another publisher brought it first
-        this.#adoptTracks(publisher);
-        this.#lastDtsTicks[unit.kind] = unit.dtsTicks;
+        // Before its first cue a publisher says nothing about where its units belong; and what it still has
+        // of an earlier segment comes too late.
+        if (this.#lastCue === undefined) return;
+        if (publisher.mediaSequenceNumber !== this.#lastCue.mediaSequenceNumber) return;
+        if (this.#isSegmentEmpty) this.#adoptTracks(publisher);
+        const index = trackIndex(unit);
+        const lastDtsTicks = this.#lastDtsTicks.get(index);
+        if (lastDtsTicks !== undefined && unit.dtsTicks <= lastDtsTicks) return; // another publisher brought it first
+        // Within a segment all units are of the tracks that it began with.
+        const track = publisher.tracks.get(index);
+        const adopted = this.#tracks.get(index);
+        if (track === undefined || adopted === undefined) return;
+        if (track !== adopted && !isSameTrack(track, adopted)) return;
+        this.#isSegmentEmpty = false;
+        this.#lastDtsTicks.set(index, unit.dtsTicks);
         this.#lastUnitAtMs = nowMs;
         this.#emit(event);
         return;
@@ -154,29 +193,40 @@ export class Stream {
         { channel: this.channel, mediaSequenceNumber: open },
         'segment dropped: its publisher left before its end',
       );
-      this.#segmenter = this.#newSegmenter();
-      for (const track of this.#tracks.values()) this.#segmenter.push({ type: 'track', track });
+      this.#renditions.dropOpenSegment();
     }
     this.#lastCue = cue;
+    this.#isSegmentEmpty = true;
     this.#emit({ type: 'cue', cue });
-    this.#window.hearCue(cue);
   }
 
-  /** Takes over the tracks of the publisher whose unit comes next, where they are new. */
+  /** Takes over the tracks of the publisher whose unit opens a segment, where they are new. */
   #adoptTracks(publisher: PublisherState): void {
     const isKnown = (track: Track) => {
-      const known = this.#tracks.get(track.kind);
+      const known = this.#tracks.get(trackIndex(track));
       return known !== undefined && (known === track || isSameTrack(known, track));
     };
-    const tracks = [...publisher.tracks.values()];
+    const tracks = [...publisher.tracks.values()].sort((a, b) => trackIndex(a) - trackIndex(b));
     if (tracks.length === this.#tracks.size && tracks.every(isKnown)) return;
-    this.#tracks = new Map(publisher.tracks);
+    const before = new Map(this.#tracks);
+    this.#tracks.clear();
+    for (const track of tracks) this.#tracks.set(trackIndex(track), track);
+    for (const [index, known] of before) {
+      const track = this.#tracks.get(index);
+      const lastDtsTicks = this.#lastDtsTicks.get(index);
+      if (track === undefined) this.#lastDtsTicks.delete(index);
+      else if (lastDtsTicks !== undefined) {
+        this.#lastDtsTicks.set(index, rescaleTicks(lastDtsTicks, timescaleHz(known), timescaleHz(track)));
+      }
+    }
     for (const track of tracks) this.#emit({ type: 'track', track });
   }
 
   #emit(event: StreamEvent): void {
-    for (const made of this.#segmenter.push(event)) this.#window.add(made);
-    for (const listener of this.#listeners) listener.event(event);
+    for (const made of this.#renditions.push(event)) {
+      for (const listener of this.#listeners) listener.made?.(made.rendition, made.event);
+    }
+    for (const listener of this.#listeners) listener.event?.(event);
   }
 
   #reset(): void {
@@ -184,20 +234,15 @@ export class Stream {
       { channel: this.channel },
       'the channel was created anew: its window starts afresh',
     );
-    this.#segmenter = this.#newSegmenter();
-    this.#window = this.#newWindow();
-    this.#tracks = new Map();
+    this.#renditions = this.#newRenditions();
+    this.#tracks.clear();
     this.#lastCue = undefined;
-    this.#lastDtsTicks.video = Number.NEGATIVE_INFINITY;
-    this.#lastDtsTicks.audio = Number.NEGATIVE_INFINITY;
-    for (const listener of this.#listeners) listener.reset();
+    this.#lastDtsTicks.clear();
+    for (const listener of this.#listeners) listener.reset?.();
   }
 
-  #newWindow(): LiveWindow {
-    return new LiveWindow({ windowDurationMs: this.#options.windowDurationMs, minSegments: MIN_SEGMENTS });
-  }
-
-  #newSegmenter(): Segmenter {
-    return new Segmenter({ partTargetMs: this.#options.partTargetMs });
+  #newRenditions(): Renditions {
+    const { partTargetMs, windowDurationMs } = this.#options;
+    return new Renditions({ partTargetMs, windowDurationMs, minSegments: MIN_SEGMENTS });
   }
 }

@@ -4,13 +4,13 @@
  */
 import { spawn } from 'node:child_process';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { AccessUnit, Track } from '@starling/media/access-unit';
+import { type AccessUnit, isDefaultTrack, type Track } from '@starling/media/access-unit';
 import { concatBytes } from '@starling/media/bytes';
 import { fragment } from '@starling/media/fmp4/fragment';
 import { initSegment } from '@starling/media/fmp4/init-segment';
 import type { Logger } from 'pino';
 import type { CatchUp } from './catch-up.ts';
-import { notFound } from './hls-routes.ts';
+import { notFound } from './hls-answers.ts';
 import type { Stream } from './stream.ts';
 
 const LIFETIME_MS = 5000;
@@ -106,10 +106,17 @@ export class Thumbnail {
     this.#options = options;
   }
 
-  /** Answers a GET or HEAD. */
-  async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  /**
+   * Answers a GET or HEAD.
+   * @param scope whether caches that serve several people may keep it
+   */
+  async handle(
+    request: IncomingMessage,
+    response: ServerResponse,
+    scope: 'public' | 'private' = 'public',
+  ): Promise<void> {
     const { stream, catchUp, bytesSent } = this.#options;
-    const track = stream.tracks.find(({ kind }) => kind === 'video');
+    const track = stream.tracks.find((one) => one.kind === 'video' && isDefaultTrack(one));
     const picture = catchUp.randomAccessPicture;
     if (track === undefined || picture === undefined) {
       return notFound(response, 'This channel has no picture just now.', 1);
@@ -130,7 +137,7 @@ export class Thumbnail {
       'Access-Control-Allow-Origin': '*',
       'Content-Type': 'image/jpeg',
       'Content-Length': drawn.jpeg.length,
-      'Cache-Control': `public, max-age=${Math.max(1, Math.ceil((LIFETIME_MS - ageMs) / 1000))}`,
+      'Cache-Control': `${scope}, max-age=${Math.max(1, Math.ceil((LIFETIME_MS - ageMs) / 1000))}`,
     });
     response.end(request.method === 'HEAD' ? undefined : drawn.jpeg);
     bytesSent(drawn.jpeg.length);

@@ -7,13 +7,17 @@
  * between here and the viewers work.
  */
 import { createHash, randomBytes } from 'node:crypto';
+import type { ViewerProtocol } from '@starling/model/entities';
+import type { Pass } from './viewing-access.ts';
 
-export type ViewerProtocol = 'hls' | 'flv' | 'ws-flv' | 'ts' | 'rtmp';
+export type { ViewerProtocol };
 
 /** As far as the protocol tells. */
 export interface Client {
   readonly address: string;
   readonly userAgent: string | undefined;
+  /** What let it in to a private channel. */
+  readonly pass?: Pass | undefined;
 }
 
 export interface Viewer extends Client {
@@ -23,6 +27,10 @@ export interface Viewer extends Client {
   readonly startedAtUnixMs: number;
   /** Of HLS segments, see {@link ViewerRegistry.countHlsMedia}. */
   sentBytes: number;
+  /** HLS: of the media playlist asked for last. */
+  rendition: string | undefined;
+  /** How far what it has been given is behind the newest here; undefined where the protocol does not tell. */
+  latencyMs: number | undefined;
 }
 
 /** A viewer of HLS: there as long as it asks for playlists. */
@@ -31,8 +39,8 @@ export interface HlsViewer extends Viewer {
   readonly clientKey: string;
   lifetimeMs: number;
   askedAtMs: number;
-  /** Requests that wait for an answer. */
-  waitingCount: number;
+  /** For each request that waits for an answer, what refuses it. */
+  readonly waiting: Set<() => void>;
 }
 
 /** A viewer with a socket of its own. */
@@ -42,16 +50,19 @@ interface ConnectedViewer extends Viewer {
 }
 
 export interface ViewerRegistryOptions {
-  /** As many as come when undefined. */
-  readonly maxViewersPerChannel?: number | undefined;
+  /** Undefined for as many as come. */
+  readonly maxViewersOf?: (channel: string) => number | undefined;
   /** In all channels; bounds the memory. */
   readonly maxViewers?: number;
+  /** Whether a viewer that was let in may stay; asked in each sweep. */
+  readonly mayStay?: (channel: string, pass: Pass | undefined) => boolean;
   /** Milliseconds on a monotonic clock. */
   readonly nowMs?: () => number;
 }
 
 /** Said to whom the limits keep out. */
 export const CHANNEL_FULL_TEXT = 'This channel has all the viewers that it may have. Try again later.';
+export const TOKEN_FULL_TEXT = 'As many watch with this token as may at the same time. Try again later.';
 
 const MAX_VIEWERS = 100_000;
 /** Session ids of HLS that are answered no more; the oldest make room. */
@@ -67,16 +78,20 @@ const ID_BYTES = 12;
 const ID = /^[\w-]{16}$/;
 
 export class ViewerRegistry {
-  readonly #maxViewersPerChannel: number;
+  readonly #maxViewersOf: (channel: string) => number | undefined;
+  readonly #mayStay: (channel: string, pass: Pass | undefined) => boolean;
   readonly #maxViewers: number;
   readonly #nowMs: () => number;
   readonly #viewers = new Map<string, HlsViewer | ConnectedViewer>();
   readonly #counts = new Map<string, Map<ViewerProtocol, number>>();
+  readonly #countsByToken = new Map<string, number>();
   readonly #latestHlsByClient = new Map<string, HlsViewer>();
   readonly #kickedIds = new Set<string>();
+  #revision = 0;
 
   constructor(options: ViewerRegistryOptions = {}) {
-    this.#maxViewersPerChannel = options.maxViewersPerChannel ?? Number.POSITIVE_INFINITY;
+    this.#maxViewersOf = options.maxViewersOf ?? (() => undefined);
+    this.#mayStay = options.mayStay ?? (() => true);
     this.#maxViewers = options.maxViewers ?? MAX_VIEWERS;
     this.#nowMs = options.nowMs ?? (() => performance.now());
   }
@@ -86,11 +101,19 @@ export class ViewerRegistry {
     return newId();
   }
 
-  /** True when the channel may have one more. */
-  hasRoom(channel: string): boolean {
+  /** Rises whenever a viewer comes or leaves. */
+  get revision(): number {
+    return this.#revision;
+  }
+
+  /** Why there is no room for one more viewer, as a sentence for it; undefined when there is. */
+  whyFull(channel: string, pass: Pass | undefined): string | undefined {
     let count = 0;
     for (const ofProtocol of this.countsOf(channel).values()) count += ofProtocol;
-    return count < this.#maxViewersPerChannel && this.#viewers.size < this.#maxViewers;
+    const max = this.#maxViewersOf(channel) ?? Number.POSITIVE_INFINITY;
+    if (count >= max || this.#viewers.size >= this.#maxViewers) return CHANNEL_FULL_TEXT;
+    if (pass?.maxConcurrent === undefined) return undefined;
+    return (this.#countsByToken.get(pass.tokenId) ?? 0) >= pass.maxConcurrent ? TOKEN_FULL_TEXT : undefined;
   }
 
   /**
@@ -103,7 +126,7 @@ export class ViewerRegistry {
     client: Client,
     disconnect: () => void,
   ): Viewer | undefined {
-    if (!this.hasRoom(channel)) return undefined;
+    if (this.whyFull(channel, client.pass) !== undefined) return undefined;
     const viewer = { ...this.#newViewer(newId(), channel, client), protocol, disconnect };
     this.#add(viewer);
     return viewer;
@@ -139,51 +162,59 @@ export class ViewerRegistry {
     return viewer;
   }
 
-  /** A request of this viewer waits; it stays until `endHlsWait`. */
-  beginHlsWait(viewer: HlsViewer): void {
-    viewer.waitingCount += 1;
+  /**
+   * A request of this viewer waits; it stays until `endHlsWait`.
+   * @param refuse called when it is shown out, after which `endHlsWait` follows
+   */
+  beginHlsWait(viewer: HlsViewer, refuse: () => void): void {
+    viewer.waiting.add(refuse);
   }
 
-  endHlsWait(viewer: HlsViewer): void {
-    viewer.waitingCount -= 1;
+  endHlsWait(viewer: HlsViewer, refuse: () => void): void {
+    viewer.waiting.delete(refuse);
     viewer.askedAtMs = this.#nowMs();
   }
 
   /**
    * Segments do not say whose they are: they are credited to the viewer at this address, with this user
-   * agent, that asked for a playlist last.
+   * agent, that asked for a playlist last. They also show that it is there: whoever watches what is over asks for
+   * no playlist again.
    */
   countHlsMedia(channel: string, client: Client, sizeBytes: number): void {
     const viewer = this.#latestHlsByClient.get(clientKey(channel, client));
-    if (viewer !== undefined) viewer.sentBytes += sizeBytes;
+    if (viewer === undefined) return;
+    viewer.sentBytes += sizeBytes;
+    viewer.askedAtMs = this.#nowMs();
   }
 
   /**
-   * Shows a viewer out. HLS: its session is refused from now on.
+   * Shows a viewer out. HLS: its session is refused from now on, also when it is not known here yet.
    * @returns false when there is no such viewer
    */
   kick(id: string): boolean {
-    const viewer = this.#viewers.get(id);
-    if (viewer === undefined) return false;
-    this.#remove(viewer);
-    if (viewer.protocol !== 'hls') {
-      viewer.disconnect();
-      return true;
-    }
     this.#kickedIds.add(id);
     const [oldest] = this.#kickedIds;
     if (this.#kickedIds.size > MAX_KICKED_IDS && oldest !== undefined) this.#kickedIds.delete(oldest);
+    const viewer = this.#viewers.get(id);
+    if (viewer === undefined) return false;
+    this.#showOut(viewer);
     return true;
+  }
+
+  isKicked(id: string): boolean {
+    return this.#kickedIds.has(id);
   }
 
   /** Everybody who watches, those first who came first. */
   list(): Viewer[] {
-    return Array.from(
-      this.#viewers.values(),
-      ({ id, channel, protocol, address, userAgent, startedAtUnixMs, sentBytes }) => ({
-        ...{ id, channel, protocol, address, userAgent, startedAtUnixMs, sentBytes },
-      }),
-    );
+    return Array.from(this.#viewers.values(), (viewer) => {
+      const { id, channel, protocol, rendition, address, userAgent, pass } = viewer;
+      const { startedAtUnixMs, sentBytes, latencyMs } = viewer;
+      return {
+        ...{ id, channel, protocol, rendition, address, userAgent, pass },
+        ...{ startedAtUnixMs, sentBytes, latencyMs },
+      };
+    });
   }
 
   /** The number of viewers of each protocol that has any. */
@@ -191,58 +222,85 @@ export class ViewerRegistry {
     return this.#counts.get(channel) ?? new Map();
   }
 
-  /** Takes out the HLS viewers that have not been heard of; to be called every second or so. */
+  /**
+   * Takes out the HLS viewers that have not been heard of, and shows out those who may not stay; to be called
+   * every second or so, and when it has changed who may.
+   */
   sweep(): void {
     const nowMs = this.#nowMs();
     for (const viewer of this.#viewers.values()) {
-      if (viewer.protocol !== 'hls' || viewer.waitingCount > 0) continue;
+      if (!this.#mayStay(viewer.channel, viewer.pass)) {
+        this.#showOut(viewer);
+        continue;
+      }
+      if (viewer.protocol !== 'hls' || viewer.waiting.size > 0) continue;
       if (nowMs - viewer.askedAtMs > viewer.lifetimeMs) this.#remove(viewer);
     }
   }
 
+  #showOut(viewer: HlsViewer | ConnectedViewer): void {
+    this.#remove(viewer);
+    if (viewer.protocol !== 'hls') return viewer.disconnect();
+    for (const refuse of [...viewer.waiting]) refuse();
+  }
+
   #hlsId(channel: string, sessionId: string | undefined, client: Client): string {
+    const { pass } = client;
+    let of = clientKey(channel, client);
     if (sessionId !== undefined && ID.test(sessionId)) {
       const known = this.#viewers.get(sessionId);
-      if (known === undefined || (known.protocol === 'hls' && known.channel === channel)) return sessionId;
+      const isFree = known === undefined || (known.protocol === 'hls' && known.channel === channel);
+      // Where viewers are limited, an address that is passed around must not make one viewer of many.
+      if (isFree && pass?.maxConcurrent === undefined) return sessionId;
+      if (isFree) of = `${of} ${sessionId}`;
     }
-    const digest = createHash('sha256').update(clientKey(channel, client)).digest();
-    return digest.subarray(0, ID_BYTES).toString('base64url');
+    const digest = createHash('sha256')
+      .update(`${of} ${pass?.tokenId ?? ''}`)
+      .digest();
+    return idOf(digest.subarray(0, ID_BYTES));
   }
 
   #openHls(id: string, channel: string, client: Client): HlsViewer | undefined {
-    if (!this.hasRoom(channel)) return undefined;
+    if (this.whyFull(channel, client.pass) !== undefined) return undefined;
     const viewer: HlsViewer = {
       ...this.#newViewer(id, channel, client),
       protocol: 'hls',
       clientKey: clientKey(channel, client),
       lifetimeMs: 0,
       askedAtMs: 0,
-      waitingCount: 0,
+      waiting: new Set(),
     };
     this.#add(viewer);
     return viewer;
   }
 
-  #newViewer(id: string, channel: string, { address, userAgent }: Client): Omit<Viewer, 'protocol'> {
+  #newViewer(id: string, channel: string, { address, userAgent, pass }: Client): Omit<Viewer, 'protocol'> {
     return {
       id,
       channel,
       address,
+      pass,
       userAgent: userAgent?.slice(0, MAX_USER_AGENT_CHARACTERS),
       startedAtUnixMs: Date.now(),
       sentBytes: 0,
+      rendition: undefined,
+      latencyMs: undefined,
     };
   }
 
   #add(viewer: HlsViewer | ConnectedViewer): void {
+    this.#revision++;
     this.#viewers.set(viewer.id, viewer);
+    this.#countForToken(viewer, 1);
     const counts = this.#counts.get(viewer.channel) ?? new Map<ViewerProtocol, number>();
     this.#counts.set(viewer.channel, counts);
     counts.set(viewer.protocol, (counts.get(viewer.protocol) ?? 0) + 1);
   }
 
   #remove(viewer: HlsViewer | ConnectedViewer): void {
+    this.#revision++;
     this.#viewers.delete(viewer.id);
+    this.#countForToken(viewer, -1);
     if (viewer.protocol === 'hls' && this.#latestHlsByClient.get(viewer.clientKey) === viewer) {
       this.#latestHlsByClient.delete(viewer.clientKey);
     }
@@ -252,10 +310,22 @@ export class ViewerRegistry {
     else counts?.delete(viewer.protocol);
     if (counts?.size === 0) this.#counts.delete(viewer.channel);
   }
+
+  #countForToken({ pass }: Viewer, change: 1 | -1): void {
+    if (pass === undefined) return;
+    const count = (this.#countsByToken.get(pass.tokenId) ?? 0) + change;
+    if (count > 0) this.#countsByToken.set(pass.tokenId, count);
+    else this.#countsByToken.delete(pass.tokenId);
+  }
 }
 
 function newId(): string {
-  return randomBytes(ID_BYTES).toString('base64url');
+  return idOf(randomBytes(ID_BYTES));
+}
+
+/** Without hyphens, so that a command line does not take an id for an option. */
+function idOf(bytes: Buffer): string {
+  return bytes.toString('base64url').replaceAll('-', '0');
 }
 
 function clientKey(channel: string, { address, userAgent = '' }: Client): string {

@@ -9,7 +9,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { HlsRoutes } from '../src/hls-routes.ts';
 import { Stream } from '../src/stream.ts';
 import { ViewerRegistry } from '../src/viewers.ts';
-import { head, segment } from './synthetic-channel.ts';
+import { head, ladder, ladderHead, ladderSegment, segment } from './synthetic-channel.ts';
 
 const PART_TARGET_MS = 400;
 /** With targets of 2 s and 0.4 s: the Advance Part Limit is 3 / 0.4, rounded up. */
@@ -33,7 +33,7 @@ function newStream(): Stream {
 beforeEach(async () => {
   stream = newStream();
   viewers = new ViewerRegistry();
-  routes = new HlsRoutes(stream, viewers, () => undefined, 3);
+  routes = new HlsRoutes(stream, viewers, () => undefined, { maxWaiters: 3 });
   server = createServer((request, response) => {
     const path = (request.url ?? '').split('?', 1)[0] ?? '';
     routes.handle(path.slice(1), request, response);
@@ -194,7 +194,7 @@ describe('a blocking reload', () => {
     // Segment 5 is the last finished one; part 0 of segment 6 the newest.
     stream = newStream();
     routes.close();
-    routes = new HlsRoutes(stream, viewers, () => undefined, 3);
+    routes = new HlsRoutes(stream, viewers, () => undefined, { maxWaiters: 3 });
     const publisher = stream.addPublisher();
     for (const event of [...head, ...segment(4), ...segment(5), ...upToPart(6, 1)]) publisher.event(event, 1);
     const answer = await get(`main/index.m3u8?${query}`);
@@ -332,6 +332,25 @@ describe('a part', () => {
   });
 });
 
+describe('a segment', () => {
+  beforeEach(() => push([...segment(5), ...segment(6)]));
+
+  it('that another frontend listed already is waited for', async () => {
+    push(upToPart(7, 2));
+    const waiting = ask('main/7.m4s');
+    await untilWaiting(1);
+    push([...after(7, upToPart(7, 2)), ...segment(8).slice(0, 1)]);
+    const answer = await waiting.answered;
+    expect(answer.status).toBe(200);
+    expect(answer.body.equals((await get('main/7.m4s')).body)).toBe(true);
+  });
+
+  it('that is long gone or far ahead is not found', async () => {
+    expect((await get('main/1.m4s')).status).toBe(404);
+    expect((await get('main/10.m4s')).status).toBe(404);
+  });
+});
+
 describe('a viewer', () => {
   const mediaAddress = async () => {
     const { text } = await get('index.m3u8');
@@ -380,7 +399,7 @@ describe('a viewer', () => {
 
   it('that is one too many is answered 503', async () => {
     routes.close();
-    viewers = new ViewerRegistry({ maxViewersPerChannel: 1 });
+    viewers = new ViewerRegistry({ maxViewersOf: () => 1 });
     routes = new HlsRoutes(stream, viewers, () => undefined);
     const [mine, other] = [await mediaAddress(), await mediaAddress()];
     expect((await get(mine)).status).toBe(200);
@@ -388,5 +407,105 @@ describe('a viewer', () => {
     expect([answer.status, answer.headers['cache-control']]).toEqual([503, 'no-store']);
     expect(answer.text).toContain('all the viewers');
     expect((await get(mine)).status).toBe(200);
+  });
+});
+
+describe('a channel of several renditions', () => {
+  const PLAYLISTS = ['video-0', 'video-1', 'audio-0', 'audio-4'].map((name) => `${name}/index.m3u8`);
+
+  beforeEach(() => {
+    stream = newStream();
+    routes.close();
+    routes = new HlsRoutes(stream, viewers, () => undefined);
+    const publisher = stream.addPublisher();
+    push = (events) => {
+      for (const event of events) publisher.event(event, 1);
+    };
+    push([...ladderHead, ...ladderSegment(5), ...ladderSegment(6)]);
+  });
+
+  it('gives a player the addresses of all with one session', async () => {
+    const { text } = await get('index.m3u8');
+    const sessions = new Set(Array.from(text.matchAll(/session=([\w-]{16})/g), ([, id]) => id));
+    expect(sessions.size).toBe(1);
+    const [session] = sessions;
+    const addresses = Array.from(text.matchAll(/^[a-z].*$|URI="(.*?)"/gm), ([line, uri]) => uri ?? line);
+    expect(addresses.sort()).toEqual(PLAYLISTS.map((path) => `${path}?session=${session}`).sort());
+    for (const address of addresses) expect((await get(address)).status).toBe(200);
+    expect(viewers.list().map(({ id }) => id)).toEqual([session]);
+    expect(text).toContain('NAME="Deutsch",LANGUAGE="de"');
+    const length = Buffer.byteLength(text);
+    expect(Number((await get('index.m3u8')).headers['content-length'])).toBe(length);
+  });
+
+  it('reports every other rendition in each playlist, without a query', async () => {
+    for (const path of PLAYLISTS) {
+      const { text } = await get(`${path}?session=abcdefghijklmnop`);
+      const reports = Array.from(text.matchAll(/RENDITION-REPORT:URI="(.*?)",(.*)/g), ([, uri, end]) => [
+        uri,
+        end,
+      ]);
+      // Segment 6 is open: its units came to 2 s less the last, so four parts are made.
+      const others = PLAYLISTS.filter((other) => other !== path);
+      expect(reports).toEqual(others.map((other) => [`../${other}`, 'LAST-MSN=6,LAST-PART=3']));
+    }
+  });
+
+  it('has media of its own under each name', async () => {
+    const bodies = await Promise.all(PLAYLISTS.map((path) => get(path.replace('index.m3u8', '5.m4s'))));
+    expect(bodies.map(({ status }) => status)).toEqual([200, 200, 200, 200]);
+    expect(new Set(bodies.map(({ body }) => body.toString('base64'))).size).toBe(4);
+    for (const path of PLAYLISTS) {
+      const { text } = await get(path);
+      const init = /MAP:URI="(.*?)"/.exec(text)?.[1] ?? '';
+      expect((await get(path.replace('index.m3u8', init))).status).toBe(200);
+    }
+    for (const path of ['main/index.m3u8', 'main/5.m4s', 'video-2/5.m4s', 'video-0/6.9.m4s/x', 'video-0/']) {
+      expect((await get(path)).status, path).toBe(404);
+    }
+  });
+
+  it('answers who waits for a part of one rendition when that one has it', async () => {
+    const waiting = PLAYLISTS.map((path) => ask(`${path}?_HLS_msn=7&_HLS_part=0`));
+    await untilWaiting(4);
+    push(ladderSegment(7));
+    for (const { answered } of waiting) {
+      const { status, text } = await answered;
+      expect([status, text.includes('URI="7.0.m4s"')]).toEqual([200, true]);
+    }
+  });
+
+  it('says the same of the others in the whole playlist and in the delta update', async () => {
+    const [cue, ...units] = ladderSegment(7);
+    if (cue === undefined) throw new Error('a segment begins with its cue');
+    push([cue]);
+    const whole = await get('audio-0/index.m3u8');
+    // Now the pictures have a part more, and this rendition has not.
+    push(units.filter((event) => event.type === 'unit' && event.unit.kind === 'video'));
+    expect((await get('video-0/index.m3u8')).text).toContain('URI="7.0.m4s"');
+    expect((await get('audio-0/index.m3u8?_HLS_skip=YES')).text).toBe(whole.text);
+  });
+
+  it('ends the playlist of a rendition that it has no more, and lets go of those who wait for it', async () => {
+    const waiting = [ask('audio-4/index.m3u8?_HLS_msn=7&_HLS_part=0'), ask('audio-4/7.0.m4s')];
+    await untilWaiting(2);
+    const left = ladder.slice(0, 3);
+    const [cue, ...units] = ladderSegment(7, left);
+    if (cue?.type !== 'cue') throw new Error('a segment begins with its cue');
+    const discontinuity = { ...cue.cue, discontinuitySequence: 1 };
+    push([
+      { type: 'cue', cue: discontinuity },
+      ...left.map((track): StreamEvent => ({ type: 'track', track })),
+      ...units,
+    ]);
+    const [playlist, part] = await Promise.all(waiting.map(({ answered }) => answered));
+    expect(playlist?.text).toMatch(/\n6\.m4s\n#EXT-X-ENDLIST\n$/);
+    expect(part?.status).toBe(404);
+    const again = await get('audio-4/index.m3u8?_HLS_msn=9&_HLS_part=0');
+    expect(again.text).toBe(playlist?.text);
+    expect((await get('audio-4/6.m4s')).status).toBe(200);
+    const { text } = await get('video-0/index.m3u8');
+    expect(text).not.toContain('audio-4');
+    expect(text).toContain('#EXT-X-DISCONTINUITY\n');
   });
 });

@@ -1,5 +1,5 @@
 /** A channel made of numbers: 25 pictures a second, GOPs of 2 s, AAC at 48 kHz; one byte pattern per unit. */
-import type { AudioTrack, StreamEvent, VideoTrack } from '@starling/media/access-unit';
+import type { AudioTrack, StreamEvent, Track, VideoTrack } from '@starling/media/access-unit';
 import { compareTicks } from '@starling/media/time';
 
 const FRAME_TICKS = 3600;
@@ -33,6 +33,33 @@ export const head: readonly StreamEvent[] = [
   { type: 'track', track: videoTrack },
   { type: 'track', track: audioTrack },
 ];
+
+/** Two pictures and two sounds. */
+export const ladder: readonly Track[] = [
+  videoTrack,
+  { ...videoTrack, trackId: 1, widthPx: 80, heightPx: 48 },
+  audioTrack,
+  { ...audioTrack, trackId: 4, language: 'de' },
+];
+
+export const ladderHead: readonly StreamEvent[] = [
+  { type: 'timeline', epochUnixMs: 1_700_000_000_000 },
+  ...ladder.map((track): StreamEvent => ({ type: 'track', track })),
+];
+
+/** {@link segment}, with each unit on every track of its kind. */
+export function ladderSegment(mediaSequenceNumber: number, tracks = ladder): StreamEvent[] {
+  return segment(mediaSequenceNumber).flatMap((event): StreamEvent[] => {
+    if (event.type !== 'unit') return [event];
+    const { unit } = event;
+    return tracks
+      .filter(({ kind }) => kind === unit.kind)
+      .map(({ trackId }) => {
+        const data = unit.data.map((byte, i) => (i < 5 ? byte : byte ^ trackId));
+        return { type: 'unit', unit: { ...unit, trackId, data } };
+      });
+  });
+}
 
 /** One segment's cue and units, in the order of the contract. */
 export function segment(mediaSequenceNumber: number, unitBytes = 200): StreamEvent[] {

@@ -1,5 +1,12 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { type HlsViewer, ViewerRegistry, type ViewerRegistryOptions } from '../src/viewers.ts';
+import {
+  CHANNEL_FULL_TEXT,
+  type Client,
+  type HlsViewer,
+  TOKEN_FULL_TEXT,
+  ViewerRegistry,
+  type ViewerRegistryOptions,
+} from '../src/viewers.ts';
 
 const TARGET_DURATION_MS = 2000;
 /** Two and a half target durations and 3 s. */
@@ -18,10 +25,10 @@ beforeEach(() => {
   registry = newRegistry();
 });
 
-const touch = (sessionId?: string, by = client, channel = 'demo') =>
+const touch = (sessionId?: string, by: Client = client, channel = 'demo') =>
   registry.touchHls(channel, sessionId, by, TARGET_DURATION_MS);
 
-function touched(sessionId?: string, by = client): HlsViewer {
+function touched(sessionId?: string, by: Client = client): HlsViewer {
   const viewer = touch(sessionId, by);
   if (typeof viewer === 'string') throw new Error(viewer);
   return viewer;
@@ -63,6 +70,9 @@ describe('a viewer with a connection', () => {
         protocol: 'flv',
         startedAtUnixMs: expect.any(Number),
         sentBytes: 5,
+        rendition: undefined,
+        latencyMs: undefined,
+        pass: undefined,
       },
     ]);
   });
@@ -116,10 +126,11 @@ describe('a viewer of HLS', () => {
 
   it('stays while a request of it waits, and its time runs from the answer on', () => {
     const viewer = touched(registry.newHlsSessionId());
-    registry.beginHlsWait(viewer);
+    const refuse = () => undefined;
+    registry.beginHlsWait(viewer, refuse);
     passTime(60_000);
     expect(counts()).toEqual({ hls: 1 });
-    registry.endHlsWait(viewer);
+    registry.endHlsWait(viewer, refuse);
     passTime(LIFETIME_MS);
     expect(counts()).toEqual({ hls: 1 });
     passTime(1);
@@ -182,15 +193,15 @@ describe('a viewer of HLS', () => {
 
 describe('limits', () => {
   it('keep out the viewer that is one too many for the channel, whatever its protocol', () => {
-    registry = newRegistry({ maxViewersPerChannel: 2 });
+    registry = newRegistry({ maxViewersOf: () => 2 });
     const id = registry.newHlsSessionId();
     const viewer = open();
     touch(id);
-    expect(registry.hasRoom('demo')).toBe(false);
+    expect(registry.whyFull('demo', undefined)).toBe(CHANNEL_FULL_TEXT);
     expect(open()).toBeUndefined();
     expect(touch(registry.newHlsSessionId())).toBe('full');
     expect(touch(id)).toMatchObject({ id }); // it is in
-    expect(registry.hasRoom('other')).toBe(true);
+    expect(registry.whyFull('other', undefined)).toBeUndefined();
     if (viewer !== undefined) registry.close(viewer);
     expect(touch(registry.newHlsSessionId())).toMatchObject({ protocol: 'hls' });
   });
@@ -198,7 +209,7 @@ describe('limits', () => {
   it('bound the viewers of all channels together', () => {
     registry = newRegistry({ maxViewers: 1 });
     open();
-    expect(registry.hasRoom('other')).toBe(false);
+    expect(registry.whyFull('other', undefined)).toBe(CHANNEL_FULL_TEXT);
     expect(touch(undefined, client, 'other')).toBe('full');
   });
 
@@ -206,4 +217,89 @@ describe('limits', () => {
     touch(undefined, { ...client, userAgent: 'x'.repeat(10_000) });
     expect(registry.list()[0]?.userAgent).toHaveLength(256);
   });
+});
+
+describe('viewers with passes', () => {
+  const pass = (tokenId: string, maxConcurrent?: number) => ({
+    ...client,
+    pass: { tokenId, maxConcurrent, expiresAtUnixMs: Number.POSITIVE_INFINITY, tokenInAddress: undefined },
+  });
+
+  it('are as many at the same time as the token allows, whatever the protocol', () => {
+    const one = pass('one', 2);
+    const first = registry.open('demo', 'flv', one, () => {});
+    expect(touch(registry.newHlsSessionId(), one)).toMatchObject({ protocol: 'hls' });
+    expect(registry.whyFull('demo', one.pass)).toBe(TOKEN_FULL_TEXT);
+    expect(registry.open('other', 'ts', one, () => {})).toBeUndefined();
+    expect(touch(registry.newHlsSessionId(), one)).toBe('full');
+    expect(registry.open('demo', 'ts', pass('two', 2), () => {})).toBeDefined();
+    expect(registry.open('demo', 'ts', pass('three'), () => {})).toBeDefined();
+    if (first !== undefined) registry.close(first);
+    expect(registry.open('other', 'ts', one, () => {})).toBeDefined();
+  });
+
+  it('do not become one viewer by sharing a session, where they are limited', () => {
+    const id = registry.newHlsSessionId();
+    const at = (address: string) => ({ ...pass('one', 2), address });
+    const first = touched(id, at('192.0.2.1'));
+    expect(touched(id, at('192.0.2.1'))).toBe(first);
+    expect(touched(id, at('192.0.2.2'))).not.toBe(first);
+    expect(touch(id, at('192.0.2.3'))).toBe('full');
+    const elsewhere = newRegistry();
+    registry = elsewhere;
+    expect(touched(id, at('192.0.2.1')).id).toBe(first.id); // the same on every frontend
+  });
+
+  it('without a session are told apart by their tokens', () => {
+    touch(undefined, pass('one'));
+    touch(undefined, pass('two'));
+    touch(undefined, pass('two'));
+    expect(counts()).toEqual({ hls: 2 });
+  });
+
+  it('are shown out in the next sweep when they may not stay, requests that wait too, and may come again', () => {
+    let mayStay = true;
+    registry = newRegistry({
+      mayStay: (channel, given) => mayStay || channel !== 'demo' || given === undefined,
+    });
+    const gone: string[] = [];
+    const id = registry.newHlsSessionId();
+    const waiting = touched(id, pass('one'));
+    const refuse = () => {
+      gone.push('hls');
+      registry.endHlsWait(waiting, refuse);
+    };
+    registry.beginHlsWait(waiting, refuse);
+    registry.open('demo', 'flv', pass('one'), () => void gone.push('flv'));
+    registry.open('other', 'flv', pass('one'), () => void gone.push('other'));
+    registry.sweep();
+    expect(gone).toEqual([]);
+    mayStay = false;
+    registry.sweep();
+    expect(gone).toEqual(['hls', 'flv']);
+    expect([counts(), counts('other')]).toEqual([{}, { flv: 1 }]);
+    expect(touch(id, pass('two'))).toMatchObject({ id });
+  });
+});
+
+it('a kick refuses requests that wait, and sessions that other frontends know', () => {
+  const viewer = touched(registry.newHlsSessionId());
+  let refusals = 0;
+  registry.beginHlsWait(viewer, () => void refusals++);
+  registry.kick(viewer.id);
+  expect(refusals).toBe(1);
+  const elsewhere = registry.newHlsSessionId();
+  expect(registry.kick(elsewhere)).toBe(false);
+  expect([registry.isKicked(elsewhere), touch(elsewhere)]).toEqual([true, 'kicked']);
+});
+
+it('the revision rises when somebody comes or leaves, and at no other time', () => {
+  const id = registry.newHlsSessionId();
+  const before = registry.revision;
+  touch(id);
+  const come = registry.revision;
+  touch(id);
+  expect([come > before, registry.revision]).toEqual([true, come]);
+  passTime(LIFETIME_MS + 1);
+  expect(registry.revision).toBeGreaterThan(come);
 });

@@ -1,8 +1,9 @@
 /** `starling channel`: what is on the air. */
-import type { ChannelSources, ChannelWithStatus, SourceChoice } from '@starling/model/entities';
-import { Argument, type Command, Option } from 'commander';
-import { type CommandContext, CommandError } from '../io.ts';
-import { examples, printJson, printTable } from '../output.ts';
+import type { CoordinatorClient } from '@starling/model/client';
+import type { Channel, ChannelSources, ChannelWithStatus, SourceChoice } from '@starling/model/entities';
+import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
+import type { CommandContext } from '../io.ts';
+import { examples, printJson, printTable, splitList } from '../output.ts';
 import { requireRunning } from '../running.ts';
 
 export function addChannelCommands(program: Command, { io, dataDir, wantsJson }: CommandContext): void {
@@ -13,18 +14,80 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
     .argument('<name>', 'lower-case letters, digits and hyphens; part of the address')
     .requiredOption('--loop <asset,...>', 'ids or names of assets', splitList)
     .option('--title <title>', 'what viewers see (default: the name)')
+    .option('--private', 'only for who has a viewing token; see starling token create')
+    .option('--max-viewers <count>', 'viewers at the same time (default: as many as come)', parseMaxViewers)
     .addHelpText(
       'after',
       examples(
         'starling channel add films --loop film',
         'starling channel add mix --title "The Mix" --loop one,two',
+        'starling channel add family --loop holiday --private',
       ),
     )
-    .action(async (name: string, { loop, title }: { loop: string[]; title?: string }) => {
+    .action(async (name: string, options: AddOptions) => {
       const { client, apiUrl } = requireRunning(dataDir());
-      const added = await client.channels.create({ name, loop, ...(title === undefined ? {} : { title }) });
+      const { loop, title, private: isPrivate, maxViewers } = options;
+      const added = await client.channels.create({
+        name,
+        loop,
+        ...(title === undefined ? {} : { title }),
+        ...(isPrivate === undefined ? {} : { isPrivate }),
+        ...(maxViewers === undefined ? {} : { maxViewers: maxViewers === 'none' ? null : maxViewers }),
+      });
       if (wantsJson()) return printJson(io.stdout, added);
       io.stdout.write(`Channel ${name} is on: ${apiUrl}/watch/${name}\n`);
+    });
+  channel
+    .command('set')
+    .description('Change where a channel gets its pictures from, or who may watch it.')
+    .argument('<name>')
+    .option('--primary <stream>', 'the stream that is shown whenever it is well; "none" for no stream')
+    .option('--backup <stream>', 'the stream that stands in for it; "none" for no stream')
+    .addOption(
+      new Option('--fallback <what>', 'what comes after the streams').choices(['playout', 'slate', 'none']),
+    )
+    .addOption(
+      new Option('--private', 'only for who has a viewing token; others are shown out').conflicts('public'),
+    )
+    .option('--public', 'for everybody')
+    .option(
+      '--max-viewers <count>',
+      'viewers at the same time, or "none" for as many as come',
+      parseMaxViewers,
+    )
+    .addHelpText(
+      'after',
+      examples(
+        'starling channel set films --primary studio --fallback playout',
+        'starling channel set cam --backup phone --fallback slate',
+        'starling channel set films --private',
+        'starling channel set films --public --max-viewers 200',
+        'starling channel set films --max-viewers none',
+      ),
+    )
+    .action(async (name: string, options: SetOptions, command: Command) => {
+      const { primary, backup, fallback, maxViewers } = options;
+      const setsSources = primary !== undefined || backup !== undefined || fallback !== undefined;
+      const setsAccess =
+        options.private !== undefined || options.public !== undefined || maxViewers !== undefined;
+      if (!setsSources && !setsAccess) {
+        command.error(
+          'error: say what to change: --primary, --backup, --fallback, --private, --public or --max-viewers.',
+          { exitCode: 2 },
+        );
+      }
+      const { client } = requireRunning(dataDir());
+      if (setsSources) await client.channels.setSources(name, await sourcesAfter(client, name, options));
+      if (setsAccess) {
+        await client.channels.update(name, {
+          ...(options.private || options.public ? { isPrivate: options.private === true } : {}),
+          ...(maxViewers === undefined ? {} : { maxViewers: maxViewers === 'none' ? null : maxViewers }),
+        });
+      }
+      const updated = await client.channels.get(name);
+      if (wantsJson()) return printJson(io.stdout, updated);
+      if (setsSources) io.stdout.write(`Channel ${name} shows ${chainText(updated)}.\n`);
+      if (setsAccess) io.stdout.write(`Channel ${name} is ${accessWords(updated)}.\n`);
     });
   channel
     .command('ls')
@@ -34,59 +97,24 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
       const { client } = requireRunning(dataDir());
       const onAir = new Map((await client.publicChannels.list()).map((one) => [one.name, one]));
       const items = (await client.channels.list()).map((one) => {
-        const { isOnAir = false, now = null, next = null } = onAir.get(one.name) ?? {};
-        return { ...one, isOnAir, now, next };
+        const { isOnAir = false, viewerCount = 0, now = null, next = null } = onAir.get(one.name) ?? {};
+        return { ...one, isOnAir, viewerCount, now, next };
       });
       if (wantsJson()) return printJson(io.stdout, { items });
       printTable(
         io.stdout,
-        ['NAME', 'TITLE', 'KIND', 'ON AIR', 'NOW'],
-        items.map(({ name, title, kind, isOnAir, now }) => [
+        ['NAME', 'TITLE', 'KIND', 'ACCESS', 'ON AIR', 'VIEWERS', 'NOW'],
+        items.map(({ name, title, kind, isPrivate, isOnAir, viewerCount, now }) => [
           name,
           title,
           kind,
+          isPrivate ? 'private' : 'public',
           isOnAir ? 'yes' : 'no',
+          String(viewerCount),
           now?.title ?? '',
         ]),
         'There are no channels. Add one with: starling channel add NAME --loop ASSET',
       );
-    });
-  channel
-    .command('set')
-    .description('Set the chain of sources: what is shown, and what instead when it fails.')
-    .argument('<name>')
-    .option('--primary <stream>', 'the stream that is shown whenever it is well; "none" for no stream')
-    .option('--backup <stream>', 'the stream that stands in for it; "none" for no stream')
-    .addOption(
-      new Option('--fallback <what>', 'what comes after the streams').choices(['playout', 'slate', 'none']),
-    )
-    .addHelpText(
-      'after',
-      examples(
-        'starling channel set films --primary studio --fallback playout',
-        'starling channel set cam --backup phone --fallback slate',
-      ),
-    )
-    .action(async (name: string, options: SetOptions) => {
-      const { client } = requireRunning(dataDir());
-      const { sources, runs } = await client.channels.get(name);
-      const known = sources ?? {
-        primary: null,
-        backup: null,
-        fallback: runs.length > 0 ? 'playout' : 'slate',
-      };
-      if (Object.keys(options).length === 0) {
-        throw new CommandError('Say what to set: --primary, --backup or --fallback.');
-      }
-      const streamOf = (option: string | undefined, before: string | null) =>
-        option === undefined ? before : option === 'none' ? null : option;
-      const updated = await client.channels.setSources(name, {
-        primary: streamOf(options.primary, known.primary),
-        backup: streamOf(options.backup, known.backup),
-        fallback: options.fallback ?? known.fallback,
-      });
-      if (wantsJson()) return printJson(io.stdout, updated);
-      io.stdout.write(`${chainText(updated)}\n`);
     });
   channel
     .command('source')
@@ -128,10 +156,53 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
     });
 }
 
+/** Commander takes null for no value. */
+type MaxViewers = number | 'none';
+
+interface AddOptions {
+  readonly loop: string[];
+  readonly title?: string;
+  readonly private?: true;
+  readonly maxViewers?: MaxViewers;
+}
+
 interface SetOptions {
   readonly primary?: string;
   readonly backup?: string;
   readonly fallback?: ChannelSources['fallback'];
+  readonly private?: true;
+  readonly public?: true;
+  readonly maxViewers?: MaxViewers;
+}
+
+function accessWords({ isPrivate, maxViewers }: Channel): string {
+  const access = isPrivate ? 'private' : 'public';
+  return maxViewers === null ? access : `${access}, for at most ${maxViewers} viewers`;
+}
+
+function parseMaxViewers(text: string): MaxViewers {
+  if (text === 'none') return text;
+  const count = Number(text);
+  if (!/^\d+$/.test(text) || count < 1 || count > 1_000_000) {
+    throw new InvalidArgumentError('Give a number from 1 to 1000000, or "none".');
+  }
+  return count;
+}
+
+/** The channel's sources with the change; those of a schedule alone are the schedule. */
+async function sourcesAfter(
+  client: CoordinatorClient,
+  name: string,
+  { primary, backup, fallback }: SetOptions,
+): Promise<ChannelSources> {
+  const { sources, runs } = await client.channels.get(name);
+  const streamOf = (option: string | undefined, before: string | null = null) =>
+    option === undefined ? before : option === 'none' ? null : option;
+  return {
+    primary: streamOf(primary, sources?.primary),
+    backup: streamOf(backup, sources?.backup),
+    fallback: fallback ?? sources?.fallback ?? (runs.length > 0 ? 'playout' : 'slate'),
+  };
 }
 
 function chainText({ sources }: ChannelWithStatus): string {
@@ -140,11 +211,4 @@ function chainText({ sources }: ChannelWithStatus): string {
   const streams = [primary, backup].filter((stream) => stream !== null);
   const scheduled = { playout: ['schedule', 'slate'], slate: ['slate'], none: [] }[fallback];
   return [...streams, ...scheduled].join(' -> ') || 'nothing';
-}
-
-function splitList(text: string): string[] {
-  return text
-    .split(',')
-    .map((item) => item.trim())
-    .filter((item) => item !== '');
 }

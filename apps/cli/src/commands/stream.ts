@@ -83,6 +83,7 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
         .choices(['x264', 'nvenc', 'qsv', 'vaapi', 'videotoolbox'])
         .default('x264'),
     )
+    .option('--private', 'only for who has a viewing token; see starling token create')
     .addHelpText(
       'after',
       examples(
@@ -93,22 +94,28 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
         'starling stream add door --input - < file-with-the-rtsp-address',
       ),
     )
-    .action(async (name: string, { title, srt, input: url, transcode, encoder }: AddOptions) => {
-      const running = requireRunning(dataDir());
-      const input: NewStreamInput | undefined =
-        srt !== undefined
-          ? { type: 'srt-listener', port: srt }
-          : url !== undefined
-            ? { type: 'pull', url: url === '-' ? (await io.readStdin()).trim() : url }
-            : undefined;
-      const added = await running.client.streams.create({
-        name,
-        ...(title === undefined ? {} : { title }),
-        ...(input === undefined ? {} : { input }),
-        ...(transcode === undefined ? {} : { transcode: { preset: transcode, encoder } }),
-      });
-      printStream(added, running);
-    });
+    .action(
+      async (
+        name: string,
+        { title, private: isPrivate, srt, input: url, transcode, encoder }: AddOptions,
+      ) => {
+        const running = requireRunning(dataDir());
+        const input: NewStreamInput | undefined =
+          srt !== undefined
+            ? { type: 'srt-listener', port: srt }
+            : url !== undefined
+              ? { type: 'pull', url: url === '-' ? (await io.readStdin()).trim() : url }
+              : undefined;
+        const added = await running.client.streams.create({
+          name,
+          ...(title === undefined ? {} : { title }),
+          ...(isPrivate === undefined ? {} : { isPrivate }),
+          ...(input === undefined ? {} : { input }),
+          ...(transcode === undefined ? {} : { transcode: { preset: transcode, encoder } }),
+        });
+        printStream(added, running);
+      },
+    );
   stream
     .command('ls')
     .description('List the live inputs.')
@@ -151,6 +158,7 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
 
 interface AddOptions {
   readonly title?: string;
+  readonly private?: true;
   readonly srt?: number;
   readonly input?: string;
   readonly transcode?: LivePreset;

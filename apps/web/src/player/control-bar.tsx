@@ -9,9 +9,13 @@ import {
   PictureInPictureIcon,
   PlayIcon,
   SoundIcon,
+  StartOverIcon,
   StatsIcon,
 } from '../icons.tsx';
 import { keyName, type PlayerAction, shortcuts } from './keyboard.ts';
+import type { Choice, ChoiceKind } from './media-player.ts';
+import type { RewindExtent } from './rewind-window.ts';
+import { Timeline } from './timeline.tsx';
 
 interface ControlBarProps {
   /** Neither off the air nor failed: there is something to pause and a live edge to be at. */
@@ -20,18 +24,37 @@ interface ControlBarProps {
   readonly isLive: boolean;
   readonly isBehind: boolean;
   readonly latencySeconds: number | undefined;
+  /** Undefined where nothing can be rewound to. */
+  readonly extent: RewindExtent | undefined;
+  readonly dateUnixMs: number | undefined;
+  /** There is more of the programme that is on than what is still to come. */
+  readonly canStartOver: boolean;
   readonly isMuted: boolean;
   readonly volume: number;
   readonly isFullscreen: boolean;
   readonly showsStats: boolean;
+  readonly quality: Choice | undefined;
+  readonly spoken: Choice | undefined;
+  readonly onChoice: (kind: ChoiceKind, option: string) => void;
   readonly act: (action: PlayerAction) => void;
   readonly onVolume: (volume: number) => void;
+  readonly onSeek: (dateUnixMs: number) => void;
+  readonly onSeekBy: (seconds: number) => void;
 }
 
 export function ControlBar(props: ControlBarProps) {
   const { act } = props;
   return (
     <fieldset className="controls" aria-label="Player controls">
+      {props.hasMedia && props.extent !== undefined && (
+        <Timeline
+          extent={props.extent}
+          dateUnixMs={props.dateUnixMs}
+          isLive={!props.isBehind}
+          onSeek={props.onSeek}
+          onSeekBy={props.onSeekBy}
+        />
+      )}
       <ControlButton
         action="toggle-play"
         label={props.isPaused ? 'Play' : 'Pause'}
@@ -40,6 +63,11 @@ export function ControlBar(props: ControlBarProps) {
       >
         {props.isPaused ? <PlayIcon /> : <PauseIcon />}
       </ControlButton>
+      {props.hasMedia && props.canStartOver && (
+        <ControlButton action="start-over" label="Start the programme over" act={act}>
+          <StartOverIcon />
+        </ControlButton>
+      )}
       <ControlButton action="toggle-mute" label={props.isMuted ? 'Turn sound on' : 'Mute'} act={act}>
         {props.isMuted ? <MutedIcon /> : <SoundIcon />}
       </ControlButton>
@@ -63,13 +91,15 @@ export function ControlBar(props: ControlBarProps) {
           Live
         </p>
       )}
-      {props.hasMedia && props.latencySeconds !== undefined && (
+      {props.hasMedia && !props.isBehind && props.latencySeconds !== undefined && (
         <p className="latency" title="Behind the newest picture that the server has">
           <span className="visually-hidden">Latency </span>
           {formatSeconds(props.latencySeconds)}
         </p>
       )}
       <span className="controls-gap" />
+      <ChoiceMenu kind="sound" label="Sound" choice={props.spoken} onChoice={props.onChoice} />
+      <ChoiceMenu kind="quality" label="Quality" choice={props.quality} onChoice={props.onChoice} />
       <ControlButton action="toggle-stats" label="Stream details" isPressed={props.showsStats} act={act}>
         <StatsIcon />
       </ControlButton>
@@ -89,6 +119,30 @@ export function ControlBar(props: ControlBarProps) {
         {props.isFullscreen ? <ExitFullscreenIcon /> : <FullscreenIcon />}
       </ControlButton>
     </fieldset>
+  );
+}
+
+/** The system's own menu: it knows the keyboard, the screen reader and the small screen. */
+function ChoiceMenu(props: {
+  kind: ChoiceKind;
+  label: string;
+  choice: Choice | undefined;
+  onChoice: (kind: ChoiceKind, option: string) => void;
+}) {
+  const { kind, label, choice, onChoice } = props;
+  if (choice === undefined) return null;
+  return (
+    <select
+      className="choice"
+      aria-label={label}
+      title={label}
+      value={choice.chosen}
+      onChange={(event) => onChoice(kind, event.currentTarget.value)}
+    >
+      {choice.options.map((option) => (
+        <option key={option}>{option}</option>
+      ))}
+    </select>
   );
 }
 

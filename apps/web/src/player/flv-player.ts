@@ -6,6 +6,7 @@ import {
   nextBufferedStart,
   type OpenMediaPlayer,
   UnsupportedProtocolError,
+  withoutChoice,
 } from './media-player.ts';
 import type { PlaybackFailure } from './player-state.ts';
 
@@ -27,6 +28,8 @@ export const openFlvPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
   const player = mpegts.createPlayer(
     { type: 'flv', isLive: true, url },
     {
+      // Its default would tell the address of the page, which may hold a viewing token.
+      referrerPolicy: 'no-referrer',
       enableStashBuffer: false,
       lazyLoad: false,
       deferLoadAfterSourceOpen: false,
@@ -75,9 +78,13 @@ export const openFlvPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
   player.load();
 
   return {
+    ...withoutChoice,
     protocolName: 'HTTP-FLV',
     goLive,
     readBehindLiveSeconds: () => Math.max(0, (readLatencySeconds() ?? 0) - MAX_LATENCY_S),
+    // A timestamp of FLV has no date, and the buffer reaches back a few seconds only.
+    readDateUnixMs: () => undefined,
+    seekTo: () => false,
     readStats() {
       return {
         latencySeconds: readLatencySeconds(),

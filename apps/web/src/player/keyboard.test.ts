@@ -23,6 +23,9 @@ test.each([
   ['End', 'go-live'],
   ['ArrowUp', 'volume-up'],
   ['ArrowDown', 'volume-down'],
+  ['ArrowLeft', 'seek-back'],
+  ['ArrowRight', 'seek-forward'],
+  ['s', 'start-over'],
   ['?', 'toggle-help'],
   ['x', undefined],
   ['Enter', undefined],
@@ -48,9 +51,10 @@ test('a focused element keeps the keys that it uses itself', () => {
   expect(actionForKey(press('k'), field)).toBeUndefined();
 });
 
-test('a key held down only changes the volume again', () => {
+test('a key held down only changes the volume or the time again', () => {
   expect(actionForKey(press('k', { repeat: true }), nowhere)).toBeUndefined();
   expect(actionForKey(press('ArrowUp', { repeat: true }), nowhere)).toBe('volume-up');
+  expect(actionForKey(press('ArrowLeft', { repeat: true }), nowhere)).toBe('seek-back');
 });
 
 test('keys are written as on a keyboard', () => {

@@ -9,7 +9,10 @@ export type PlayerAction =
   | 'toggle-help'
   | 'volume-up'
   | 'volume-down'
-  | 'go-live';
+  | 'go-live'
+  | 'seek-back'
+  | 'seek-forward'
+  | 'start-over';
 
 /** Every key with what it does, in the order of the help dialog. */
 export const shortcuts: readonly {
@@ -22,6 +25,9 @@ export const shortcuts: readonly {
   { action: 'toggle-mute', keys: ['m'], label: 'Sound on or off' },
   { action: 'volume-up', keys: ['ArrowUp'], label: 'Louder' },
   { action: 'volume-down', keys: ['ArrowDown'], label: 'Quieter' },
+  { action: 'seek-back', keys: ['ArrowLeft'], label: '10 seconds back' },
+  { action: 'seek-forward', keys: ['ArrowRight'], label: '10 seconds forward' },
+  { action: 'start-over', keys: ['s'], label: 'Start the programme over' },
   { action: 'go-live', keys: ['l', 'End'], label: 'Jump to live' },
   { action: 'toggle-fullscreen', keys: ['f'], label: 'Full screen' },
   { action: 'toggle-picture-in-picture', keys: ['p'], label: 'Picture in picture' },
@@ -29,9 +35,23 @@ export const shortcuts: readonly {
   { action: 'toggle-help', keys: ['?'], label: 'This list of keys' },
 ];
 
+/** Actions that go on while their key is held. */
+const repeating: ReadonlySet<PlayerAction> = new Set([
+  'volume-up',
+  'volume-down',
+  'seek-back',
+  'seek-forward',
+]);
+
 /** How a key is written on a keyboard. */
 export function keyName(key: string): string {
-  const names: Record<string, string> = { ' ': 'Space', ArrowUp: '↑', ArrowDown: '↓' };
+  const names: Record<string, string> = {
+    ' ': 'Space',
+    ArrowUp: '↑',
+    ArrowDown: '↓',
+    ArrowLeft: '←',
+    ArrowRight: '→',
+  };
   return names[key] ?? (key.length === 1 ? key.toUpperCase() : key);
 }
 
@@ -59,8 +79,7 @@ export function actionForKey(press: KeyPress, focus: KeyFocus): PlayerAction | u
   if (key === ' ' && focus.takesSpace) return undefined;
   if (key.length > 1 && focus.takesArrows) return undefined;
   const action = shortcuts.find(({ keys }) => keys.includes(key))?.action;
-  const isVolume = action === 'volume-up' || action === 'volume-down';
-  return press.repeat && !isVolume ? undefined : action;
+  return press.repeat && (action === undefined || !repeating.has(action)) ? undefined : action;
 }
 
 /** @param playerRoot the element around video and controls; elsewhere the arrow keys scroll the page */

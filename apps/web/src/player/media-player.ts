@@ -9,10 +9,39 @@ export interface MediaPlayer {
   goLive(): void;
   /** How far playback is behind the position that {@link goLive} would move to, in seconds. */
   readBehindLiveSeconds(): number;
+  /** Wall-clock time of what is on the screen, from the stream; undefined where it does not say so. */
+  readDateUnixMs(): number | undefined;
+  /**
+   * Moves to another time.
+   * @returns false when it is not in this player's media
+   */
+  seekTo(dateUnixMs: number): boolean;
   readStats(): MediaStats;
+  /** Undefined where there is none. */
+  readChoice(kind: ChoiceKind): Choice | undefined;
+  /** Does nothing when there is no such option. */
+  choose(kind: ChoiceKind, option: string): void;
   /** Ends the connection and lets go of the video element. */
   close(): void;
 }
+
+/** Renditions of one channel that a viewer chooses among. */
+export type ChoiceKind = 'quality' | 'sound';
+
+/** Two options or more, as they are called. */
+export interface Choice {
+  readonly options: readonly string[];
+  readonly chosen: string;
+}
+
+/** The quality is whatever the connection carries. */
+export const AUTOMATIC_QUALITY = 'Auto';
+
+/** For players that are given one rendition, or choose by themselves. */
+export const withoutChoice: Pick<MediaPlayer, 'readChoice' | 'choose'> = {
+  readChoice: () => undefined,
+  choose() {},
+};
 
 /** What only the library knows; undefined where it does not. */
 export interface MediaStats {
@@ -40,6 +69,11 @@ export type OpenMediaPlayer = (
   url: string,
   onFailure: (failure: PlaybackFailure) => void,
 ) => MediaPlayer;
+
+/** What is played: the channel as it is now, or the recording of it from some time on. */
+export type PlaybackSource =
+  | { readonly kind: 'live' }
+  | { readonly kind: 'recording'; readonly startUnixMs: number };
 
 /** How a channel can be delivered. */
 export type Protocol = 'hls' | 'flv';

@@ -3,6 +3,7 @@ import {
   type OpenMediaPlayer,
   UnsupportedProtocolError,
   wallClockDelay,
+  withoutChoice,
 } from './media-player.ts';
 
 /** Safari keeps this much between the newest media and what it plays by itself. */
@@ -26,12 +27,23 @@ export const openNativeHlsPlayer: OpenMediaPlayer = (video, url, onFailure): Med
   };
 
   return {
+    ...withoutChoice,
     protocolName: 'HLS (by the browser)',
     goLive() {
       const edge = liveEdge();
       if (edge !== undefined) video.currentTime = edge - NATIVE_HOLD_BACK_S;
     },
     readBehindLiveSeconds,
+    readDateUnixMs: () => playingDate(video)?.getTime(),
+    seekTo(dateUnixMs) {
+      const date = playingDate(video);
+      const edge = liveEdge();
+      if (date === null || edge === undefined) return false;
+      const position = video.currentTime + (dateUnixMs - date.getTime()) / 1000;
+      if (position < video.seekable.start(0) || position > edge - NATIVE_HOLD_BACK_S) return false;
+      video.currentTime = position;
+      return true;
+    },
     readStats() {
       const edge = liveEdge();
       return {

@@ -1,6 +1,14 @@
 /** Keeps one channel playing in one video element: connects, watches, and connects again. */
 import { Backoff } from './backoff.ts';
-import { bufferedEnd, type MediaPlayer, type MediaStats, UnsupportedProtocolError } from './media-player.ts';
+import {
+  bufferedEnd,
+  type Choice,
+  type ChoiceKind,
+  type MediaPlayer,
+  type MediaStats,
+  type PlaybackSource,
+  UnsupportedProtocolError,
+} from './media-player.ts';
 import {
   initialPlayerState,
   nextPlayerState,
@@ -8,14 +16,17 @@ import {
   type PlayerEvent,
   type PlayerState,
 } from './player-state.ts';
+import type { RewindExtent } from './rewind-window.ts';
 
 /** Connected for this long without media that moves, the connection is given up. */
 const STARVED_AFTER_MS = 12_000;
 /** Media that moved for this long makes a connection a good one. */
 const PROVEN_AFTER_MS = 5_000;
-/** A pause longer than this lets go of the connection; resuming makes a new one, at the live edge. */
+/** A pause longer than this lets go of the connection; resuming makes a new one. */
 const RELEASE_AFTER_PAUSE_MS = 60_000;
 const WATCH_INTERVAL_MS = 1_000;
+/** Nearer to the present than this is live: the newest segments are not recorded yet, and some have to be loaded ahead. */
+const NEAREST_REWIND_MS = 10_000;
 
 /** What the session needs of a video element. */
 export interface SessionVideo extends EventTarget {
@@ -39,9 +50,13 @@ export interface PlayerSessionOptions {
    * Loads the code for the protocol, which may fail as any download may, and gives what opens a
    * connection with it.
    */
-  readonly loadPlayer: () => Promise<(onFailure: (failure: PlaybackFailure) => void) => MediaPlayer>;
+  readonly loadPlayer: (
+    source: PlaybackSource,
+  ) => Promise<(onFailure: (failure: PlaybackFailure) => void) => MediaPlayer>;
   /** The browser does not start sound by itself here, so the session muted the video. */
   readonly onAutoplayMuted: () => void;
+  /** How far back there is something; undefined where there is nothing. */
+  readonly readExtent: () => RewindExtent | undefined;
   readonly random: () => number;
 }
 
@@ -71,12 +86,19 @@ export class PlayerSession {
   #attempt = 0;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
   #wantsToPlay = true;
+  #source: PlaybackSource = { kind: 'live' };
+  /** Of the last picture that was on the screen, in milliseconds since 1970. */
+  #dateUnixMs: number | undefined;
+  /** Where the viewer went, until a picture from there is on the screen. */
+  #aimUnixMs: number | undefined;
   #lastTime = 0;
   #connectedAtMs = 0;
   #advancedAtMs = 0;
   /** When media began to move without a break; undefined while it does not. */
   #movingSinceMs: number | undefined;
   #pausedAtMs: number | undefined;
+  /** What the viewer chose; holds across connections. */
+  readonly #chosen = new Map<ChoiceKind, string>();
 
   constructor(options: PlayerSessionOptions) {
     this.#options = options;
@@ -121,8 +143,43 @@ export class PlayerSession {
   }
 
   goLive(): void {
-    this.#player?.goLive();
+    this.#aimUnixMs = undefined;
+    this.#dateUnixMs = undefined;
+    if (this.#source.kind === 'live') this.#player?.goLive();
+    else this.#open({ kind: 'live' });
     if (!this.#wantsToPlay) this.#resume();
+  }
+
+  /** Goes to another time, in milliseconds since 1970; as near to it as there is something. */
+  seekTo(dateUnixMs: number): void {
+    const extent = this.#options.readExtent();
+    if (extent === undefined) return;
+    const aimUnixMs = Math.max(dateUnixMs, extent.fromUnixMs);
+    if (this.#player?.seekTo(aimUnixMs) === true) {
+      this.#aimUnixMs = aimUnixMs;
+      return;
+    }
+    if (extent.liveUnixMs - aimUnixMs < NEAREST_REWIND_MS) return this.goLive();
+    this.#open({ kind: 'recording', startUnixMs: aimUnixMs });
+  }
+
+  /** Goes back or forth. */
+  seekBy(seconds: number): void {
+    const dateUnixMs = this.readDateUnixMs();
+    if (dateUnixMs !== undefined) this.seekTo(dateUnixMs + seconds * 1000);
+  }
+
+  /** Wall-clock time of what is on the screen, or is to be in a moment; undefined while it is not known. */
+  readDateUnixMs(): number | undefined {
+    if (this.#aimUnixMs !== undefined) return this.#aimUnixMs;
+    if (this.#player === undefined || !this.#wantsToPlay) return this.#dateUnixMs;
+    const dateUnixMs = this.#player.readDateUnixMs();
+    if (dateUnixMs !== undefined || this.#source.kind !== 'live') return dateUnixMs ?? this.#dateUnixMs;
+    // The stream does not say it, but how far behind the server's present it is.
+    const latencySeconds = this.#player.readStats().latencySeconds;
+    const liveUnixMs = this.#options.readExtent()?.liveUnixMs;
+    if (latencySeconds === undefined || liveUnixMs === undefined) return this.#dateUnixMs;
+    return liveUnixMs - latencySeconds * 1000;
   }
 
   retryNow(): void {
@@ -132,7 +189,22 @@ export class PlayerSession {
   }
 
   readBehindLiveSeconds(): number {
+    const isRecording = this.#source.kind === 'recording';
+    if (isRecording || !this.#wantsToPlay) {
+      const dateUnixMs = this.readDateUnixMs();
+      const liveUnixMs = this.#options.readExtent()?.liveUnixMs;
+      if (dateUnixMs !== undefined && liveUnixMs !== undefined) return (liveUnixMs - dateUnixMs) / 1000;
+    }
     return this.#player?.readBehindLiveSeconds() ?? 0;
+  }
+
+  readChoice(kind: ChoiceKind): Choice | undefined {
+    return this.#player?.readChoice(kind);
+  }
+
+  choose(kind: ChoiceKind, option: string): void {
+    this.#chosen.set(kind, option);
+    this.#player?.choose(kind, option);
   }
 
   readStats(): SessionStats {
@@ -172,7 +244,7 @@ export class PlayerSession {
     this.#isConnecting = true;
     this.#connectedAtMs = Date.now();
     try {
-      const openPlayer = await loadPlayer();
+      const openPlayer = await loadPlayer(this.#source);
       if (attempt !== this.#attempt) return;
       this.#lastTime = 0;
       this.#player = openPlayer((failure) => this.#fail(attempt, failure));
@@ -215,7 +287,15 @@ export class PlayerSession {
 
   #fail(attempt: number, failure: PlaybackFailure): void {
     if (attempt !== this.#attempt) return;
+    this.#noteDate();
     this.#disconnect();
+    if (this.#source.kind === 'recording') {
+      // At its end, and where there is none any more, live is what is left.
+      const isOver = failure === 'not-found' || failure === 'ended';
+      const startUnixMs = this.#dateUnixMs ?? this.#source.startUnixMs;
+      this.#source = isOver ? { kind: 'live' } : { kind: 'recording', startUnixMs };
+      this.#aimUnixMs = isOver ? undefined : startUnixMs;
+    }
     this.#dispatch({ type: 'failed', failure });
     const { status, isOnAir } = this.#state;
     if (status.name === 'error' && status.cause === 'unsupported') return;
@@ -236,12 +316,26 @@ export class PlayerSession {
     if (this.#wantsToPlay) void this.#connect();
   }
 
+  /** Connects to another source, playing or paused as before. */
+  #open(source: PlaybackSource): void {
+    this.#source = source;
+    this.#aimUnixMs = source.kind === 'recording' ? source.startUnixMs : undefined;
+    this.#dispatch({ type: 'moved' });
+    this.#backoff.reset();
+    void this.#connect();
+  }
+
+  #noteDate(): void {
+    this.#dateUnixMs = this.readDateUnixMs();
+  }
+
   /** Neither connected nor about to be. */
   #isIdle(): boolean {
     return this.#player === undefined && this.#retryTimer === undefined && !this.#isConnecting;
   }
 
   #pause(): void {
+    this.#noteDate();
     this.#wantsToPlay = false;
     this.#pausedAtMs = Date.now();
     this.#options.video.pause();
@@ -253,8 +347,20 @@ export class PlayerSession {
     this.#pausedAtMs = undefined;
     this.#connectedAtMs = Date.now();
     this.#dispatch({ type: 'resumed' });
+    if (this.#resumeWhereItWas()) return;
     if (this.#player === undefined) this.#reconnectNow();
     else void this.#startPlayback(this.#attempt);
+  }
+
+  /** @returns true when that takes a connection of its own */
+  #resumeWhereItWas(): boolean {
+    const extent = this.#options.readExtent();
+    const dateUnixMs = this.#aimUnixMs ?? this.#dateUnixMs;
+    if (extent === undefined || dateUnixMs === undefined) return false;
+    if (extent.liveUnixMs - dateUnixMs < NEAREST_REWIND_MS || this.#player?.seekTo(dateUnixMs) === true)
+      return false;
+    this.#open({ kind: 'recording', startUnixMs: Math.max(dateUnixMs, extent.fromUnixMs) });
+    return true;
   }
 
   #onTimeUpdate(): void {
@@ -264,6 +370,7 @@ export class PlayerSession {
     if (!hasAdvanced || video.paused || video.seeking || this.#player === undefined) return;
     const nowMs = Date.now();
     this.#advancedAtMs = nowMs;
+    this.#aimUnixMs = undefined;
     this.#movingSinceMs ??= nowMs;
     if (nowMs - this.#movingSinceMs > PROVEN_AFTER_MS) this.#backoff.reset();
     this.#dispatch({ type: 'advanced' });
@@ -289,6 +396,10 @@ export class PlayerSession {
   #watch(): void {
     const nowMs = Date.now();
     if (this.#player === undefined) return;
+    for (const [kind, option] of this.#chosen) {
+      const choice = this.#player.readChoice(kind);
+      if (choice?.options.includes(option) && choice.chosen !== option) this.#player.choose(kind, option);
+    }
     if (!this.#wantsToPlay) {
       if (this.#pausedAtMs !== undefined && nowMs - this.#pausedAtMs > RELEASE_AFTER_PAUSE_MS) {
         this.#disconnect();

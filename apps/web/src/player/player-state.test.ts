@@ -30,6 +30,15 @@ test('an empty buffer is a stall, and counted once', () => {
   expect(run(ranDry).stallCount).toBe(0);
 });
 
+test('going to another time waits for its media, which is no stall', () => {
+  const moved: PlayerEvent = { type: 'moved' };
+  const state = run(advanced, moved, ranDry);
+  expect(state).toMatchObject({ status: { name: 'waiting', reason: 'buffering' }, stallCount: 0 });
+  expect(run(advanced, paused, moved).status.name).toBe('paused');
+  expect(run(offAir, moved).status.name).toBe('offline');
+  expect(run(failed('unsupported'), moved).status).toEqual({ name: 'waiting', reason: 'connecting' });
+});
+
 test('off the air while nothing plays is offline', () => {
   expect(run(offAir).status.name).toBe('offline');
   expect(run(offAir, failed('network')).status.name).toBe('offline');

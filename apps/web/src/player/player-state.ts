@@ -39,6 +39,8 @@ export type PlayerEvent =
   /** The viewer asked for another attempt. */
   | { readonly type: 'retried' }
   | { readonly type: 'advanced' }
+  /** The viewer went to another time, whose media is not there yet. */
+  | { readonly type: 'moved' }
   | { readonly type: 'ran-dry' }
   | { readonly type: 'paused' }
   | { readonly type: 'resumed' }
@@ -64,6 +66,7 @@ export const initialPlayerState: PlayerState = {
  * | directory: on  | -           | -             | -         | reconnecting | -                  |
  * | retried      | connecting (b) | -            | -         | connecting (b) | connecting (b)   |
  * | advanced     | playing       | -             | playing   | playing     | playing             |
+ * | moved        | buffering (b) | buffering (b) | -         | -           | connecting (b)      |
  * | ran-dry      | -             | buffering (b) | -         | -           | -                   |
  * | paused       | paused        | paused        | -         | -           | -                   |
  * | resumed      | -             | -             | buffering (b) | -       | -                   |
@@ -97,6 +100,13 @@ function applyEvent(state: PlayerState, event: PlayerEvent): PlayerState {
       return status.name === 'playing'
         ? state
         : { ...state, status: { name: 'playing' }, mediaFailureCount: 0 };
+    case 'moved':
+      if (status.name === 'paused' || status.name === 'offline') return state;
+      return {
+        ...state,
+        status: { name: 'waiting', reason: status.name === 'error' ? 'connecting' : 'buffering' },
+        mediaFailureCount: status.name === 'error' ? 0 : state.mediaFailureCount,
+      };
     case 'ran-dry':
       if (status.name !== 'playing') return state;
       return {

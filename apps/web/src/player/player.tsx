@@ -6,13 +6,18 @@ import { ControlBar } from './control-bar.tsx';
 import { HelpDialog } from './help-dialog.tsx';
 import { actionForKey, describeFocus, type PlayerAction } from './keyboard.ts';
 import { loadMediaPlayer } from './load-media-player.ts';
-import type { Protocol } from './media-player.ts';
+import type { Choice, PlaybackSource, Protocol } from './media-player.ts';
 import { PlayerSession, type SessionStats } from './player-session.ts';
 import { initialPlayerState, type PlayerStatus } from './player-state.ts';
+import { type RewindExtent, RewindWindow } from './rewind-window.ts';
 import { StatsPanel } from './stats-panel.tsx';
 import { statusWords } from './status-words.ts';
 
 const VOLUME_STEP = 0.1;
+const SEEK_STEP_S = 10;
+const REWIND_REFRESH_MS = 10_000;
+/** Programmes that began this short a time ago need no button to start over. */
+const MIN_STARTED_MS = 15_000;
 const STATS_INTERVAL_MS = 500;
 const CONTROLS_HIDE_AFTER_MS = 3_000;
 const ANNOUNCEMENT_MS = 1_500;
@@ -22,23 +27,33 @@ const BEHIND_LIVE_S = 3;
 interface PlayerProps {
   readonly channelName: string;
   readonly title: string;
+  /** Opens a private channel. */
+  readonly token: string | undefined;
   /** What the directory says; undefined while it cannot be reached. */
   readonly isOnAir: boolean | undefined;
   readonly protocol: Protocol;
+  /** Of the programme that is on, in milliseconds since 1970; undefined where the guide does not know it. */
+  readonly programmeStartUnixMs: number | undefined;
   readonly onStatusChange: (status: PlayerStatus['name']) => void;
 }
 
-export function Player({ channelName, title, isOnAir, protocol, onStatusChange }: PlayerProps) {
+export function Player(props: PlayerProps) {
+  const { channelName, token, title, isOnAir, protocol, programmeStartUnixMs, onStatusChange } = props;
   const rootRef = useRef<HTMLElement>(null);
   const videoRef = useRef<HTMLVideoElement>(null);
   const [isMutedForAutoplay, setMutedForAutoplay] = useState(false);
   const sound = useSound(videoRef);
-  const session = useSession(videoRef, channelName, protocol, () => setMutedForAutoplay(true));
+  const readExtent = useRewindWindow(channelName, token);
+  const onAutoplayMuted = () => setMutedForAutoplay(true);
+  const session = useSession(videoRef, channelName, token, protocol, readExtent, onAutoplayMuted);
   const state = useSyncExternalStore(
     session?.subscribe ?? subscribeToNothing,
     session?.getState ?? getInitialState,
   );
-  const { stats, behindLiveSeconds } = useSessionStats(session);
+  const { stats, behindLiveSeconds, dateUnixMs, extent, quality, spoken, refresh } = useSessionStats(
+    session,
+    readExtent,
+  );
   const isFullscreen = useFullscreen(rootRef);
   const [showsStats, setShowsStats] = useState(() => recall('showsStats') === 'yes');
   const [isHelpOpen, setHelpOpen] = useState(false);
@@ -49,6 +64,11 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
 
   useEffect(() => session?.setOnAir(isOnAir), [session, isOnAir]);
   useEffect(() => onStatusChange(status.name), [onStatusChange, status.name]);
+
+  const canStartOver =
+    extent !== undefined &&
+    programmeStartUnixMs !== undefined &&
+    extent.liveUnixMs - programmeStartUnixMs > MIN_STARTED_MS;
 
   const act = (action: PlayerAction) => {
     const video = videoRef.current;
@@ -68,6 +88,17 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
         return;
       case 'volume-down':
         announce(sound.changeBy(-VOLUME_STEP));
+        return;
+      case 'seek-back':
+      case 'seek-forward':
+        if (extent === undefined) return;
+        session.seekBy(action === 'seek-back' ? -SEEK_STEP_S : SEEK_STEP_S);
+        announce(action === 'seek-back' ? '10 seconds back' : '10 seconds forward');
+        return;
+      case 'start-over':
+        if (!canStartOver || programmeStartUnixMs === undefined) return;
+        session.seekTo(programmeStartUnixMs);
+        announce('From the start');
         return;
       case 'go-live':
         session.goLive();
@@ -156,15 +187,26 @@ export function Player({ channelName, title, isOnAir, protocol, onStatusChange }
           isLive={status.name === 'playing' && !isBehind}
           isBehind={isBehind}
           latencySeconds={stats?.latencySeconds}
+          extent={extent}
+          dateUnixMs={dateUnixMs}
+          canStartOver={canStartOver}
           isMuted={sound.isMuted}
           volume={sound.volume}
           isFullscreen={isFullscreen}
           showsStats={showsStats}
+          quality={quality}
+          spoken={spoken}
+          onChoice={(kind, option) => {
+            session?.choose(kind, option);
+            refresh(); // the menu shows what was chosen at once
+          }}
           act={act}
           onVolume={(volume) => {
             setMutedForAutoplay(false);
             sound.set(volume);
           }}
+          onSeek={(seekUnixMs) => session?.seekTo(seekUnixMs)}
+          onSeekBy={(seconds) => session?.seekBy(seconds)}
         />
       </div>
       {showsStats && stats !== undefined && <StatsPanel stats={stats} onClose={() => act('toggle-stats')} />}
@@ -191,7 +233,9 @@ function spokenStatus(status: PlayerStatus, words: string | undefined): string {
 function useSession(
   videoRef: RefObject<HTMLVideoElement | null>,
   channelName: string,
+  token: string | undefined,
   protocol: Protocol,
+  readExtent: () => RewindExtent | undefined,
   onAutoplayMuted: () => void,
 ): PlayerSession | undefined {
   const [session, setSession] = useState<PlayerSession>();
@@ -199,37 +243,90 @@ function useSession(
   useEffect(() => {
     const video = videoRef.current;
     if (video === null) return;
-    // mpegts.js takes only whole addresses.
-    const url = new URL(mediaPaths(channelName)[protocol], location.href).href;
+    const paths = mediaPaths(channelName, token);
+    const addressOf = (source: PlaybackSource) => {
+      // mpegts.js takes only whole addresses.
+      const url = new URL(source.kind === 'live' ? paths[protocol] : paths.dvr, location.href);
+      if (source.kind !== 'live') url.searchParams.set('start', String(source.startUnixMs / 1000));
+      return url.href;
+    };
     const opened = new PlayerSession({
       video,
-      loadPlayer: async () => {
-        const openPlayer = await loadMediaPlayer(protocol);
-        return (onFailure) => openPlayer(video, url, onFailure);
+      loadPlayer: async (source) => {
+        // A recording is HLS, however the channel is watched live.
+        const openPlayer = await loadMediaPlayer(source.kind === 'live' ? protocol : 'hls');
+        return (onFailure) => openPlayer(video, addressOf(source), onFailure);
       },
+      readExtent,
       onAutoplayMuted: () => onAutoplayMutedRef.current(),
       random: Math.random,
     });
     setSession(opened);
     return () => opened.close();
-  }, [videoRef, channelName, protocol]);
+  }, [videoRef, channelName, token, protocol, readExtent]);
   return session;
 }
 
-function useSessionStats(session: PlayerSession | undefined) {
-  const [read, setRead] = useState<{ stats: SessionStats | undefined; behindLiveSeconds: number }>({
+/** Asks the server now and then how far back the channel can be rewound. @returns reads the last answer */
+function useRewindWindow(channelName: string, token: string | undefined): () => RewindExtent | undefined {
+  const [rewindWindow] = useState(() => new RewindWindow(() => performance.now()));
+  useEffect(() => {
+    rewindWindow.hear(undefined);
+    const abort = new AbortController();
+    const refresh = async () => {
+      const signal = AbortSignal.any([abort.signal, AbortSignal.timeout(REWIND_REFRESH_MS)]);
+      try {
+        const response = await fetch(mediaPaths(channelName, token).dvrExtent, { signal });
+        rewindWindow.hear(response.ok ? await response.json() : undefined);
+      } catch {
+        // What was heard before goes on to hold for a while.
+      }
+    };
+    void refresh();
+    const timer = setInterval(refresh, REWIND_REFRESH_MS);
+    return () => {
+      abort.abort();
+      clearInterval(timer);
+    };
+  }, [channelName, token, rewindWindow]);
+  return rewindWindow.read;
+}
+
+interface SessionReading {
+  readonly stats: SessionStats | undefined;
+  readonly behindLiveSeconds: number;
+  readonly dateUnixMs: number | undefined;
+  readonly extent: RewindExtent | undefined;
+  readonly quality: Choice | undefined;
+  /** Which of the sounds, mostly languages. */
+  readonly spoken: Choice | undefined;
+}
+
+function useSessionStats(session: PlayerSession | undefined, readExtent: () => RewindExtent | undefined) {
+  const [reading, setReading] = useState<SessionReading>({
     stats: undefined,
     behindLiveSeconds: 0,
+    dateUnixMs: undefined,
+    extent: undefined,
+    quality: undefined,
+    spoken: undefined,
   });
-  useEffect(() => {
+  const refresh = useCallback(() => {
     if (session === undefined) return;
-    const timer = setInterval(
-      () => setRead({ stats: session.readStats(), behindLiveSeconds: session.readBehindLiveSeconds() }),
-      STATS_INTERVAL_MS,
-    );
+    setReading({
+      stats: session.readStats(),
+      behindLiveSeconds: session.readBehindLiveSeconds(),
+      dateUnixMs: session.readDateUnixMs(),
+      extent: readExtent(),
+      quality: session.readChoice('quality'),
+      spoken: session.readChoice('sound'),
+    });
+  }, [session, readExtent]);
+  useEffect(() => {
+    const timer = setInterval(refresh, STATS_INTERVAL_MS);
     return () => clearInterval(timer);
-  }, [session]);
-  return read;
+  }, [refresh]);
+  return { ...reading, refresh };
 }
 
 /** The video's sound as the controls show it. What the viewer chose is remembered for the next visit. */

@@ -21,6 +21,7 @@ import { decodeLinkMessage, type LinkMessage } from './link.ts';
 import {
   type CodedFrames,
   type FlvMessage,
+  type MediaBody,
   parseAudioBody,
   parseVideoBody,
   type SequenceStart,
@@ -207,26 +208,29 @@ export class FlvDemuxer {
 
   /** @throws MediaError FLV_BAD_TAG, FLV_UNSUPPORTED_CODEC, LINK_BAD_MESSAGE, or the code of the codec */
   push(message: FlvMessage): StreamEvent[] {
-    switch (message.kind) {
-      case 'video':
-        return parseVideoBody(message.payload).flatMap((body) => {
-          const state = this.#stateOf(this.#video, body.trackId);
-          if (state === undefined) return [];
-          return body.type === 'sequenceStart'
-            ? this.#startVideo(state, body)
-            : this.#takeVideo(state, body, message.timestampMs);
-        });
-      case 'audio':
-        return parseAudioBody(message.payload).flatMap((body) => {
-          const state = this.#stateOf(this.#audio, body.trackId);
-          if (state === undefined) return [];
-          return body.type === 'sequenceStart'
-            ? this.#startAudio(state, body)
-            : this.#takeAudio(state, body, message.timestampMs);
-        });
-      case 'data':
-        return this.#pushData(message.payload);
+    const { kind, payload, timestampMs } = message;
+    if (kind === 'data') return this.#pushData(payload);
+    const events: StreamEvent[] = [];
+    for (const body of kind === 'video' ? parseVideoBody(payload) : parseAudioBody(payload)) {
+      events.push(
+        ...(kind === 'video' ? this.#pushVideo(body, timestampMs) : this.#pushAudio(body, timestampMs)),
+      );
     }
+    return events;
+  }
+
+  #pushVideo(body: MediaBody, timestampMs: number): StreamEvent[] {
+    const state = this.#stateOf(this.#video, body.trackId);
+    if (state === undefined) return [];
+    if (body.type === 'sequenceStart') return this.#startVideo(state, body);
+    return this.#takeVideo(state, body, timestampMs);
+  }
+
+  #pushAudio(body: MediaBody, timestampMs: number): StreamEvent[] {
+    const state = this.#stateOf(this.#audio, body.trackId);
+    if (state === undefined) return [];
+    if (body.type === 'sequenceStart') return this.#startAudio(state, body);
+    return this.#takeAudio(state, body, timestampMs);
   }
 
   /** @returns undefined where the stream has as many tracks of the kind as it may have */
@@ -256,7 +260,7 @@ export class FlvDemuxer {
 
   #takeVideo(state: TrackState<VideoTrack>, body: CodedFrames, timestampMs: number): StreamEvent[] {
     if (state.track !== undefined && state.isAnnounced) {
-      return [this.#videoUnit(body, state.track, timestampMs)];
+      return [this.#videoUnit(body, state.track, timestampMs, body.isRandomAccess, body.data)];
     }
     const isRandomAccess = isVideoRandomAccess(body, state.track);
     const events = isRandomAccess ? readKeyFrame(state, body) : [];
@@ -264,11 +268,17 @@ export class FlvDemuxer {
     if (track === undefined || track.codec !== body.codec) return events;
     const data = body.codec === 'av1' ? withoutTemporalDelimiter(body.data) : body.data;
     if (data.length === 0) return events;
-    events.push(this.#videoUnit({ ...body, isRandomAccess, data }, track, timestampMs));
+    events.push(this.#videoUnit(body, track, timestampMs, isRandomAccess, data));
     return events;
   }
 
-  #videoUnit(body: CodedFrames, track: VideoTrack, timestampMs: number): StreamEvent {
+  #videoUnit(
+    body: CodedFrames,
+    track: VideoTrack,
+    timestampMs: number,
+    isRandomAccess: boolean,
+    data: Uint8Array,
+  ): StreamEvent {
     const { frameDurationTicks } = track;
     const ms = this.#clock.unwrap(timestampMs);
     const dtsTicks = ticksFromNano({ ms, nanos: body.offsetNanos }, VIDEO_TIMESCALE_HZ);
@@ -279,7 +289,7 @@ export class FlvDemuxer {
       (frameDurationTicks === undefined
         ? offsetTicks
         : Math.round(offsetTicks / frameDurationTicks) * frameDurationTicks);
-    const { trackId, isRandomAccess, data } = body;
+    const { trackId } = body;
     return { type: 'unit', unit: { kind: 'video', trackId, dtsTicks, ptsTicks, isRandomAccess, data } };
   }
 

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type AccessUnit, type StreamEvent, type Track, timescaleHz } from '../access-unit.ts';
+import { type AccessUnit, type StreamEvent, type Track, timescaleHz, trackIndex } from '../access-unit.ts';
 import { concatBytes } from '../bytes.ts';
 import { aacTrack } from '../codec/aac.ts';
 import { ac3Track, eac3Track } from '../codec/ac3.ts';
@@ -209,12 +209,29 @@ describe('the link between nodes', () => {
     mp3TrackOf(22_050, 1),
   ];
 
-  /** A stream in contract order: timeline, tracks, then segments of a cue and units sorted by DTS. */
+  /** Tracks of one kind, each with an id of its own. */
+  const tracksOf = <T extends Track>(track: fc.Arbitrary<T>, minLength: number): fc.Arbitrary<T[]> =>
+    fc
+      .uniqueArray(fc.integer({ min: 0, max: 255 }), { minLength, maxLength: 3 })
+      .chain((ids) => fc.tuple(...ids.map((trackId) => track.map((one) => ({ ...one, trackId })))));
+  const videoTracks = tracksOf(
+    fc
+      .tuple(fc.constantFrom(...VIDEO_TRACKS), fc.constantFrom(...FRAME_DURATIONS))
+      .map(([track, frameDurationTicks]) => ({ ...track, frameDurationTicks })),
+    1,
+  );
+  const audioTracks = tracksOf(
+    fc
+      .tuple(fc.constantFrom(...AUDIO_TRACKS), fc.constantFrom(undefined, 'de', 'pt-BR'))
+      .map(([track, language]) => ({ ...track, language })),
+    0,
+  );
+
+  /** A stream in contract order: timeline, tracks, then segments of a cue and units sorted by DTS and track. */
   const stream: fc.Arbitrary<StreamEvent[]> = fc
     .record({
-      frameDurationTicks: fc.constantFrom(...FRAME_DURATIONS),
-      videoTrack: fc.constantFrom(...VIDEO_TRACKS),
-      audio: fc.constantFrom(...AUDIO_TRACKS),
+      videos: videoTracks,
+      audios: audioTracks,
       startMs: fc.oneof(
         fc.constantFrom(0, 2 ** 31 - 1500, 2 ** 32 - 1500, 3 * 2 ** 32 - 700),
         fc.integer({ min: 0, max: 400_000_000_000 }), // 12 years
@@ -238,43 +255,57 @@ describe('the link between nodes', () => {
         { minLength: 1, maxLength: 4 },
       ),
     })
-    .map(({ frameDurationTicks, videoTrack, audio, startMs, startTick, epochUnixMs, segments }) => {
-      const track = { ...videoTrack, frameDurationTicks };
+    .map(({ videos, audios, startMs, startTick, epochUnixMs, segments }) => {
+      const tracks = [...videos, ...audios];
+      const rates = new Map(tracks.map((track) => [trackIndex(track), timescaleHz(track)]));
+      const hz = (unit: AccessUnit) => rates.get(trackIndex(unit)) ?? Number.NaN;
       const events: StreamEvent[] = [
         { type: 'timeline', epochUnixMs },
-        { type: 'track', track },
-        { type: 'track', track: audio },
+        ...tracks.map((track): StreamEvent => ({ type: 'track', track })),
       ];
-      let ticks = startMs * 90 + startTick;
-      let samples = rescaleTicks(ticks, 90_000, audio.sampleRateHz) + 1;
+      let startTicks = startMs * 90 + startTick;
+      const samples = audios.map(({ sampleRateHz }) => rescaleTicks(startTicks, 90_000, sampleRateHz) + 1);
       segments.forEach((segment, index) => {
         events.push({
           type: 'cue',
           cue: {
             mediaSequenceNumber: index,
             discontinuitySequence: 3,
-            startTicks: ticks,
-            programDateTimeUnixMs: epochUnixMs + Math.floor(ticks / 90),
+            startTicks,
+            programDateTimeUnixMs: epochUnixMs + Math.floor(startTicks / 90),
             programmeId: segment.programmeId,
             targetDurationMs: 2000,
             isIndependent: segment.isIndependent,
           },
         });
-        const units: AccessUnit[] = segment.frames.map(({ stepTicks, offset, size }, i) => {
-          const dtsTicks = ticks;
-          ticks += frameDurationTicks ?? stepTicks;
-          const offsetTicks = UNORDERED.has(track.codec) ? 0 : offset * (frameDurationTicks ?? 7 * 90);
-          const ptsTicks = dtsTicks + offsetTicks;
-          const data = new Uint8Array(size).fill(size);
-          return { kind: 'video', trackId: 0, dtsTicks, ptsTicks, isRandomAccess: i === 0, data };
+        let endTicks = startTicks;
+        const units = videos.flatMap((track) => {
+          let ticks = startTicks;
+          const { trackId, frameDurationTicks, codec } = track;
+          return segment.frames.map(({ stepTicks, offset, size }, i): AccessUnit => {
+            const dtsTicks = ticks;
+            ticks += frameDurationTicks ?? stepTicks;
+            endTicks = Math.max(endTicks, ticks);
+            const offsetTicks = UNORDERED.has(codec) ? 0 : offset * (frameDurationTicks ?? 7 * 90);
+            const ptsTicks = dtsTicks + offsetTicks;
+            const data = new Uint8Array(size).fill(size);
+            return { kind: 'video', trackId, dtsTicks, ptsTicks, isRandomAccess: i === 0, data };
+          });
         });
-        for (let i = 0; i < segment.audioCount; i++) {
-          if (compareTicks(samples, audio.sampleRateHz, ticks, 90_000) < 0) units.push(audioUnit(samples));
-          samples += 1024;
-        }
-        const hz = (unit: AccessUnit) => timescaleHz(unit.kind === 'video' ? track : audio);
-        units.sort((a, b) => compareTicks(a.dtsTicks, hz(a), b.dtsTicks, hz(b)));
+        audios.forEach((track, i) => {
+          for (let n = 0; n < segment.audioCount; n++) {
+            const dtsTicks = samples[i] ?? 0;
+            if (compareTicks(dtsTicks, track.sampleRateHz, endTicks, 90_000) < 0) {
+              units.push({ ...audioUnit(dtsTicks), trackId: track.trackId });
+            }
+            samples[i] = dtsTicks + 1024;
+          }
+        });
+        units.sort(
+          (a, b) => compareTicks(a.dtsTicks, hz(a), b.dtsTicks, hz(b)) || trackIndex(a) - trackIndex(b),
+        );
         for (const unit of units) events.push({ type: 'unit', unit });
+        startTicks = endTicks;
       });
       return events;
     });
@@ -304,7 +335,7 @@ describe('the link between nodes', () => {
       fc.property(stream, fc.nat(), (events, nth) => {
         const cues = events.flatMap((event, index) => (event.type === 'cue' ? [index] : []));
         const from = cues[nth % cues.length] ?? 0;
-        const header = events.slice(0, 3);
+        const header = events.slice(0, cues[0]);
         const messages = transfer(events);
         const joined = receive([...transfer(header), ...messages.slice(from)]);
         expect(joined).toEqual([...header, ...events.slice(from)]);
@@ -352,6 +383,26 @@ describe('the link between nodes', () => {
     expect(muxer.encode({ type: 'unit', unit })).toEqual([
       { kind: 'video', timestampMs: 0x2d, payload: hex('a7020d90380161766331000000000000016588') },
     ]);
+  });
+
+  test('a track that is not the default is a multitrack message of Enhanced RTMP', () => {
+    const muxer = new LinkMuxer();
+    const muxed = (event: StreamEvent) => muxer.encode(event).at(-1)?.payload;
+    // Multitrack (6, for audio 5); OneTrack and SequenceStart; FourCC; track id; configuration
+    expect(muxed({ type: 'track', track: { ...video(), trackId: 2 } })).toEqual(
+      Uint8Array.from([...hex('96 00 61766331 02'.replaceAll(' ', '')), ...AVC_CONFIG]),
+    );
+    expect(muxed({ type: 'track', track: { ...audio48, trackId: 255 } })).toEqual(
+      hex('95 00 6d703461 ff 1190'.replaceAll(' ', '')),
+    );
+    // ModEx of 3 bytes: 888888 ns, then Multitrack; OneTrack and CodedFrames; FourCC; track id; SI24; data
+    const late = { ...videoUnit(386_547_060_770, 386_547_060_770, false), trackId: 2 };
+    expect(muxed({ type: 'unit', unit: late })).toEqual(
+      hex('a7 02 0d9038 06 01 61766331 02 000000 000000016588'.replaceAll(' ', '')),
+    );
+    expect(muxed({ type: 'unit', unit: { ...audioUnit(0), trackId: 255 } })).toEqual(
+      hex('95 01 6d703461 ff 2110'.replaceAll(' ', '')),
+    );
   });
 
   test('an offset that cannot be carried is a fault of ours, not silently rounded', () => {

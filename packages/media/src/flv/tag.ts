@@ -172,13 +172,12 @@ export function parseAudioBody(payload: Uint8Array): MediaBody[] {
     const reader = new ByteReader(payload);
     const first = reader.u8();
     const soundFormat = first >> 4;
-    const head = { trackId: 0, isRandomAccess: true, compositionTimeMs: 0, offsetNanos: 0 } as const;
     switch (soundFormat) {
       case AUDIO_EX_HEADER:
         return parseEnhanced(reader, 'audio', first & 0x0f, true, false);
       case LEGACY_CODEC.mp3:
       case LEGACY_CODEC.mp3At8kHz:
-        return codedFrames(reader, { ...head, codec: 'mp3' });
+        return legacySound(reader, 'mp3');
       case LEGACY_CODEC.aac:
         break;
       default:
@@ -189,7 +188,7 @@ export function parseAudioBody(payload: Uint8Array): MediaBody[] {
       case LEGACY_PACKET_TYPE.sequenceHeader:
         return [sequenceStart(reader, 0, 'aac')];
       case LEGACY_PACKET_TYPE.data:
-        return codedFrames(reader, { ...head, codec: 'aac' });
+        return legacySound(reader, 'aac');
       default:
         throw new MediaError('FLV_BAD_TAG', `AAC packet type ${packetType}, allowed 0 and 1`);
     }
@@ -268,19 +267,19 @@ function parseTrack(
     if (trackId !== 0) return [];
     throw new MediaError('FLV_UNSUPPORTED_CODEC', `${kind} codec ${JSON.stringify(fourCc)}`);
   }
-  const frames = { trackId, codec, isRandomAccess, offsetNanos };
+  const frames = (compositionTimeMs: number) =>
+    codedFrames(reader, { trackId, codec, isRandomAccess, compositionTimeMs, offsetNanos });
   switch (packetType) {
     case PACKET_TYPE.sequenceStart:
       return [sequenceStart(reader, trackId, codec)];
     case PACKET_TYPE.codedFrames: {
-      const compositionTimeMs = hasCompositionTime(codec) ? reader.i24() : 0;
-      return codedFrames(reader, { ...frames, compositionTimeMs });
+      return frames(hasCompositionTime(codec) ? reader.i24() : 0);
     }
     case PACKET_TYPE.sequenceEnd:
     case PACKET_TYPE.metadata:
       return [];
     case PACKET_TYPE.codedFramesX:
-      if (kind === 'video') return codedFrames(reader, { ...frames, compositionTimeMs: 0 });
+      if (kind === 'video') return frames(0);
       break;
   }
   throw new MediaError('FLV_BAD_TAG', `${kind} packet type ${packetType} is not defined`);
@@ -297,7 +296,20 @@ function sequenceStart(reader: ByteReader, trackId: number, codec: MediaBody['co
 function codedFrames(reader: ByteReader, frames: Omit<CodedFrames, 'type' | 'data'>): CodedFrames[] {
   // An empty unit is no picture and no sound; passing it on would only confuse a decoder.
   if (reader.remaining === 0) return [];
-  return [{ type: 'codedFrames', ...frames, data: reader.take(reader.remaining) }];
+  const { trackId, codec, isRandomAccess, compositionTimeMs, offsetNanos } = frames;
+  // Spelled out: this runs for every unit, and V8 is slow where properties follow a spread.
+  const data = reader.take(reader.remaining);
+  return [{ type: 'codedFrames', trackId, codec, isRandomAccess, compositionTimeMs, offsetNanos, data }];
+}
+
+function legacySound(reader: ByteReader, codec: AudioCodec): CodedFrames[] {
+  return codedFrames(reader, {
+    trackId: 0,
+    codec,
+    isRandomAccess: true,
+    compositionTimeMs: 0,
+    offsetNanos: 0,
+  });
 }
 
 function reportingTruncation(kind: 'video' | 'audio', parse: () => MediaBody[]): MediaBody[] {

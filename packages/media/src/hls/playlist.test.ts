@@ -11,7 +11,14 @@ import {
   withTemporaryFolder,
 } from '../../test/ffmpeg.ts';
 import { cueAt, EPOCH_UNIX_MS, streamEvents } from '../../test/stream.ts';
-import { type AccessUnit, type Cue, type Track, timescaleHz, type VideoTrack } from '../access-unit.ts';
+import {
+  type AccessUnit,
+  type AudioTrack,
+  type Cue,
+  type Track,
+  timescaleHz,
+  type VideoTrack,
+} from '../access-unit.ts';
 import { fragment, parseFragment } from '../fmp4/fragment.ts';
 import { parseInitSegment } from '../fmp4/init-segment.ts';
 import { LiveWindow } from './live-window.ts';
@@ -57,6 +64,7 @@ const names = {
   part: (number: number, index: number) => `${number}.${index}.m4s`,
   init: (id: string) => `${id}.mp4`,
 };
+const mediaPlaylistUri = (rendition: string) => `${rendition}.m3u8`;
 
 const video: VideoTrack = {
   kind: 'video',
@@ -68,7 +76,7 @@ const video: VideoTrack = {
   heightPx: 720,
   frameDurationTicks: 3003,
 };
-const audio: Track = {
+const audio: AudioTrack = {
   kind: 'audio',
   trackId: 0,
   language: undefined,
@@ -446,7 +454,9 @@ describe('the multivariant playlist', () => {
     segment({ cue: cueAt(1, 180_000), sizeBytes: 1_053_000 }), // 4.212 Mb/s
     segment({ cue: cueAt(2, 360_000), durationTicks: 90_000, sizeBytes: 400_000 }), // 3.2 Mb/s
   ]);
-  const text = serialiseMultivariantPlaylist(multivariantPlaylist(window, 'video.m3u8'));
+  const text = serialiseMultivariantPlaylist(
+    multivariantPlaylist([{ name: 'video', window }], mediaPlaylistUri),
+  );
 
   test('has the tags of RFC 8216', () => {
     // 19.624 Mb in 5 s are 3.92 Mb/s.
@@ -487,9 +497,11 @@ video.m3u8
     const audioWindow = windowOf([
       segment({ cue: cueAt(0, 0), init: { ...init, tracks: [audio] }, sizeBytes: 32_000 }),
     ]);
-    expect(serialiseMultivariantPlaylist(multivariantPlaylist(audioWindow, 'a.m3u8'))).toContain(
-      '#EXT-X-STREAM-INF:BANDWIDTH=130000,AVERAGE-BANDWIDTH=130000,CODECS="mp4a.40.2"\n',
-    );
+    expect(
+      serialiseMultivariantPlaylist(
+        multivariantPlaylist([{ name: 'a', window: audioWindow }], mediaPlaylistUri),
+      ),
+    ).toContain('#EXT-X-STREAM-INF:BANDWIDTH=130000,AVERAGE-BANDWIDTH=130000,CODECS="mp4a.40.2"\n');
   });
 
   test.each([
@@ -524,8 +536,127 @@ video.m3u8
         parts: [{ mediaSequenceNumber: number, index: 0, durationTicks, isIndependent: true, bytes }],
       });
     });
-    const [variant] = multivariantPlaylist(windowOf(made), 'video.m3u8').variants;
+    const [variant] = multivariantPlaylist(
+      [{ name: 'video', window: windowOf(made) }],
+      mediaPlaylistUri,
+    ).variants;
     expect(variant?.frameRate).toBeCloseTo(expected, 3);
+  });
+});
+
+describe('the multivariant playlist of several renditions', () => {
+  const windowWith = (track: Track, sizesBytes: readonly number[]) =>
+    windowOf(
+      sizesBytes.map((sizeBytes, i) =>
+        segment({ cue: cueAt(i, i * 180_000), init: { ...init, tracks: [track] }, sizeBytes }),
+      ),
+    );
+  const of = (track: Track, ...sizesBytes: number[]) => ({
+    name: `${track.kind}-${track.trackId}`,
+    window: windowWith(track, sizesBytes),
+  });
+  const small: VideoTrack = {
+    ...video,
+    trackId: 1,
+    codecString: 'avc1.640015',
+    widthPx: 426,
+    heightPx: 240,
+    frameDurationTicks: 3600,
+  };
+  const large: VideoTrack = { ...video, frameDurationTicks: 3600 };
+  const german: AudioTrack = { ...audio, language: 'de' };
+  const english: AudioTrack = { ...audio, trackId: 1, language: 'en' };
+  const unknown: AudioTrack = { ...audio, trackId: 2 };
+  const textOf = (...renditions: ReturnType<typeof of>[]) =>
+    serialiseMultivariantPlaylist(multivariantPlaylist(renditions, mediaPlaylistUri));
+
+  test('has a variant for each picture and a group of the sounds', () => {
+    // Segments of 2 s: 1,000,000 bytes are 4 Mb/s at the peak, 750,000 bytes 3 Mb/s on average; sound 128 and 64 kb/s.
+    const text = textOf(
+      of(large, 1_000_000, 500_000),
+      of(small, 100_000, 100_000),
+      of(german, 32_000, 32_000),
+      of(english, 16_000, 16_000),
+      of(unknown, 16_000, 16_000),
+    );
+    expect(text).toBe(`#EXTM3U
+#EXT-X-VERSION:7
+#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="aac",NAME="Deutsch",LANGUAGE="de",DEFAULT=YES,AUTOSELECT=YES,CHANNELS="2",URI="audio-0.m3u8"
+#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="aac",NAME="English",LANGUAGE="en",DEFAULT=NO,AUTOSELECT=YES,CHANNELS="2",URI="audio-1.m3u8"
+#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="aac",NAME="Audio 2",DEFAULT=NO,AUTOSELECT=NO,CHANNELS="2",URI="audio-2.m3u8"
+#EXT-X-STREAM-INF:BANDWIDTH=4200000,AVERAGE-BANDWIDTH=3200000,CODECS="${large.codecString},mp4a.40.2",RESOLUTION=1280x720,FRAME-RATE=25.000,AUDIO="aac"
+video-0.m3u8
+#EXT-X-STREAM-INF:BANDWIDTH=530000,AVERAGE-BANDWIDTH=530000,CODECS="avc1.640015,mp4a.40.2",RESOLUTION=426x240,FRAME-RATE=25.000,AUDIO="aac"
+video-1.m3u8
+`);
+    const parsed = hlsParser.parse(text);
+    if (!('variants' in parsed)) throw new Error('not a multivariant playlist');
+    expect(parsed.variants.map(({ uri, audio: group }) => [uri, group.map(({ name }) => name)])).toEqual([
+      ['video-0.m3u8', ['Deutsch', 'English', 'Audio 2']],
+      ['video-1.m3u8', ['Deutsch', 'English', 'Audio 2']],
+    ]);
+  });
+
+  test('has a group for each codec of sound, and all pictures with each, the default first', () => {
+    const surround: AudioTrack = {
+      ...audio,
+      trackId: 1,
+      codec: 'ac3',
+      codecString: 'ac-3',
+      channelCount: 6,
+      language: 'de',
+    };
+    const { variants, audioRenditions } = multivariantPlaylist(
+      [of(large, 1_000_000), of(small, 100_000), of(german, 32_000), of(surround, 96_000)],
+      mediaPlaylistUri,
+    );
+    expect(
+      audioRenditions.map(({ groupId, isDefault, channelCount }) => [groupId, isDefault, channelCount]),
+    ).toEqual([
+      ['aac', true, 2],
+      ['ac3', true, 6],
+    ]);
+    expect(variants.map(({ uri, audioGroupId, codecs }) => [uri, audioGroupId, codecs.at(-1)])).toEqual([
+      ['video-0.m3u8', 'aac', 'mp4a.40.2'],
+      ['video-1.m3u8', 'aac', 'mp4a.40.2'],
+      ['video-0.m3u8', 'ac3', 'ac-3'],
+      ['video-1.m3u8', 'ac3', 'ac-3'],
+    ]);
+  });
+
+  test('of sound alone has one variant, which is the default of its group', () => {
+    const text = textOf(of(german, 32_000), of(english, 48_000));
+    expect(text.match(/#EXT-X-STREAM-INF.*\n.*/g)).toEqual([
+      '#EXT-X-STREAM-INF:BANDWIDTH=200000,AVERAGE-BANDWIDTH=200000,CODECS="mp4a.40.2",AUDIO="aac"\naudio-0.m3u8',
+    ]);
+  });
+
+  test('of pictures alone has no group', () => {
+    const text = textOf(of(large, 1_000_000), of(small, 100_000));
+    expect(text).not.toContain('AUDIO');
+    expect(text.match(/^video.*$/gm)).toEqual(['video-0.m3u8', 'video-1.m3u8']);
+  });
+
+  test('gives each sound a name of its own, and chooses only one for a language', () => {
+    const tags = ['pt-BR', 'pt-BR', 'x9999999'];
+    const { audioRenditions } = multivariantPlaylist(
+      tags.map((language, trackId) => of({ ...audio, trackId, language }, 32_000)),
+      mediaPlaylistUri,
+    );
+    expect(audioRenditions.map(({ name, isAutoselect }) => [name, isAutoselect])).toEqual([
+      ['português (Brasil)', true],
+      ['português (Brasil) (1)', false],
+      ['x9999999', true],
+    ]);
+  });
+});
+
+describe('the playlist of a rendition that has ended', () => {
+  test('ends, and hints at nothing', () => {
+    const window = windowOf([segment({ cue: cueAt(0, 0) })]);
+    const text = serialiseMediaPlaylist({ ...mediaPlaylist(window, names), isEnded: true });
+    expect(text).toMatch(/0\.m4s\n#EXT-X-ENDLIST\n$/);
+    expect(text).not.toContain('PRELOAD');
   });
 });
 
@@ -552,10 +683,10 @@ describe('judged by FFmpeg', () => {
     withTemporaryFolder((folder) => {
       const media = mediaPlaylist(window, names);
       // For FFmpeg to come to an end.
-      writeFileSync(join(folder, 'video.m3u8'), `${serialiseMediaPlaylist(media)}#EXT-X-ENDLIST\n`);
+      writeFileSync(join(folder, 'video.m3u8'), serialiseMediaPlaylist({ ...media, isEnded: true }));
       writeFileSync(
         join(folder, 'index.m3u8'),
-        serialiseMultivariantPlaylist(multivariantPlaylist(window, 'video.m3u8')),
+        serialiseMultivariantPlaylist(multivariantPlaylist([{ name: 'video', window }], mediaPlaylistUri)),
       );
       for (const { init: ofSegment, cue, parts } of window.segments) {
         writeFileSync(join(folder, names.init(ofSegment.id)), ofSegment.bytes);

@@ -118,16 +118,32 @@ describe('parts', () => {
     }
   });
 
-  test('are cut by the audio where there is no video, and are independent', () => {
+  test('of sound alone are as long as the target, wherever its units start, and are independent', () => {
     const units = Array.from({ length: 200 }, (_, i) => audioUnit(i * 1024));
     const { segments } = run(streamEvents([audio], units, [0, 2 * 90_000, 4 * 90_000]));
     expect(segments).toHaveLength(2);
     const parts = segments.flatMap((segment) => segment.parts);
-    // Twenty-one units of 23.2 ms last 487.6 ms; the boundary is the start of the next, rounded down.
-    expect(parts[0]?.durationTicks).toBe(Math.floor((21 * 1024 * 90_000) / 44_100));
+    expect(parts.map((part) => part.durationTicks)).toEqual(Array(8).fill(PART_TARGET_TICKS));
     expect(parts.every((part) => part.isIndependent)).toBe(true);
     const read = parts.flatMap((part) => parseFragment(part.bytes, [audio]));
     expect(read).toEqual(units.filter((unit) => unit.dtsTicks < 4 * 44_100));
+  });
+
+  test('of pictures alone are dated as presented, as sound is', () => {
+    const reordered = Array.from({ length: 100 }, (_, i) => {
+      const unit = videoUnit(i * 3600, i % 50 === 0);
+      return { ...unit, ptsTicks: unit.dtsTicks + (i % 50 === 0 ? 7200 : i % 2 === 0 ? 3600 : 10_800) };
+    });
+    const dates = (tracksOf: readonly Track[], units: readonly AccessUnit[]) =>
+      run(streamEvents(tracksOf, units, [0, 180_000, 360_000])).segments.map(
+        ({ cue }) =>
+          cue.programDateTimeUnixMs - cueAt(cue.mediaSequenceNumber, cue.startTicks).programDateTimeUnixMs,
+      );
+    // Two frames of 40 ms between decoding and presentation of the first picture.
+    expect(dates([video], reordered)).toEqual([80, 80]);
+    const sound = Array.from({ length: 180 }, (_, i) => audioUnit(i * 1024));
+    expect(dates([audio], sound)).toEqual([0, 0]);
+    expect(dates([video, audio], [...reordered, ...sound])).toEqual([0, 0]);
   });
 
   test('are never empty of time, even where two units of audio share a tick', () => {

@@ -16,7 +16,7 @@ import { samplesInUnit } from '../codec/samples.ts';
 import { MediaError } from '../error.ts';
 import { fragment } from '../fmp4/fragment.ts';
 import { initSegment } from '../fmp4/init-segment.ts';
-import { compareTicks, msToTicks, rescaleTicks, VIDEO_TIMESCALE_HZ } from '../time.ts';
+import { compareTicks, msToTicks, rescaleTicks, ticksToMs, VIDEO_TIMESCALE_HZ } from '../time.ts';
 
 export interface InitSegment {
   /** 16 hexadecimal digits that follow from the bytes: the same configuration always has the same name. */
@@ -40,6 +40,11 @@ export interface Part {
 
 /** A media segment; its bytes are those of its parts, one after another. */
 export interface Segment {
+  /**
+   * As it came, but for the date of a rendition with video alone: that is when its first picture is presented,
+   * which is later than the start by what the pictures are reordered. Sound is not, and the dates of all
+   * renditions have to agree with their media's times (RFC 8216, 6.2.4): players align by them.
+   */
   readonly cue: Cue;
   readonly init: InitSegment;
   readonly parts: readonly Part[];
@@ -76,7 +81,7 @@ const MAX_PICTURE_TICKS = VIDEO_TIMESCALE_HZ;
 
 /** The segment being made. */
 interface OpenSegment {
-  readonly cue: Cue;
+  cue: Cue;
   /** Undefined until a track is known. */
   init: InitSegment | undefined;
   readonly parts: Part[];
@@ -290,14 +295,19 @@ export class Segmenter {
   }
 
   /**
-   * Where the open part ends: the last start of a unit of the leading track within the part
-   * target. The first unit of the part is not it: a segment's key frame is in its first part even
-   * where it comes later than the cue says. A unit that lasts longer than the target cannot be
-   * cut; the parts that it spans are as long as the target.
+   * Where the open part ends. Video: the last start of a picture within the part target. The first
+   * picture of the part is not it: a segment's key frame is in its first part even where it comes later
+   * than the cue says. A picture that lasts longer than the target cannot be cut; the parts that it spans
+   * are as long as the target.
+   *
+   * Sound alone: after the target, wherever its units start, as segments end with their cue. So its parts are
+   * as long as those of the pictures that it goes with, and no segment ends with a sliver of a part, which
+   * players have to ask for right after the one before.
    */
   #partEndTicks(open: OpenSegment, init: InitSegment): number {
     const leading = leadingTrack(init);
     const latestTicks = open.partStartTicks + this.#partTargetTicks;
+    if (leading.kind === 'audio') return latestTicks;
     const starts = open.pending[leading.kind].map((unit) => timelineTicks(unit, timescaleHz(leading)));
     const fits = (ticks: number) => ticks > open.partStartTicks && ticks <= latestTicks;
     return starts.slice(1).findLast(fits) ?? latestTicks;
@@ -318,6 +328,7 @@ export class Segmenter {
         track.kind === 'video' ? (pending[0]?.dtsTicks ?? nextVideoTicks) : endOfAudioTicks(track, units);
       return { track, units, endTicks: endOfTrackTicks };
     });
+    if (index === 0) open.cue = datedAsPresented(open.cue, fragmentTracks);
     const part: Part = {
       mediaSequenceNumber: open.cue.mediaSequenceNumber,
       index,
@@ -340,6 +351,18 @@ function leadingTrack(init: InitSegment): Track {
   const [leading] = init.tracks;
   if (leading === undefined) throw new Error('an init segment without tracks');
   return leading;
+}
+
+/** See {@link Segment.cue}. */
+function datedAsPresented(
+  cue: Cue,
+  firstPart: readonly { readonly track: Track; readonly units: readonly AccessUnit[] }[],
+): Cue {
+  const [video, sound] = firstPart;
+  if (video?.track.kind !== 'video' || video.units.length === 0 || sound !== undefined) return cue;
+  const firstTicks = Math.min(...video.units.map(({ ptsTicks }) => ptsTicks));
+  const delayMs = Math.max(0, ticksToMs(firstTicks - cue.startTicks, VIDEO_TIMESCALE_HZ));
+  return { ...cue, programDateTimeUnixMs: cue.programDateTimeUnixMs + delayMs };
 }
 
 /** Where the last unit ends if all its samples are played; 0 without units. */

@@ -724,7 +724,7 @@ describe('client', () => {
       0,
       'connect',
       1,
-      { app: 'live', tcUrl: 'rtmp://localhost/live', fourCcList: FOUR_CCS, capsEx: 13 },
+      { app: 'live', tcUrl: 'rtmp://localhost/live', fourCcList: FOUR_CCS, capsEx: 15 },
     ]);
     return { client, peer };
   }

@@ -1,0 +1,244 @@
+/** Viewers that read, note what is missing and when, and discard: hundreds fit into one process. */
+import { once } from 'node:events';
+import { Agent, get, type IncomingMessage } from 'node:http';
+import { connect, type Socket } from 'node:net';
+
+/** What the viewers of one kind went through. */
+export interface LightViewer {
+  /** Local ports of its connections that are open now. */
+  readonly ports: readonly number[];
+  /** Times that a connection broke and was replaced. */
+  readonly brokenCount: number;
+  /** The longest wait for media, in milliseconds; see the class. */
+  longestStallMs(): number;
+  /** Forgets the waits so far. */
+  forgetStalls(): void;
+  /** What is missing in what it got, in words. */
+  readonly missing: readonly string[];
+  /** How far it has come, in milliseconds of media. */
+  readonly positionMs: number;
+  leave(): void;
+}
+
+/** FLV tags without their payloads, from bytes cut anywhere (Adobe Flash Video File Format 10.1, annex E). */
+class TagReader {
+  readonly #onTag: (type: number, timestampMs: number, start: Buffer) => void;
+  #pending: Buffer = Buffer.alloc(0);
+  #skipBytes = 9 + 4; // file header, size of no previous tag
+
+  constructor(onTag: (type: number, timestampMs: number, start: Buffer) => void) {
+    this.#onTag = onTag;
+  }
+
+  push(bytes: Buffer): void {
+    let rest = this.#pending.length === 0 ? bytes : Buffer.concat([this.#pending, bytes]);
+    for (;;) {
+      const skipped = Math.min(this.#skipBytes, rest.length);
+      this.#skipBytes -= skipped;
+      rest = rest.subarray(skipped);
+      if (rest.length < 13) break; // header, and two bytes that say whether it is a sequence header
+      const sizeBytes = rest.readUIntBE(1, 3);
+      const timestampMs = rest.readUIntBE(4, 3) + rest.readUInt8(7) * 2 ** 24;
+      this.#onTag(rest.readUInt8(0) & 0x1f, timestampMs, rest.subarray(11, 13));
+      this.#skipBytes = 11 + sizeBytes + 4;
+    }
+    this.#pending = Buffer.from(rest);
+  }
+}
+
+const TAG_KINDS = new Map([
+  [8, { kind: 'audio', maxStepMs: 22 }], // 1024 samples at 48 kHz, in whole milliseconds
+  [9, { kind: 'video', maxStepMs: 40 }], // 25 Hz
+]);
+
+/** HTTP-FLV on a socket. A stall is a time without a byte, from the loss of the connection on, too. */
+export class FlvViewer implements LightViewer {
+  readonly missing: string[] = [];
+  brokenCount = 0;
+  positionMs = 0;
+  readonly #port: number;
+  readonly #path: string;
+  #socket: Socket | undefined;
+  #lastDataAtMs = performance.now();
+  #longestMs = 0;
+  #hasLeft = false;
+
+  constructor(site: string, path: string) {
+    this.#port = Number(new URL(site).port);
+    this.#path = path;
+    this.#connect();
+  }
+
+  get ports(): readonly number[] {
+    return this.#socket?.localPort === undefined ? [] : [this.#socket.localPort];
+  }
+
+  longestStallMs(): number {
+    return Math.max(this.#longestMs, performance.now() - this.#lastDataAtMs);
+  }
+
+  forgetStalls(): void {
+    this.#longestMs = 0;
+    this.#lastDataAtMs = performance.now();
+  }
+
+  leave(): void {
+    this.#hasLeft = true;
+    this.#socket?.destroy();
+  }
+
+  #connect(): void {
+    const socket = connect(this.#port, '127.0.0.1');
+    this.#socket = socket;
+    socket.write(`GET ${this.#path} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    const last = new Map<string, number>();
+    const reader = new TagReader((type, timestampMs, start) => {
+      const track = TAG_KINDS.get(type);
+      if (track === undefined || start[1] === 0) return; // a script, or a sequence header
+      const { kind, maxStepMs } = track;
+      const before = last.get(kind);
+      if (before !== undefined && (timestampMs <= before || timestampMs > before + maxStepMs)) {
+        this.missing.push(`${kind}: ${timestampMs} ms came after ${before} ms`);
+      }
+      last.set(kind, timestampMs);
+      this.positionMs = timestampMs;
+    });
+    let head = '';
+    socket.on('data', (bytes: Buffer) => {
+      const nowMs = performance.now();
+      this.#longestMs = Math.max(this.#longestMs, nowMs - this.#lastDataAtMs);
+      this.#lastDataAtMs = nowMs;
+      if (head.endsWith('\r\n\r\n')) return reader.push(bytes);
+      const text = head + bytes.toString('latin1');
+      const end = text.indexOf('\r\n\r\n');
+      head = end < 0 ? text : text.slice(0, end + 4);
+      if (end < 0) return;
+      if (!head.startsWith('HTTP/1.1 200')) return void socket.destroy();
+      reader.push(Buffer.from(text.slice(end + 4), 'latin1'));
+    });
+    socket.on('error', () => {});
+    socket.on('close', () => {
+      if (this.#hasLeft) return;
+      this.brokenCount++;
+      this.#connect();
+    });
+  }
+}
+
+/**
+ * Plain HLS: three segments behind, on connections that are kept. A stall is a time in which it had
+ * nothing left to play. A request that fails is sent again at once, as players do.
+ */
+export class HlsViewer implements LightViewer {
+  readonly missing: string[] = [];
+  brokenCount = 0;
+  readonly #site: string;
+  readonly #folder: string;
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 2 });
+  /** The next segment, by media sequence number. */
+  #next: number | undefined;
+  #playingSinceMs: number | undefined;
+  #bufferedMs = 0;
+  #longestMs = 0;
+  #stalledSinceMs: number | undefined;
+  #hasLeft = false;
+  readonly #sockets = new Set<Socket>();
+
+  constructor(site: string, channel: string) {
+    this.#site = site;
+    this.#folder = `/live/${channel}/`;
+    void this.#play();
+  }
+
+  get ports(): readonly number[] {
+    return [...this.#sockets].flatMap(({ localPort }) => localPort ?? []);
+  }
+
+  get positionMs(): number {
+    return this.#bufferedMs;
+  }
+
+  longestStallMs(): number {
+    this.#lookAtBuffer();
+    return this.#longestMs;
+  }
+
+  forgetStalls(): void {
+    this.#longestMs = 0;
+  }
+
+  leave(): void {
+    this.#hasLeft = true;
+    this.#agent.destroy();
+  }
+
+  async #play(): Promise<void> {
+    const multivariant = String(await this.#get(`${this.#folder}index.m3u8`));
+    const media = `${this.#folder}${/^main\/index\.m3u8.*$/m.exec(multivariant)?.[0]}`;
+    while (!this.#hasLeft) {
+      const playlist = String(await this.#get(media));
+      const listed = Array.from(
+        playlist.matchAll(/^#EXTINF:([\d.]+),.*\n(?:#.*\n)*?(\d+)\.m4s$/gm),
+        (match) => ({
+          durationMs: Number(match[1]) * 1000,
+          number: Number(match[2]),
+        }),
+      );
+      this.#next ??= listed.at(-3)?.number;
+      for (const { number, durationMs } of listed) {
+        if (this.#next === undefined || number < this.#next || this.#hasLeft) continue;
+        if (number > this.#next) this.missing.push(`segment ${number} came after ${this.#next - 1}`);
+        await this.#get(`${this.#folder}main/${number}.m4s`);
+        this.#lookAtBuffer();
+        this.#next = number + 1;
+        this.#bufferedMs += durationMs;
+        this.#playingSinceMs ??= performance.now();
+        this.#stalledSinceMs = undefined;
+      }
+      this.#lookAtBuffer();
+      await new Promise((wake) => setTimeout(wake, 500 + Math.random() * 500));
+    }
+  }
+
+  /** Notes how long there has been nothing to play; after a stall it plays on where it stood. */
+  #lookAtBuffer(): void {
+    if (this.#playingSinceMs === undefined) return;
+    const nowMs = performance.now();
+    const emptySinceMs = this.#playingSinceMs + this.#bufferedMs;
+    if (nowMs <= emptySinceMs) return;
+    this.#stalledSinceMs ??= emptySinceMs;
+    this.#longestMs = Math.max(this.#longestMs, nowMs - this.#stalledSinceMs);
+    this.#playingSinceMs = nowMs - this.#bufferedMs;
+  }
+
+  async #get(path: string): Promise<Buffer> {
+    for (;;) {
+      try {
+        return await this.#tryToGet(path);
+      } catch (error) {
+        if (this.#hasLeft) return Buffer.alloc(0);
+        if (error instanceof HttpStatusError) {
+          this.missing.push(error.message);
+          return Buffer.alloc(0);
+        }
+        this.brokenCount++;
+      }
+    }
+  }
+
+  async #tryToGet(path: string): Promise<Buffer> {
+    const request = get(`${this.#site}${path}`, { agent: this.#agent });
+    request.on('socket', (socket) => {
+      if (this.#sockets.has(socket)) return;
+      this.#sockets.add(socket);
+      socket.once('close', () => this.#sockets.delete(socket));
+    });
+    const [response] = (await once(request, 'response')) as [IncomingMessage];
+    const chunks: Buffer[] = [];
+    for await (const chunk of response) chunks.push(chunk as Buffer);
+    if (response.statusCode !== 200) throw new HttpStatusError(`${path} was answered ${response.statusCode}`);
+    return Buffer.concat(chunks);
+  }
+}
+
+class HttpStatusError extends Error {}

@@ -1,0 +1,67 @@
+/** The state as frontends follow it: who may watch what, and who may no longer. */
+import type { FrontendState } from '@starling/model/entities';
+import { readRevision } from './changes.ts';
+import type { Transaction } from './database.ts';
+import type { FleetViewers } from './fleet-viewers.ts';
+import type { Snapshot } from './state.ts';
+import type { ViewingKeys } from './viewing-keys.ts';
+import type { ViewingRules } from './viewing-tokens.ts';
+import type { Source } from './watch.ts';
+
+export class FrontendStates implements Source {
+  readonly #rules: Snapshot<ViewingRules>;
+  readonly #keys: ViewingKeys;
+  readonly #viewers: FleetViewers;
+
+  constructor(rules: Snapshot<ViewingRules>, keys: ViewingKeys, viewers: FleetViewers) {
+    this.#rules = rules;
+    this.#keys = keys;
+    this.#viewers = viewers;
+  }
+
+  async read(): Promise<FrontendState> {
+    const { revision, channels, revokedTokenIds } = await this.#rules.read();
+    return {
+      revision,
+      channels: channels.map((channel) => ({ ...channel, nameKey: this.#keys.nameKeyOf(channel.name) })),
+      viewingTokenKeys: this.#keys.publicKeys,
+      revokedTokenIds: [...revokedTokenIds],
+      endedViewerIds: this.#viewers.endedIds,
+    };
+  }
+
+  onChange(listener: () => void): void {
+    this.#rules.onChange(listener);
+    this.#viewers.onEnded(listener);
+  }
+}
+
+/** @param now milliseconds since 1970 */
+export async function readViewingRules(transaction: Transaction, now: () => number): Promise<ViewingRules> {
+  const channels = await transaction
+    .selectFrom('channels')
+    .select(['name', 'is_private', 'max_viewers'])
+    .orderBy('name')
+    .execute();
+  const tokens = await transaction
+    .selectFrom('viewing_tokens')
+    .select(['id', 'max_concurrent', 'revoked_at'])
+    .where('expires_at', '>', new Date(now()))
+    .where((where) =>
+      where.or([where('revoked_at', 'is not', null), where('max_concurrent', 'is not', null)]),
+    )
+    .orderBy('id')
+    .execute();
+  return {
+    revision: await readRevision(transaction),
+    channels: channels.map(({ name, is_private, max_viewers }) => ({
+      name,
+      isPrivate: is_private,
+      maxViewers: max_viewers,
+    })),
+    revokedTokenIds: tokens.filter((token) => token.revoked_at !== null).map(({ id }) => id),
+    maxConcurrentByToken: new Map(
+      tokens.flatMap(({ id, max_concurrent }) => (max_concurrent === null ? [] : [[id, max_concurrent]])),
+    ),
+  };
+}

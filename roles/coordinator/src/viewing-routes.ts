@@ -1,0 +1,173 @@
+/** The routes on who may watch and who does: viewing tokens, viewers, and what frontends follow and report. */
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
+import {
+  FrontendReport,
+  FrontendReportAnswer,
+  FrontendState,
+  Name,
+  NewViewingToken,
+  ViewerList,
+  ViewingToken,
+  ViewingTokenWithSecret,
+} from '@starling/model/entities';
+import { bearerToken } from '@starling/model/viewing-token';
+import type { FastifyRequest } from 'fastify';
+import { Type } from 'typebox';
+import type { FleetViewers } from './fleet-viewers.ts';
+import type { ViewingRight, ViewingTokens } from './viewing-tokens.ts';
+import type { Watch } from './watch.ts';
+
+export interface ViewingNouns {
+  readonly viewingTokens: ViewingTokens;
+  readonly viewers: FleetViewers;
+  readonly frontendWatch: Watch;
+}
+
+const ById = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
+const Done = Type.Null({ description: 'Done.' });
+
+/** What viewers may add to an address. Apps add parameters of their own, so others are let pass. */
+export const WithViewingToken = Type.Object({
+  token: Type.Optional(
+    Type.String({ description: 'A viewing token; `Authorization: Bearer` does as well.' }),
+  ),
+});
+
+export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
+  const { viewingTokens, viewers, frontendWatch } = nouns;
+  return async (app) => {
+    app.get(
+      '/viewing-tokens',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['viewing tokens'],
+          summary: 'All viewing tokens, newest first; expired ones for 30 days',
+          response: { 200: Type.Object({ items: Type.Array(ViewingToken) }) },
+        },
+      },
+      async () => ({ items: await viewingTokens.list() }),
+    );
+    app.post(
+      '/viewing-tokens',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['viewing tokens'],
+          summary: 'Make a token that opens private channels; the answer alone holds it',
+          body: NewViewingToken,
+          response: { 201: ViewingTokenWithSecret },
+        },
+      },
+      async (request, reply) => reply.code(201).send(await viewingTokens.create(request.body)),
+    );
+    app.delete(
+      '/viewing-tokens/:id',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['viewing tokens'],
+          summary: 'Revoke a token; who watches with it is shown out',
+          params: ById,
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        await viewingTokens.revoke(request.params.id);
+        return reply.code(204).send(null);
+      },
+    );
+    app.post(
+      '/viewing-tokens/rotate-key',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['viewing tokens'],
+          summary: 'Sign new tokens with a new key; those that are out stay valid',
+          response: { 204: Done },
+        },
+      },
+      async (_request, reply) => {
+        await viewingTokens.rotateKey();
+        return reply.code(204).send(null);
+      },
+    );
+
+    app.get(
+      '/viewers',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['viewers'],
+          summary: 'Who watches now, on all frontends',
+          querystring: Type.Object({ channel: Type.Optional(Name) }, { additionalProperties: false }),
+          response: { 200: ViewerList },
+        },
+      },
+      async (request) => viewers.list(request.query.channel),
+    );
+    app.delete(
+      '/viewers/:id',
+      {
+        config: { access: 'operator' },
+        schema: { tags: ['viewers'], summary: 'Show a viewer out', params: ById, response: { 204: Done } },
+      },
+      async (request, reply) => {
+        viewers.kick(request.params.id);
+        return reply.code(204).send(null);
+      },
+    );
+
+    app.get(
+      '/frontend/watch',
+      {
+        config: { access: 'node' },
+        exposeHeadRoute: false,
+        schema: {
+          tags: ['frontend'],
+          summary: 'Follow who may watch: server-sent events, each with the whole state, the first at once',
+          response: {
+            200: {
+              description: 'Events whose data is the state as JSON.',
+              content: { 'text/event-stream': { schema: FrontendState } },
+            },
+          },
+        },
+      },
+      (_request, reply) => {
+        frontendWatch.attach(reply.raw);
+        reply.hijack();
+      },
+    );
+    app.post(
+      '/frontend/report',
+      {
+        config: { access: 'node' },
+        schema: {
+          tags: ['frontend'],
+          summary: 'Report who watches; at each change and every 2 s',
+          body: FrontendReport,
+          response: { 200: FrontendReportAnswer },
+        },
+      },
+      (request) => viewers.report(request.body),
+    );
+  };
+}
+
+/** The viewing token of a request, from `?token=` or its `Authorization` header, which the operator uses too. */
+export function viewingTokenOf(request: FastifyRequest): string | undefined {
+  const { query } = request;
+  const inQuery = typeof query === 'object' && query !== null && 'token' in query ? query.token : undefined;
+  if (typeof inQuery === 'string') return inQuery;
+  return request.caller === undefined ? bearerToken(request.headers.authorization) : undefined;
+}
+
+/** What whoever sent a request may watch: the operator everything, viewers what their token opens. */
+export async function viewingRightOf(
+  request: FastifyRequest,
+  viewingTokens: ViewingTokens,
+): Promise<ViewingRight> {
+  if (request.caller !== undefined) return { isPersonal: true, refusal: undefined, covers: () => true };
+  return viewingTokens.rightOf(viewingTokenOf(request));
+}

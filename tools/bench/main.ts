@@ -1,0 +1,54 @@
+/**
+ * `npm run bench [-- engine] [OPTIONS]`
+ *
+ *   npm run bench                       HTTP-FLV and RTMP play at 300 viewers, a minute and a half
+ *   npm run bench -- engine             all protocols at 100, 300 and 800 viewers
+ *     --viewers 100,300,800  --seconds 20  --rounds 1  --only http-flv,rtmp,hls,ll-hls,floor  --json
+ *     --patience 60                      before each measurement wait so long for a quiet machine, in seconds
+ *     --baseline OTHER/dist/starling.js   an older build, measured beside
+ */
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { serveCrowd } from './crowd-process.ts';
+import { benchEngine, SUBJECTS } from './engine.ts';
+import { serveFloor } from './floor.ts';
+import { ratiosOf, tableOf } from './table.ts';
+
+const program = fileURLToPath(import.meta.url);
+
+async function main(): Promise<void> {
+  const [noun] = process.argv.slice(2);
+  if (noun === 'crowd') return serveCrowd();
+  if (noun === 'floor') return serveFloor(process.argv.slice(3));
+  const isShort = noun !== 'engine';
+  const { values } = parseArgs({
+    args: process.argv.slice(isShort ? 2 : 3),
+    options: {
+      viewers: { type: 'string', default: isShort ? '300' : '100,300,800' },
+      seconds: { type: 'string', default: isShort ? '10' : '20' },
+      rounds: { type: 'string', default: '1' },
+      patience: { type: 'string', default: '0' },
+      only: { type: 'string', default: isShort ? 'http-flv,rtmp' : 'http-flv,rtmp,hls,ll-hls' },
+      baseline: { type: 'string' },
+      json: { type: 'boolean', default: false },
+    },
+  });
+  const asked = values.only.split(',');
+  const report = await benchEngine({
+    benchProgram: program,
+    starlingProgram: join(dirname(program), 'starling.js'),
+    baselineProgram: values.baseline,
+    viewerCounts: values.viewers.split(',').map(Number),
+    measureSeconds: Number(values.seconds),
+    rounds: Number(values.rounds),
+    patienceSeconds: Number(values.patience),
+    only: SUBJECTS.filter((subject) => asked.includes(subject)),
+    progress: (text) => process.stderr.write(`${text}\n`),
+  });
+  process.stdout.write(
+    values.json ? `${JSON.stringify({ ...report, ratios: ratiosOf(report) }, null, 2)}\n` : tableOf(report),
+  );
+}
+
+await main();
