@@ -2,7 +2,7 @@
  * The tables, as a list of steps that is only ever appended to. Each step runs once, in order, in a
  * transaction, under Kysely's lock.
  */
-import { type ColumnDefinitionBuilder, type Kysely, type Migration, Migrator, sql } from 'kysely';
+import { type Kysely, type Migration, Migrator, sql } from 'kysely';
 import type { Logger } from 'pino';
 import { DataFolderError } from './data-folder-lock.ts';
 
@@ -87,17 +87,11 @@ const migrations: Record<string, Migration> = {
   },
   '006-sources': {
     async up(db: Kysely<unknown>) {
-      const streamName = (column: ColumnDefinitionBuilder) =>
-        column
-          .references('streams.name')
-          .onDelete('set null')
-          // A stream and its channel name each other, and are made in one transaction.
-          .modifyEnd(sql`deferrable initially deferred`);
       await db.schema
         .alterTable('channels')
         .addColumn('has_sources', 'boolean', (column) => column.notNull().defaultTo(false))
-        .addColumn('primary_stream', 'text', streamName)
-        .addColumn('backup_stream', 'text', streamName)
+        .addColumn('primary_stream', 'text')
+        .addColumn('backup_stream', 'text')
         .addColumn('fallback', 'text', (column) =>
           column.notNull().defaultTo('none').check(sql`fallback in ('playout', 'slate', 'none')`),
         )

@@ -8,7 +8,7 @@ import {
   type StreamInput,
   withoutSecrets,
 } from '@starling/model/stream-input';
-import type { Kysely, Selectable } from 'kysely';
+import { type Kysely, type Selectable, sql } from 'kysely';
 import type { Logger } from 'pino';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Changes } from './changes.ts';
@@ -127,6 +127,14 @@ export class Streams {
         .where('kind', '=', 'live')
         .executeTakeFirst();
       if (numDeletedRows === 0n) throw unknownStream(name);
+      await transaction
+        .updateTable('channels')
+        .set({
+          primary_stream: sql`nullif(primary_stream, ${name})`,
+          backup_stream: sql`nullif(backup_stream, ${name})`,
+        })
+        .where(({ eb, or }) => or([eb('primary_stream', '=', name), eb('backup_stream', '=', name)]))
+        .execute();
     });
     this.#logger.info({ stream: name }, 'stream removed');
   }
