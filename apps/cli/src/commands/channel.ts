@@ -5,8 +5,10 @@ import { Argument, type Command, InvalidArgumentError, Option } from 'commander'
 import type { CommandContext } from '../io.ts';
 import { examples, printJson, printTable, splitList } from '../output.ts';
 import { requireRunning } from '../running.ts';
+import { addScheduleCommands } from './schedule.ts';
 
-export function addChannelCommands(program: Command, { io, dataDir, wantsJson }: CommandContext): void {
+export function addChannelCommands(program: Command, context: CommandContext): void {
+  const { io, dataDir, wantsJson } = context;
   const channel = program.command('channel').description('Channels that play assets around the clock.');
   channel
     .command('add')
@@ -39,7 +41,9 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
     });
   channel
     .command('set')
-    .description('Change where a channel gets its pictures from, or who may watch it.')
+    .description(
+      'Change where a channel gets its pictures from, who may watch it, and how it presents itself.',
+    )
     .argument('<name>')
     .option('--primary <stream>', 'the stream that is shown whenever it is well; "none" for no stream')
     .option('--backup <stream>', 'the stream that stands in for it; "none" for no stream')
@@ -55,6 +59,10 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
       'viewers at the same time, or "none" for as many as come',
       parseMaxViewers,
     )
+    .option('--title <title>', 'what viewers see')
+    .option('--number <number>', "the channel's number on a TV", parseNumber)
+    .option('--logo <url>', 'address of a picture; "none" for the newest picture of the channel')
+    .option('--group <group>', 'channels of one group stand together; "none" for the kind of the channel')
     .addHelpText(
       'after',
       examples(
@@ -63,32 +71,38 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
         'starling channel set films --private',
         'starling channel set films --public --max-viewers 200',
         'starling channel set films --max-viewers none',
+        'starling channel set films --number 7 --group Films',
+        'starling channel set films --logo https://example.org/films.png',
       ),
     )
     .action(async (name: string, options: SetOptions, command: Command) => {
-      const { primary, backup, fallback, maxViewers } = options;
+      const { primary, backup, fallback, ...presented } = options;
+      const { maxViewers, title, number, logo, group } = presented;
       const setsSources = primary !== undefined || backup !== undefined || fallback !== undefined;
-      const setsAccess =
-        options.private !== undefined || options.public !== undefined || maxViewers !== undefined;
-      if (!setsSources && !setsAccess) {
-        command.error(
-          'error: say what to change: --primary, --backup, --fallback, --private, --public or --max-viewers.',
-          { exitCode: 2 },
-        );
+      const setsOthers = Object.keys(presented).length > 0;
+      if (!setsSources && !setsOthers) {
+        command.error('error: say what to change, for instance --primary, --private or --title.', {
+          exitCode: 2,
+        });
       }
       const { client } = requireRunning(dataDir());
       if (setsSources) await client.channels.setSources(name, await sourcesAfter(client, name, options));
-      if (setsAccess) {
+      if (setsOthers) {
         await client.channels.update(name, {
           ...(options.private || options.public ? { isPrivate: options.private === true } : {}),
           ...(maxViewers === undefined ? {} : { maxViewers: maxViewers === 'none' ? null : maxViewers }),
+          ...(title !== undefined && { title }),
+          ...(number !== undefined && { number }),
+          ...(logo !== undefined && { logo: logo === 'none' ? null : logo }),
+          ...(group !== undefined && { group: group === 'none' ? null : group }),
         });
       }
       const updated = await client.channels.get(name);
       if (wantsJson()) return printJson(io.stdout, updated);
       if (setsSources) io.stdout.write(`Channel ${name} shows ${chainText(updated)}.\n`);
-      if (setsAccess) io.stdout.write(`Channel ${name} is ${accessWords(updated)}.\n`);
+      if (setsOthers) io.stdout.write(`Channel ${name} is ${accessWords(updated)}.\n`);
     });
+  addScheduleCommands(channel, context);
   channel
     .command('ls')
     .description('List the channels and what is on.')
@@ -103,8 +117,9 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
       if (wantsJson()) return printJson(io.stdout, { items });
       printTable(
         io.stdout,
-        ['NAME', 'TITLE', 'KIND', 'ACCESS', 'ON AIR', 'VIEWERS', 'NOW'],
-        items.map(({ name, title, kind, isPrivate, isOnAir, viewerCount, now }) => [
+        ['NUMBER', 'NAME', 'TITLE', 'KIND', 'ACCESS', 'ON AIR', 'VIEWERS', 'NOW'],
+        items.map(({ name, title, number, kind, isPrivate, isOnAir, viewerCount, now }) => [
+          String(number),
           name,
           title,
           kind,
@@ -173,6 +188,10 @@ interface SetOptions {
   readonly private?: true;
   readonly public?: true;
   readonly maxViewers?: MaxViewers;
+  readonly title?: string;
+  readonly number?: number;
+  readonly logo?: string;
+  readonly group?: string;
 }
 
 function accessWords({ isPrivate, maxViewers }: Channel): string {
@@ -187,6 +206,12 @@ function parseMaxViewers(text: string): MaxViewers {
     throw new InvalidArgumentError('Give a number from 1 to 1000000, or "none".');
   }
   return count;
+}
+
+function parseNumber(text: string): number {
+  const number = Number(text);
+  if (!/^\d{1,5}$/.test(text) || number < 1) throw new InvalidArgumentError('A number is from 1 to 99999.');
+  return number;
 }
 
 /** The channel's sources with the change; those of a schedule alone are the schedule. */
