@@ -94,7 +94,7 @@ interface Outcome {
 
 async function starling(
   args: readonly string[],
-  options: { env?: Record<string, string>; isTTY?: boolean; interruptAfterMs?: number } = {},
+  options: { env?: Record<string, string>; isTTY?: boolean; interruptAfterMs?: number; stdin?: string } = {},
 ): Promise<Outcome> {
   let stdout = '';
   let stderr = '';
@@ -103,6 +103,7 @@ async function starling(
     stderr: { write: (text) => (stderr += text), isTTY: options.isTTY, columns: 100 },
     env: { STARLING_DATA: dataDir, ...options.env },
     cwd: dataDir,
+    readStdin: async () => options.stdin ?? '',
     onInterrupt(listener) {
       const timer =
         options.interruptAfterMs === undefined ? undefined : setTimeout(listener, options.interruptAfterMs);
@@ -126,6 +127,8 @@ describe('help and misuse', () => {
     ['channel', 'add'],
     ['channel', 'set'],
     ['channel', 'ls'],
+    ['channel', 'set'],
+    ['channel', 'source'],
     ['channel', 'rm'],
     ['channel', 'set'],
     ['channel', 'schedule', 'show'],
@@ -143,6 +146,10 @@ describe('help and misuse', () => {
     ['token', 'rotate-key'],
     ['viewers', 'ls'],
     ['viewers', 'kick'],
+    ['webhook', 'add'],
+    ['webhook', 'ls'],
+    ['webhook', 'rm'],
+    ['webhook', 'log'],
     ['doctor'],
   ];
 
@@ -505,7 +512,7 @@ describe('stream', () => {
     expect(stdout).toContain(`URL         rtmp://localhost:1935/live/cam?key=${key}\n`);
     expect(stdout).toContain('OBS');
     expect((await starling(['stream', 'ls', '--json'])).stdout).not.toContain(key);
-    expect((await starling(['stream', 'ls'])).stdout).toMatch(/^cam +no +\d{4}-/m);
+    expect((await starling(['stream', 'ls'])).stdout).toMatch(/^cam +RTMP +no +\d{4}-/m);
 
     const rotated = JSON.parse((await starling(['stream', 'rotate-key', 'cam', '--json'])).stdout);
     expect(rotated).toMatchObject({ name: 'cam', server: 'rtmp://localhost:1935/live/cam' });

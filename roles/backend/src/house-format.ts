@@ -50,7 +50,7 @@ const VUI_TIMING = { unitsInTick: 1, timescaleHz: 120 } as const;
  * The encoders' arguments. They are hashed into an asset's name, so a changed setting makes new assets
  * and never mixes with old ones. Raise `version` when the filters below change the result.
  */
-const houseSettings = {
+export const houseSettings = {
   version: 2,
   segmentMs: HOUSE_SEGMENT_MS,
   loudness: [HOUSE_LOUDNESS_LUFS, HOUSE_TRUE_PEAK_DBTP, MAX_GAIN_DB],
@@ -83,14 +83,14 @@ export function houseSettingsText({ ladder, scalesUp, languages }: LadderSetting
 }
 
 /** The rungs of a ladder, the tallest first. */
-function ladderRungs(ladder: readonly RungName[]): Rung[] {
+export function ladderRungs(ladder: readonly RungName[]): Rung[] {
   return ladder.map((name) => RUNGS[name]).sort((a, b) => b.heightPx - a.heightPx);
 }
 
 /**
  * The rungs that an asset gets. Above the smallest that holds the whole picture there is nothing more to be
  * seen: rungs from there on are left out, or get only as many bits as they need to look no worse than that
- * one, which is in proportion to their height (docs/decisions/006-every-asset-has-every-rung.md).
+ * one, which is in proportion to their height (docs/decisions/013-every-asset-has-every-rung.md).
  */
 export function assetRungs({ ladder, scalesUp }: LadderSettings, picture: SourcePicture | undefined): Rung[] {
   const rungs = ladderRungs(ladder);
