@@ -172,9 +172,9 @@ async function play(page: Page): Promise<void> {
         const sinceSoundChangeMs = performance.now() - globalThis.watching.soundChangedAtMs;
         if (sinceSoundChangeMs > soundChangeMs) troubles.push(`${video.currentTime}: ${what}`);
       };
-      player.on('hlsError', (_event, { details }) => {
+      player.on('hlsError', (_event, { details, error }) => {
         // Its own: what it was loading when it was told to switch.
-        if (details !== 'aborted') note(String(details));
+        if (details !== 'aborted') note(`${String(details)}: ${error instanceof Error ? error.stack : ''}`);
       });
       video.addEventListener('playing', () => video.addEventListener('waiting', () => note('waiting')), {
         once: true,
