@@ -81,6 +81,22 @@ const programs = [
     fedora: ['vlc'],
     macos: ['vlc'],
   },
+  {
+    find: 'xmllint',
+    why: 'checks the guide',
+    for: ['test'],
+    debian: ['libxml2-utils'],
+    fedora: ['libxml2'],
+    macos: ['libxml2'],
+  },
+  {
+    find: 'hdhomerun_config',
+    why: 'looks for us as for an HDHomeRun tuner',
+    for: ['test'],
+    debian: ['hdhomerun-config'],
+    fedora: ['hdhomerun-devel'],
+    macos: ['libhdhomerun'],
+  },
   { find: 'mpv', why: 'plays as people do', for: ['test'], debian: ['mpv'], fedora: ['mpv'], macos: ['mpv'] },
   {
     find: 'streamlink',

@@ -7,7 +7,8 @@ import { fixtureFiles, readCorpus, readManifest, sha256 } from './fuzz/corpus.ts
 import { fuzz, judge, minimise } from './fuzz/fuzzer.ts';
 import { mutate } from './fuzz/mutate.ts';
 import { Random } from './fuzz/random.ts';
-import { type Target, targets } from './fuzz/targets.ts';
+import type { Target } from './fuzz/target.ts';
+import { targets } from './fuzz/targets.ts';
 
 const fixtures = join(dirname(fileURLToPath(import.meta.url)), '..', 'fixtures');
 const SEED = 20_261_122;

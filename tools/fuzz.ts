@@ -22,7 +22,8 @@ import { Coverage } from './fuzz/coverage.ts';
 import { fuzz, judge } from './fuzz/fuzzer.ts';
 import { flvTags, readFlvTags } from './fuzz/grammar.ts';
 import { Random } from './fuzz/random.ts';
-import { type Target, targets } from './fuzz/targets.ts';
+import type { Target } from './fuzz/target.ts';
+import { targets } from './fuzz/targets.ts';
 
 const fixtures = join(dirname(fileURLToPath(import.meta.url)), '..', 'fixtures');
 const HANG_MS = 20_000;

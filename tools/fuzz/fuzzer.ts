@@ -4,7 +4,7 @@ import { concatBytes } from '@starling/media/bytes';
 import type { Coverage } from './coverage.ts';
 import { mutate } from './mutate.ts';
 import { Random } from './random.ts';
-import type { Target } from './targets.ts';
+import type { Target } from './target.ts';
 
 /** A run that takes longer, three times in a row, is a crash. */
 const DEADLINE_MS = 1000;

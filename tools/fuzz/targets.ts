@@ -48,6 +48,7 @@ import { compareTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import * as hlsParser from 'hls-parser';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
+import { enhancedCodecs } from './codec-target.ts';
 import {
   AAC_CONFIGS,
   AUDIO_TRACK,
@@ -68,32 +69,8 @@ import {
   splitFlvTags,
   VIDEO_TRACK,
 } from './grammar.ts';
-import type { RecordSplitter } from './mutate.ts';
 import { Random } from './random.ts';
-
-export interface Target {
-  readonly name: string;
-  /** Longer inputs are cut, but for the rare one that repeats a run of bytes very often. */
-  readonly maxInputBytes: number;
-  /** An input from the grammar. */
-  generate(random: Random): Uint8Array;
-  /** What the records of the format are, for mutators that move whole ones. */
-  readonly split?: RecordSplitter;
-  /** Damage that only this format knows. */
-  mutate?(random: Random, input: Uint8Array): Uint8Array;
-  prepare?(): Promise<void>;
-  close?(): Promise<void>;
-  run(input: Uint8Array): string;
-}
-
-/** A promise of ours that an input has broken. */
-class BrokenPromise extends Error {
-  override name = 'BrokenPromise';
-}
-
-function check(holds: boolean, promise: string): asserts holds {
-  if (!holds) throw new BrokenPromise(promise);
-}
+import { check, type Target } from './target.ts';
 
 /** The value, or the code of the MediaError. */
 function attempt<T>(run: () => T): { readonly value: T } | { readonly code: string } {
@@ -974,5 +951,6 @@ export const targets: readonly Target[] = [
   mp4Fragment,
   avcConfig,
   aacConfig,
+  enhancedCodecs,
   http,
 ];

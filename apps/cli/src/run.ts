@@ -90,6 +90,7 @@ interface UpFlags {
   readonly workers?: number;
   readonly trustedProxy?: string[];
   readonly dvrHours: number;
+  readonly hdhomerun?: true;
 }
 
 function addUpCommand(program: Command, { dataDir }: CommandContext): void {
@@ -110,6 +111,7 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
       parseHours,
       DEFAULT_DVR_HOURS,
     )
+    .option('--hdhomerun', 'answer Plex and others that look for an HDHomeRun tuner on the local network')
     .addHelpText(
       'after',
       examples(
@@ -129,6 +131,7 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
         trustedProxies: options.trustedProxy ?? [],
         workers: options.workers ?? Math.min(availableParallelism(), MAX_WORKERS),
         dvrHours: options.dvrHours,
+        hdhomerun: options.hdhomerun === true,
       });
     });
 }

@@ -44,6 +44,8 @@ export interface UpOptions {
   readonly workers: number;
   /** How far back viewers can go; 0 records nothing. */
   readonly dvrHours: number;
+  /** Whether programs that look for an HDHomeRun tuner are answered. */
+  readonly hdhomerun: boolean;
 }
 
 const DEMO_CHANNEL = 'demo';
@@ -95,6 +97,8 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       nodeToken,
       logger: logger.child({ role: 'coordinator' }),
       webDir: findSite(),
+      hdhomerunHttpPort: options.hdhomerun ? options.httpPort : undefined,
+      catchUpHours: options.dvrHours,
     }).catch((error: unknown) => {
       const isKnown = error instanceof DataFolderError || error instanceof DatabaseUnavailable;
       throw isKnown ? new StartError(error.message, { cause: error }) : error;

@@ -112,6 +112,12 @@ describe('help and misuse', () => {
     ['channel', 'set'],
     ['channel', 'ls'],
     ['channel', 'rm'],
+    ['channel', 'set'],
+    ['channel', 'schedule', 'show'],
+    ['channel', 'schedule', 'set'],
+    ['channel', 'schedule', 'import'],
+    ['channel', 'schedule', 'export'],
+    ['channel', 'schedule', 'preview'],
     ['stream', 'add'],
     ['stream', 'ls'],
     ['stream', 'rm'],
@@ -148,8 +154,13 @@ describe('help and misuse', () => {
     [['media']],
     [['media', 'import']],
     [['channel', 'add', 'films']],
-    [['stream', 'add', 'cam', '--colour', 'red']],
     [['channel', 'set', 'films']],
+    [['channel', 'set', 'films', '--number', '0']],
+    [['channel', 'schedule', 'preview', 'films', '--hours', '0']],
+    [['channel', 'schedule', 'preview', 'films', '--from', 'soon']],
+    [['channel', 'schedule', 'export', 'films', '--format', 'xls']],
+    [['channel', 'schedule', 'import', 'films', 'x.yaml', '--effective', 'soon']],
+    [['stream', 'add', 'cam', '--colour', 'red']],
     [['channel', 'set', 'films', '--private', '--public']],
     [['channel', 'set', 'films', '--max-viewers', 'many']],
     [['token', 'create', '--channel', 'films']],
@@ -273,7 +284,9 @@ describe('channel', () => {
     ]);
     expect(added).toMatchObject({ code: 0, stderr: '' });
     expect(added.stdout).toMatch(/\/watch\/films\n$/);
-    expect((await starling(['channel', 'ls'])).stdout).toMatch(/^films +All Films +playout +public +no +0$/m);
+    expect((await starling(['channel', 'ls'])).stdout).toMatch(
+      /^1 +films +All Films +playout +public +no +0$/m,
+    );
     const { items } = JSON.parse((await starling(['channel', 'ls', '--json'])).stdout);
     expect(items).toMatchObject([{ name: 'films', isOnAir: false, runs: [{ loop: [asset, asset] }] }]);
 
@@ -286,6 +299,107 @@ describe('channel', () => {
       code: 1,
       stderr: 'There is no channel films.\n',
     });
+  });
+});
+
+describe('channel schedule', { timeout: 60_000 }, () => {
+  it('goes into files and out again, and says what comes', async () => {
+    await starling(['media', 'import', 'film.mp4', '--name', 'feature-film']);
+    await starling(['media', 'import', 'other.mp4', '--name', 'ident']);
+    await starling(['channel', 'add', 'tv', '--loop', 'ident']);
+    const shown = await starling(['channel', 'schedule', 'show', 'tv']);
+    expect(shown).toEqual({
+      code: 0,
+      stderr: '',
+      stdout: 'timeZone: UTC\nfiller:\n  items:\n    - ident\nprogrammes: []\n',
+    });
+    writeFileSync(
+      join(dataDir, 'week.yaml'),
+      [
+        'timeZone: UTC',
+        'filler: { items: [ident] }',
+        'programmes:',
+        '  - { start: 2030-01-01T20:15, repeat: daily, items: [feature-film], title: The film }',
+      ].join('\n'),
+    );
+    const imported = await starling([
+      'channel',
+      'schedule',
+      'import',
+      'tv',
+      'week.yaml',
+      '--effective',
+      'now',
+    ]);
+    expect(imported).toMatchObject({ code: 0, stderr: '' });
+    expect(imported.stdout).toMatch(
+      /^The schedule of tv takes effect at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\n$/,
+    );
+
+    const exported = await starling([
+      'channel',
+      'schedule',
+      'export',
+      'tv',
+      '--format',
+      'csv',
+      '--out',
+      'week.csv',
+    ]);
+    expect(exported).toEqual({ code: 0, stdout: '', stderr: '' });
+    expect(readFileSync(join(dataDir, 'week.csv'), 'utf8')).toContain(
+      'programme,2030-01-01T20:15,daily,,,feature-film',
+    );
+    expect((await starling(['channel', 'schedule', 'set', 'tv', '--loop', 'ident'])).code).toBe(0);
+    expect((await starling(['channel', 'schedule', 'import', 'tv', 'week.csv'])).code).toBe(0);
+    const { items } = JSON.parse(
+      (
+        await starling([
+          'channel',
+          'schedule',
+          'preview',
+          'tv',
+          '--from',
+          '2031-07-01T20:15:30Z',
+          '--hours',
+          '1',
+          '--json',
+        ])
+      ).stdout,
+    );
+    expect(items).toMatchObject([
+      { startsAt: '2031-07-01T20:15:00.000Z', title: 'The film', assetName: 'feature-film' },
+    ]);
+    const table = await starling([
+      'channel',
+      'schedule',
+      'preview',
+      'tv',
+      '--from',
+      '2031-07-01T20:15:30Z',
+      '--hours',
+      '1',
+    ]);
+    expect(table.stdout).toMatch(
+      /^FROM +TO +TITLE +ASSET\n\d{4}-\S+ \d\d:15:00 +\S+ \S+ +The film +feature-film\n$/,
+    );
+
+    writeFileSync(join(dataDir, 'bad.yaml'), 'timeZone: Nowhere\nprogrammes: []\n');
+    expect(await starling(['channel', 'schedule', 'import', 'tv', 'bad.yaml'])).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: 'timeZone: Nowhere is not a time zone. Write one such as Europe/Berlin or UTC.\n',
+    });
+    expect(await starling(['channel', 'schedule', 'import', 'tv', 'gone.yaml'])).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: 'gone.yaml cannot be read: there is no such file or folder.\n',
+    });
+    expect(await starling(['channel', 'set', 'tv', '--number', '77', '--group', 'Best'])).toMatchObject({
+      code: 0,
+    });
+    expect((await starling(['channel', 'ls'])).stdout).toMatch(/^77 +tv +tv +playout/m);
+    await starling(['channel', 'rm', 'tv']);
   });
 });
 
@@ -314,7 +428,9 @@ describe('private channels', () => {
   it('are made, changed, and opened with tokens that are printed once', async () => {
     await starling(['stream', 'add', 'closed', '--private']);
     const set = (...change: string[]) => starling(['channel', 'set', 'closed', ...change]);
-    expect((await starling(['channel', 'ls'])).stdout).toMatch(/^closed +closed +live +private +no +0$/m);
+    expect((await starling(['channel', 'ls'])).stdout).toMatch(
+      /^\d+ +closed +closed +live +private +no +0$/m,
+    );
     expect((await set('--public', '--max-viewers', '20')).stdout).toBe(
       'Channel closed is public, for at most 20 viewers.\n',
     );

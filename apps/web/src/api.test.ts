@@ -1,10 +1,13 @@
 import { expect, test } from 'vitest';
-import { mediaPaths, nextRefreshMs, readChannel, readChannelList } from './api.ts';
+import { mediaPaths, nextRefreshMs, readChannel, readChannelList, readGuide } from './api.ts';
 
 const nowMs = Date.parse('2026-05-01T12:00:00Z');
 const demo = {
   name: 'demo',
   title: 'Demo',
+  number: 1,
+  logo: null,
+  group: 'Best',
   kind: 'playout',
   isPrivate: false,
   isOnAir: true,
@@ -50,4 +53,15 @@ test('the media are under the name of the channel', () => {
   expect(mediaPaths('demo', 'a.b.c').hls).toBe('/live/demo/index.m3u8?token=a.b.c');
   expect(mediaPaths('demo', 'a&b').flv).toBe('/live/demo.flv?token=a%26b');
   expect(mediaPaths('a/../b').flv).toBe('/live/a%2F..%2Fb.flv');
+});
+
+test('the guide is taken over as it is, and refused in another form', () => {
+  const programme = { title: 'Film', startsAt: '2026-05-01T12:00:00Z', endsAt: '2026-05-01T13:00:00Z' };
+  const items = [
+    { name: 'demo', programmes: [programme, { ...programme, description: 'A film.', category: 'Art' }] },
+  ];
+  expect(readGuide({ items })).toEqual(items);
+  for (const wrong of [{}, { items: [{ name: 'demo' }] }, { items: [{ name: 'demo', programmes: [{}] }] }]) {
+    expect(() => readGuide(wrong)).toThrow(TypeError);
+  }
 });

@@ -1,13 +1,14 @@
 /** The public directory of channels, as the pages read it. */
-import type { PublicChannel } from '@starling/model/entities';
-import { useQuery } from '@tanstack/react-query';
+import type { ChannelGuide, GuideProgramme, PublicChannel } from '@starling/model/entities';
+import { keepPreviousData, useQuery } from '@tanstack/react-query';
 
 import { useViewingToken } from './viewing-token.ts';
 
-export type { PublicChannel };
+export type { ChannelGuide, GuideProgramme, PublicChannel };
 
 const LIST_REFRESH_MS = 10_000;
 const MIN_REFRESH_MS = 1_000;
+const GUIDE_REFRESH_MS = 60_000;
 const REQUEST_TIMEOUT_MS = 8_000;
 
 /** The network has no channel of that name that this viewer may see. */
@@ -38,6 +39,18 @@ export function useChannel(name: string, refreshMs: number) {
       readChannel(await getJson(`/api/v1/public/channels/${encodeURIComponent(name)}`, token, signal)),
     refetchInterval: (query) =>
       Math.min(refreshMs, nextRefreshMs(query.state.data ? [query.state.data] : [], Date.now())),
+  });
+}
+
+/** What all channels show in some hours; refreshed every minute, for a schedule may change. */
+export function useGuide(fromMs: number, hours: number) {
+  const token = useViewingToken();
+  const query = new URLSearchParams({ from: new Date(fromMs).toISOString(), hours: String(hours) });
+  return useQuery({
+    queryKey: ['guide', fromMs, hours, { token }],
+    queryFn: async ({ signal }) => readGuide(await getJson(`/api/v1/public/guide?${query}`, token, signal)),
+    refetchInterval: GUIDE_REFRESH_MS,
+    placeholderData: keepPreviousData,
   });
 }
 
@@ -103,9 +116,14 @@ export function readChannel(value: unknown): PublicChannel {
   if (typeof viewerCount !== 'number') throw new TypeError('A channel does not say how many watch it.');
   const now = field(value, 'now') ?? null;
   const next = field(value, 'next') ?? null;
+  const number = field(value, 'number');
+  if (typeof number !== 'number') throw new TypeError('A channel has no number.');
   return {
     name: text(value, 'name'),
     title: text(value, 'title'),
+    number,
+    logo: optionalText(value, 'logo') ?? null,
+    group: optionalText(value, 'group') ?? null,
     kind,
     isPrivate,
     isOnAir,
@@ -115,6 +133,29 @@ export function readChannel(value: unknown): PublicChannel {
         ? null
         : { title: text(now, 'title'), startsAt: time(now, 'startsAt'), endsAt: time(now, 'endsAt') },
     next: next === null ? null : { title: text(next, 'title'), startsAt: time(next, 'startsAt') },
+  };
+}
+
+/** Takes the answer of the guide request apart. @throws TypeError when it has another form */
+export function readGuide(value: unknown): ChannelGuide[] {
+  const items = field(value, 'items');
+  if (!Array.isArray(items)) throw new TypeError('The guide has no items.');
+  return items.map((item) => {
+    const programmes = field(item, 'programmes');
+    if (!Array.isArray(programmes)) throw new TypeError('A channel of the guide has no programmes.');
+    return { name: text(item, 'name'), programmes: programmes.map(readProgramme) };
+  });
+}
+
+function readProgramme(value: unknown): GuideProgramme {
+  const description = optionalText(value, 'description');
+  const category = optionalText(value, 'category');
+  return {
+    title: text(value, 'title'),
+    ...(description !== undefined && { description }),
+    ...(category !== undefined && { category }),
+    startsAt: time(value, 'startsAt'),
+    endsAt: time(value, 'endsAt'),
   };
 }
 
@@ -147,6 +188,10 @@ function text(value: unknown, key: string): string {
   const found = field(value, key);
   if (typeof found !== 'string') throw new TypeError(`"${key}" is not a text.`);
   return found;
+}
+
+function optionalText(value: unknown, key: string): string | undefined {
+  return (field(value, key) ?? undefined) === undefined ? undefined : text(value, key);
 }
 
 function time(value: unknown, key: string): string {

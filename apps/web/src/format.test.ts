@@ -3,12 +3,14 @@ import {
   formatBehind,
   formatBitrate,
   formatClock,
+  formatDay,
   formatDuration,
   formatFrameRate,
   formatNextStart,
   formatProgrammeTimes,
   formatSeconds,
   formatTimeLeft,
+  placeInSpan,
   programmeProgress,
 } from './format.ts';
 
@@ -70,4 +72,26 @@ test('measured values carry their units, and a dash when they are not known', ()
     '–',
     '–',
   ]);
+});
+
+test('a programme is placed in the span that is shown, and cut at its ends', () => {
+  const span = { fromMs: local(20, 0).getTime(), untilMs: local(22, 0).getTime() };
+  expect(placeInSpan(programme(local(20, 30), local(21, 0)), span)).toEqual({
+    startPercent: 25,
+    widthPercent: 25,
+  });
+  expect(placeInSpan(programme(local(19, 0), local(21, 0)), span)).toEqual({
+    startPercent: 0,
+    widthPercent: 50,
+  });
+  expect(placeInSpan(programme(local(21, 30), local(23, 0)), span)).toEqual({
+    startPercent: 75,
+    widthPercent: 25,
+  });
+  expect(placeInSpan(programme(local(19, 0), local(20, 0)), span)).toBeUndefined();
+  expect(placeInSpan(programme(local(22, 0), local(23, 0)), span)).toBeUndefined();
+});
+
+test('a day has its weekday', () => {
+  expect(formatDay(local(9, 5).getTime())).toBe('Fri 1 May');
 });

@@ -7,6 +7,8 @@ const clockWithSeconds = new Intl.DateTimeFormat('en-GB', {
   second: '2-digit',
 });
 
+const day = new Intl.DateTimeFormat('en-GB', { weekday: 'short', day: 'numeric', month: 'short' });
+
 /** Programmes shorter than this are told apart only by their seconds. */
 const SHORT_PROGRAMME_MS = 5 * 60_000;
 
@@ -34,6 +36,11 @@ export function formatBehind(seconds: number): string {
   const twoDigits = (value: number) => String(value).padStart(2, '0');
   const rest = twoDigits(total % 60);
   return hours === 0 ? `${minutes}:${rest}` : `${hours}:${twoDigits(minutes)}:${rest}`;
+}
+
+/** The day where the viewer is: "Thu 24 Dec". */
+export function formatDay(timeMs: number): string {
+  return day.format(new Date(timeMs)).replace(',', '');
 }
 
 /** The start and the end of a programme in local time, with seconds where it is a short one. */
@@ -92,4 +99,20 @@ export function formatFrameRate(framesPerSecond: number | undefined): string {
 
 function durationMs(programme: Programme): number {
   return Date.parse(programme.endsAt) - Date.parse(programme.startsAt);
+}
+
+/**
+ * Where a programme lies in a span of time, in hundredths of it.
+ * @returns undefined when it lies outside
+ */
+export function placeInSpan(
+  programme: Programme,
+  span: { readonly fromMs: number; readonly untilMs: number },
+): { readonly startPercent: number; readonly widthPercent: number } | undefined {
+  const { fromMs, untilMs } = span;
+  const startMs = Math.max(fromMs, Date.parse(programme.startsAt));
+  const endMs = Math.min(untilMs, Date.parse(programme.endsAt));
+  if (!(endMs > startMs)) return undefined;
+  const percent = (timeMs: number) => (timeMs * 100) / (untilMs - fromMs);
+  return { startPercent: percent(startMs - fromMs), widthPercent: percent(endMs - startMs) };
 }

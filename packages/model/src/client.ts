@@ -21,12 +21,15 @@ import {
   type NewViewingToken,
   Problem,
   PublicChannel,
+  ScheduleChange,
+  ScheduledItem,
   Stream,
   StreamWithKey,
   ViewerList,
   ViewingToken,
   ViewingTokenWithSecret,
 } from './entities.ts';
+import { type Effective, Schedule } from './schedule-definition.ts';
 
 const REQUEST_TIMEOUT_MS = 30_000;
 /** The coordinator pings every 15 s; a watch that is silent for longer than two pings is dead. */
@@ -96,10 +99,55 @@ export class CoordinatorClient {
     list: (): Promise<Channel[]> => this.#list('/channels', Channel),
     create: (channel: NewChannel): Promise<Channel> => this.#request('POST', '/channels', Channel, channel),
     get: (name: string): Promise<Channel> => this.#request('GET', path`/channels/${name}`, Channel),
-    /** Changes who may watch. */
     update: (name: string, update: ChannelUpdate): Promise<Channel> =>
       this.#request('PATCH', path`/channels/${name}`, Channel, update),
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/channels/${name}`),
+  };
+
+  /** What the channels play, by the name of the channel. */
+  readonly schedules = {
+    get: (channel: string): Promise<Schedule> =>
+      this.#request('GET', path`/channels/${channel}/schedule`, Schedule),
+    /** As a file. */
+    export: async (channel: string, format: ScheduleFormat): Promise<string> => {
+      const response = await this.#fetchApi(
+        'GET',
+        path`/channels/${channel}/schedule`,
+        undefined,
+        AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+        { accept: scheduleMediaTypes[format] },
+      );
+      return response.text();
+    },
+    set: (channel: string, schedule: Schedule, effective?: Effective): Promise<ScheduleChange> =>
+      this.#request(
+        'PUT',
+        path`/channels/${channel}/schedule` + effectiveQuery(effective),
+        ScheduleChange,
+        schedule,
+      ),
+    /** From a file. */
+    import: async (
+      channel: string,
+      text: string,
+      format: ScheduleFormat,
+      effective?: Effective,
+    ): Promise<ScheduleChange> => {
+      const response = await this.#fetchApi(
+        'PUT',
+        path`/channels/${channel}/schedule` + effectiveQuery(effective),
+        text,
+        AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+        { 'content-type': scheduleMediaTypes[format] },
+      );
+      return checked(ScheduleChange, await response.json());
+    },
+    /** @param fromMs milliseconds since 1970; the present where nothing is said */
+    preview: async (channel: string, hours: number, fromMs?: number): Promise<ScheduledItem[]> => {
+      const query = new URLSearchParams({ hours: String(hours) });
+      if (fromMs !== undefined) query.set('from', new Date(fromMs).toISOString());
+      return this.#list(`${path`/channels/${channel}/schedule/preview`}?${query}`, ScheduledItem);
+    },
   };
 
   readonly streams = {
@@ -267,8 +315,17 @@ export class CoordinatorClient {
     await response.body?.cancel();
   }
 
-  /** @returns an answer of success */
-  async #fetchApi(method: string, apiPath: string, body: unknown, signal: AbortSignal): Promise<Response> {
+  /**
+   * @param body sent as JSON, a text as it is
+   * @returns an answer of success
+   */
+  async #fetchApi(
+    method: string,
+    apiPath: string,
+    body: unknown,
+    signal: AbortSignal,
+    headers: Readonly<Record<string, string>> = {},
+  ): Promise<Response> {
     let response: Response;
     try {
       response = await this.#fetch(`${this.#baseUrl}/api/v1${apiPath}`, {
@@ -277,8 +334,9 @@ export class CoordinatorClient {
         headers: {
           ...(this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }),
           ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+          ...headers,
         },
-        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
       });
     } catch (error) {
       throw new ApiError(
@@ -295,6 +353,14 @@ export class CoordinatorClient {
       detail: `The coordinator at ${this.#baseUrl} answered ${response.status} without saying why.`,
     });
   }
+}
+
+/** A schedule as a file that people write. */
+export type ScheduleFormat = 'yaml' | 'csv';
+const scheduleMediaTypes: Record<ScheduleFormat, string> = { yaml: 'application/yaml', csv: 'text/csv' };
+
+function effectiveQuery(effective: Effective | undefined): string {
+  return effective === undefined ? '' : `?effective=${effective}`;
 }
 
 /** Builds a path; values are escaped. */

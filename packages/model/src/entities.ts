@@ -3,7 +3,7 @@
  * validation, types and OpenAPI.
  */
 import { type Static, Type } from 'typebox';
-import { AssetFacts, Run } from './schedule.ts';
+import { AssetFacts, ProgrammeInfo, Run } from './schedule.ts';
 
 /** The source of the asset that is generated: FFmpeg draws it, no file is read. */
 export const TEST_CARD_SOURCE = 'starling:test-card';
@@ -47,10 +47,22 @@ export const ChannelKind = Type.Union([Type.Literal('playout'), Type.Literal('li
 export type ChannelKind = Static<typeof ChannelKind>;
 
 const MaxViewers = Type.Union([Type.Integer({ minimum: 1, maximum: 1_000_000 }), Type.Null()]);
+const Title = Type.String({ minLength: 1, maxLength: 200 });
+
+/** How a channel presents itself in guides and on TVs. */
+const presentation = {
+  title: Title,
+  /** The channel's number on a TV; no two have the same. */
+  number: Type.Integer({ minimum: 1, maximum: 99_999 }),
+  /** Address of a picture; null for the newest picture of the channel. */
+  logo: Type.Union([Type.String({ pattern: '^https?://[^\\s"<>]+$', maxLength: 2000 }), Type.Null()]),
+  /** Channels of one group stand together in a player's list; null for the kind of the channel. */
+  group: Type.Union([Type.String({ minLength: 1, maxLength: 100 }), Type.Null()]),
+};
 
 export const Channel = Type.Object({
   name: Name,
-  title: Type.String(),
+  ...presentation,
   kind: ChannelKind,
   /** Wall-clock time of tick 0 of the timeline, in milliseconds since 1970; fixed at creation. */
   epochUnixMs: Type.Integer(),
@@ -64,7 +76,19 @@ export const Channel = Type.Object({
 });
 export type Channel = Static<typeof Channel>;
 
-const Title = Type.String({ minLength: 1, maxLength: 200 });
+/** Changes a channel; what is left out stays. */
+export const ChannelUpdate = Type.Object(
+  {
+    title: Type.Optional(presentation.title),
+    number: Type.Optional(presentation.number),
+    logo: Type.Optional(presentation.logo),
+    group: Type.Optional(presentation.group),
+    isPrivate: Type.Optional(Type.Boolean()),
+    maxViewers: Type.Optional(MaxViewers),
+  },
+  { additionalProperties: false, minProperties: 1 },
+);
+export type ChannelUpdate = Static<typeof ChannelUpdate>;
 
 /** Asks for a playout channel that loops over assets, each given by its id or its name. */
 export const NewChannel = Type.Object(
@@ -79,13 +103,6 @@ export const NewChannel = Type.Object(
   { additionalProperties: false },
 );
 export type NewChannel = Static<typeof NewChannel>;
-
-/** Changes who may watch a channel; what is left out stays. */
-export const ChannelUpdate = Type.Object(
-  { isPrivate: Type.Optional(Type.Boolean()), maxViewers: Type.Optional(MaxViewers) },
-  { additionalProperties: false, minProperties: 1 },
-);
-export type ChannelUpdate = Static<typeof ChannelUpdate>;
 
 /** A live input. Its channel has the same name. The key itself is shown once and never stored. */
 export const Stream = Type.Object({
@@ -114,7 +131,7 @@ export type StreamWithKey = Static<typeof StreamWithKey>;
 /** What a viewer's page shows of a channel. */
 export const PublicChannel = Type.Object({
   name: Name,
-  title: Type.String(),
+  ...presentation,
   kind: ChannelKind,
   isPrivate: Type.Boolean(),
   isOnAir: Type.Boolean(),
@@ -135,6 +152,36 @@ export const PublicChannel = Type.Object({
   ]),
 });
 export type PublicChannel = Static<typeof PublicChannel>;
+
+/** A programme of the guide. */
+export const GuideProgramme = Type.Object({
+  ...ProgrammeInfo.properties,
+  title: Type.String(),
+  startsAt: Type.String({ format: 'date-time' }),
+  endsAt: Type.String({ format: 'date-time' }),
+});
+export type GuideProgramme = Static<typeof GuideProgramme>;
+
+/** What one channel shows in a span of time. */
+export const ChannelGuide = Type.Object({ name: Name, programmes: Type.Array(GuideProgramme) });
+export type ChannelGuide = Static<typeof ChannelGuide>;
+
+export const ScheduleChange = Type.Object({
+  /** Until then all stays as it was. */
+  effectiveAt: Type.String({ format: 'date-time' }),
+});
+export type ScheduleChange = Static<typeof ScheduleChange>;
+
+/** An item that a schedule leads to. */
+export const ScheduledItem = Type.Object({
+  startsAt: Type.String({ format: 'date-time' }),
+  endsAt: Type.String({ format: 'date-time' }),
+  /** The programme's, or the asset's name. */
+  title: Type.String(),
+  assetId: Type.String(),
+  assetName: Type.String(),
+});
+export type ScheduledItem = Static<typeof ScheduledItem>;
 
 /** Everything that a backend needs to know. It gets the whole state at each change. */
 export const BackendState = Type.Object({

@@ -1,6 +1,15 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type AssetFacts, programmeAfter, programmeAt, type Run, withLoopAfter } from './schedule.ts';
+import {
+  type AssetFacts,
+  numberedOn,
+  programmeAfter,
+  programmeAt,
+  type Run,
+  segmentIndexFrom,
+  segmentStartTicks,
+} from './schedule.ts';
+import { passOrder } from './shuffle.ts';
 
 function facts(durationTicks: number, segmentCount: number, config = 'a'): AssetFacts {
   return {
@@ -43,9 +52,13 @@ describe('programmeAt', () => {
       loopIndex: 0,
       startTicks: SECOND,
       endTicks: 7 * SECOND,
+      originTicks: SECOND,
+      firstSegmentIndex: 0,
+      segmentCount: 3,
       firstMediaSequenceNumber: 100,
       discontinuitySequence: 7,
       programmeId: 'r90000-l0-i0',
+      programme: undefined,
     });
     // Two loops of 11 s and the 6 s of the news later.
     expect(programmeAt(runs, assets, (1 + 22 + 6) * SECOND)).toEqual({
@@ -54,9 +67,13 @@ describe('programmeAt', () => {
       loopIndex: 2,
       startTicks: 29 * SECOND,
       endTicks: 34 * SECOND,
+      originTicks: 29 * SECOND,
+      firstSegmentIndex: 0,
+      segmentCount: 3,
       firstMediaSequenceNumber: 100 + 12 + 3,
       discontinuitySequence: 7,
       programmeId: 'r90000-l2-i1',
+      programme: undefined,
     });
   });
 
@@ -155,26 +172,124 @@ describe('programmeAt', () => {
   });
 });
 
-describe('withLoopAfter', () => {
-  it('begins the new loop where the item ends, numbered on', () => {
-    const before = [run(0, ['news', 'film'])];
-    const after = withLoopAfter(before, assets, 12 * SECOND, ['foreign', 'news']);
-    expect(after).toEqual([run(0, ['news', 'film']), run(17 * SECOND, ['foreign', 'news'], 9, 1)]);
-    // What was on is not touched.
-    for (const ticks of [0, 7 * SECOND, 16.9 * SECOND]) {
-      expect(programmeAt(after, assets, ticks)).toEqual(programmeAt(before, assets, ticks));
+describe('segments', () => {
+  it('start every 2 s; a short rest shares its length with the segment before', () => {
+    const starts = (durationTicks: number, frameRate = 25) => {
+      const asset = { ...facts(durationTicks, Math.ceil(durationTicks / (2 * SECOND))), frameRate };
+      return Array.from({ length: asset.segmentCount }, (_, i) => segmentStartTicks(asset, i) / SECOND);
+    };
+    expect(starts(4 * SECOND)).toEqual([0, 2]);
+    expect(starts(5 * SECOND)).toEqual([0, 2, 4]);
+    expect(starts(4.5 * SECOND, 24)).toEqual([0, 2, 3.25]);
+    expect(starts(0.5 * SECOND)).toEqual([0]);
+    // 2.04 s at 25 fps: 51 frames, 25 of them in the second segment.
+    expect(starts(2.04 * SECOND)).toEqual([0, 1.04]);
+  });
+
+  it('are found by an offset', () => {
+    const asset = { ...facts(4.5 * SECOND, 3), frameRate: 24 };
+    const offsets = [0, 0.1, 2, 2.1, 3.25, 3.3, 4, 4.4];
+    expect(offsets.map((offset) => segmentIndexFrom(asset, offset * SECOND))).toEqual([
+      0, 1, 1, 2, 2, 3, 3, 3,
+    ]);
+  });
+});
+
+describe('a cut item', () => {
+  const cutAt = (seconds: number) =>
+    programmeAt([run(0, ['news']), run(seconds * SECOND, ['film'])], assets, 0)?.segmentCount;
+
+  it('has the segments that have begun', () => {
+    expect([0.1, 2, 2.5, 4, 4.5, 6, 7].map(cutAt)).toEqual([1, 1, 2, 2, 3, 3, 3]);
+  });
+
+  it('gives a rest of less than half a second to the segment before', () => {
+    expect([2.1, 2.499, 4.1].map(cutAt)).toEqual([1, 1, 2]);
+  });
+});
+
+describe('a run that joins its loop in progress', () => {
+  it('begins in the middle of an item and is numbered from there', () => {
+    // 12 s into the loop of 11 s: 1 s into the second pass's news is no start of a segment, 13 s is.
+    const runs = [{ ...run(100 * SECOND, ['news', 'film'], 50, 3), originTicks: (100 - 13) * SECOND }];
+    expect(programmeAt(runs, assets, 100 * SECOND)).toMatchObject({
+      assetId: 'news',
+      loopIndex: 1,
+      startTicks: 100 * SECOND,
+      originTicks: 98 * SECOND,
+      endTicks: 104 * SECOND,
+      firstSegmentIndex: 1,
+      segmentCount: 2,
+      firstMediaSequenceNumber: 50,
+      discontinuitySequence: 3,
+    });
+    expect(programmeAt(runs, assets, 104 * SECOND)).toMatchObject({
+      assetId: 'film',
+      originTicks: 104 * SECOND,
+      firstSegmentIndex: 0,
+      firstMediaSequenceNumber: 52,
+      discontinuitySequence: 3,
+    });
+  });
+});
+
+describe('a shuffled loop', () => {
+  const many = new Map(Array.from({ length: 8 }, (_, i) => [`${i}`, facts((2 + i) * SECOND, 1)]));
+
+  it('plays every item once in each pass, in an order of its own, and none twice in a row', () => {
+    const runs = [{ ...run(0, [...many.keys()]), shuffleSeed: 7 }];
+    const played: string[] = [];
+    for (let ticks = 0; played.length < 8 * 200; ) {
+      const position = programmeAt(runs, many, ticks);
+      played.push(position?.assetId ?? '');
+      ticks = position?.endTicks ?? 0;
+    }
+    const passes = Array.from({ length: 200 }, (_, i) => played.slice(8 * i, 8 * i + 8));
+    for (const pass of passes) expect([...pass].sort()).toEqual([...many.keys()]);
+    expect(new Set(passes.map(String)).size).toBe(200);
+    expect(played.filter((assetId, i) => assetId === played[i + 1])).toEqual([]);
+    // Every item comes in every place: 200 passes, so 25 each on average.
+    for (const assetId of many.keys()) {
+      for (let place = 0; place < 8; place++) {
+        expect(passes.filter((pass) => pass[place] === assetId).length).toBeGreaterThan(8);
+      }
     }
   });
 
-  it('gives up an edit that did not begin yet', () => {
-    const once = withLoopAfter([run(0, ['news'])], assets, SECOND, ['film']);
-    expect(withLoopAfter(once, assets, 2 * SECOND, ['foreign'])).toEqual([
-      run(0, ['news']),
-      run(6 * SECOND, ['foreign'], 3, 1),
-    ]);
+  it('is the same in every version of the program', () => {
+    // What is on the air must not change with an update. Change the algorithm only together with the field.
+    expect(passOrder(Array(8).fill('a'), 7, 0)).toEqual([5, 7, 0, 1, 4, 6, 3, 2]);
+    expect(passOrder(['a', 'b', 'a', 'b', 'a'], 7, 3)).toEqual([0, 4, 2, 1, 3]);
+  });
+});
+
+describe('numberedOn', () => {
+  const content = (startTicks: number, ...loop: string[]) => ({ startTicks, loop });
+
+  it('starts a channel at 0', () => {
+    expect(numberedOn([], assets, content(42, 'film'))).toEqual(run(42, ['film']));
   });
 
-  it('starts a channel that had no programme', () => {
-    expect(withLoopAfter([], assets, 42, ['film'])).toEqual([run(42, ['film'])]);
+  it('goes on where the run before is cut', () => {
+    const before = [run(0, ['news', 'film'])];
+    // News 6 s, film 5 s, news again from 11 s on: 17 s is its end, 14 s is 3 s into it.
+    expect(numberedOn(before, assets, content(17 * SECOND, 'film'))).toEqual(
+      run(17 * SECOND, ['film'], 9, 0),
+    );
+    expect(numberedOn(before, assets, content(14 * SECOND, 'foreign'))).toEqual(
+      run(14 * SECOND, ['foreign'], 8, 1),
+    );
+  });
+
+  it('puts a discontinuity after time in which nothing is on', () => {
+    const runs = [run(0, ['news'])];
+    runs.push(numberedOn(runs, assets, content(6 * SECOND)));
+    runs.push(numberedOn(runs, assets, content(60 * SECOND, 'news')));
+    expect(runs.slice(1)).toEqual([run(6 * SECOND, [], 3, 1), run(60 * SECOND, ['news'], 3, 1)]);
+    expect(programmeAt(runs, assets, 30 * SECOND)).toBeUndefined();
+  });
+
+  it('refuses a run in the past', () => {
+    expect(() => numberedOn([run(10, ['news'])], assets, content(10, 'film'))).toThrow(/cannot follow/);
   });
 });

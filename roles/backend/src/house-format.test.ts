@@ -1,3 +1,4 @@
+import { segmentStartTicks } from '@starling/model/schedule';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { encodeArguments, fitPicture, houseFrameRate, planAsset } from './house-format.ts';
@@ -99,4 +100,29 @@ describe('encodeArguments', () => {
     expect(args).toContain('-f lavfi -i anullsrc=');
     expect(args).toContain('-map 1:v:0 -map 2:a:0');
   });
+});
+
+it('begins its GOPs where the schedule counts segments', () => {
+  fc.assert(
+    fc.property(
+      fc.double({ min: 0.1, max: 20_000, noNaN: true }),
+      fc.constantFrom(24, 25, 30, 50, 60),
+      (seconds, frameRate) => {
+        const plan = planAsset(seconds, frameRate);
+        const facts = {
+          contentHash: '',
+          configHash: '',
+          durationTicks: plan.durationTicks,
+          segmentCount: plan.gopStartFrames.length,
+          sizeBytes: 1,
+          widthPx: 1280,
+          heightPx: 720,
+          frameRate,
+        };
+        expect(plan.gopStartFrames.map((frame) => frame * plan.frameDurationTicks)).toEqual(
+          plan.gopStartFrames.map((_, i) => segmentStartTicks(facts, i)),
+        );
+      },
+    ),
+  );
 });

@@ -10,7 +10,13 @@ import {
   type Track,
 } from '@starling/media/access-unit';
 import { compareTicks, rescaleTicks, ticksToMs, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
-import { type AssetFacts, type ProgrammePosition, programmeAt, type Run } from '@starling/model/schedule';
+import {
+  type AssetFacts,
+  type ProgrammePosition,
+  programmeAt,
+  type Run,
+  segmentStartTicks,
+} from '@starling/model/schedule';
 import type { Logger } from 'pino';
 import type { AssetFile } from './asset-file.ts';
 import { BackendError } from './error.ts';
@@ -24,9 +30,12 @@ export interface PlayoutProgramme {
   readonly epochUnixMs: number;
 }
 
+/** What playout reads: a stored asset. */
+export type PlayableAsset = Pick<AssetFile, 'index' | 'tracks' | 'segmentEndTicks' | 'readSegment'>;
+
 export interface PlayoutOptions {
   readonly programme: PlayoutProgramme;
-  openAsset(contentHash: string): Promise<AssetFile>;
+  openAsset(contentHash: string): Promise<PlayableAsset>;
   /** Playout begins with the segment that contains this time, in ticks of 1/90000 s. */
   readonly startTicks: number;
   readonly logger: Logger;
@@ -39,15 +48,24 @@ const LOOK_AHEAD_TICKS = 10 * VIDEO_TIMESCALE_HZ;
 /** More than this is not caught up with: the machine was asleep. */
 const MAX_BACKLOG_TICKS = 30 * VIDEO_TIMESCALE_HZ;
 
-/** A segment that was read, on the channel's timeline. */
-interface ReadSegment {
-  readonly position: ProgrammePosition;
-  readonly mediaSequenceNumber: number;
+/** A segment of an asset that was read, on the channel's timeline. */
+interface StoredSegment {
+  readonly segmentIndex: number;
   readonly startTicks: number;
-  readonly endTicks: number;
+  readonly wholeEndTicks: number;
+  /** In the order of the contract. */
+  readonly wholeUnits: readonly AccessUnit[];
   readonly configHash: string;
   readonly tracks: readonly Track[];
-  /** In the order of the contract. */
+}
+
+/** What is played of it. */
+interface ReadSegment extends StoredSegment {
+  readonly position: ProgrammePosition;
+  readonly mediaSequenceNumber: number;
+  /** False for what joins the segment before, because little of it is left before the next item. */
+  readonly opensSegment: boolean;
+  readonly endTicks: number;
   readonly units: readonly AccessUnit[];
 }
 
@@ -71,6 +89,7 @@ export class Playout {
   #askedTicks: number;
   #isTimelineAnnounced = false;
   #announcedConfigHash: string | undefined;
+  #openMediaSequenceNumber: number | undefined;
   #reading: Promise<void> | undefined;
   /** Counts the changes that make a read in flight void. */
   #epoch = 0;
@@ -106,8 +125,10 @@ export class Playout {
       const segment = this.#segments[0];
       if (!segment || segment.startTicks >= untilTicks) return events;
       if (this.#unitsPlayed === undefined) {
-        this.#openSegment(segment, events);
-        this.#unitsPlayed = 0;
+        if (segment.opensSegment) this.#openSegment(segment, events);
+        // Without the segment that it belongs to, it belongs to none.
+        const isOpen = segment.mediaSequenceNumber === this.#openMediaSequenceNumber;
+        this.#unitsPlayed = isOpen ? 0 : segment.units.length;
       }
       for (;;) {
         const unit = segment.units[this.#unitsPlayed];
@@ -123,6 +144,7 @@ export class Playout {
 
   #openSegment(segment: ReadSegment, events: StreamEvent[]): void {
     const { epochUnixMs } = this.#programme;
+    this.#openMediaSequenceNumber = segment.mediaSequenceNumber;
     const isFirst = !this.#isTimelineAnnounced;
     if (isFirst) events.push({ type: 'timeline', epochUnixMs });
     this.#isTimelineAnnounced = true;
@@ -196,30 +218,41 @@ export class Playout {
         `The stored asset ${facts.contentHash} is not the one announced.`,
       );
     }
-    const relativeTicks = cursor.ticks - position.startTicks;
+    const relativeTicks = cursor.ticks - position.originTicks;
+    const endIndex = position.firstSegmentIndex + position.segmentCount;
     const segmentIndex =
       cursor.mode === 'containing'
-        ? segments.findLastIndex((segment) => segment.startTicks <= relativeTicks)
+        ? Math.min(
+            segments.findLastIndex(({ startTicks }) => startTicks <= relativeTicks),
+            endIndex - 1,
+          )
         : segments.findIndex((segment) => segment.startTicks >= relativeTicks);
-    const startTicks = position.startTicks + (segments[segmentIndex]?.startTicks ?? 0);
-    if (segmentIndex < 0 || startTicks >= position.endTicks) return undefined;
+    const relativeStartTicks = segments[segmentIndex]?.startTicks;
+    if (relativeStartTicks === undefined) return undefined;
+    if (relativeStartTicks !== segmentStartTicks(facts, segmentIndex)) {
+      // The numbers that follow would be wrong.
+      throw new BackendError(
+        'ASSET_DAMAGED',
+        `Segments of ${facts.contentHash} start at other times than they should.`,
+      );
+    }
+    const startTicks = position.originTicks + relativeStartTicks;
+    if (startTicks >= position.endTicks) return undefined;
 
     const storedUnits = await asset.readSegment(segmentIndex);
-    const itemStartSamples = rescaleTicks(position.startTicks, VIDEO_TIMESCALE_HZ, HOUSE_SAMPLE_RATE_HZ);
+    const originSamples = rescaleTicks(position.originTicks, VIDEO_TIMESCALE_HZ, HOUSE_SAMPLE_RATE_HZ);
     const units = storedUnits.map((unit) => {
-      const offsetTicks = unit.kind === 'video' ? position.startTicks : itemStartSamples;
+      const offsetTicks = unit.kind === 'video' ? position.originTicks : originSamples;
       return { ...unit, dtsTicks: unit.dtsTicks + offsetTicks, ptsTicks: unit.ptsTicks + offsetTicks };
     });
     this.#unreadable.delete(facts.contentHash);
-    const wholeEndTicks = position.startTicks + asset.segmentEndTicks(segmentIndex);
-    return cutAt(position.endTicks, {
-      position,
-      mediaSequenceNumber: position.firstMediaSequenceNumber + segmentIndex,
+    return placedAt(position, {
+      segmentIndex,
       startTicks,
-      endTicks: wholeEndTicks,
+      wholeEndTicks: position.originTicks + asset.segmentEndTicks(segmentIndex),
+      wholeUnits: units.sort(byDecodingTime),
       configHash: facts.configHash,
       tracks: asset.tracks.map(withoutFrameRate),
-      units: units.sort(byDecodingTime),
     });
   }
 
@@ -254,18 +287,20 @@ export class Playout {
     const kept: ReadSegment[] = [];
     for (const segment of this.#segments) {
       const position = programmeAt(runs, assets, segment.startTicks);
-      const isBeingPlayed = this.#unitsPlayed !== undefined && kept.length === 0;
       const isSame = position !== undefined && isSameAiring(position, segment.position);
+      const isBeingPlayed = this.#unitsPlayed !== undefined && kept.length === 0;
       if (!isSame && !isBeingPlayed) {
-        this.#cursor = { ticks: segment.startTicks, mode: 'from' };
+        if (kept.length === 0) this.#cursor = { ticks: segment.startTicks, mode: 'from' };
         break;
       }
-      const cutTicks =
-        runs.find((run) => run.startTicks > segment.startTicks)?.startTicks ?? Number.POSITIVE_INFINITY;
-      const cut = cutAt(cutTicks, segment);
-      kept.push(cut);
-      this.#cursor = { ticks: cut.endTicks, mode: 'from' };
-      if (cut !== segment) break;
+      const next = runs.find((run) => run.startTicks > segment.startTicks);
+      const placed = isSame
+        ? placedAt(position, segment)
+        : cutAt(next?.startTicks ?? Number.POSITIVE_INFINITY, segment);
+      kept.push(placed);
+      // An edit that comes too late begins with what is not over yet: time does not run backwards.
+      const playedTicks = isBeingPlayed ? this.#askedTicks : 0;
+      this.#cursor = { ticks: Math.max(placed.endTicks, playedTicks), mode: 'from' };
     }
     this.#segments = kept;
   }
@@ -306,9 +341,25 @@ function byDecodingTime(a: AccessUnit, b: AccessUnit): number {
   return order !== 0 ? order : a.kind === b.kind ? 0 : a.kind === 'video' ? -1 : 1;
 }
 
+/** A stored segment as part of an airing: its number, and how much of it is played. */
+function placedAt(position: ProgrammePosition, stored: StoredSegment): ReadSegment {
+  const indexOfAiring = stored.segmentIndex - position.firstSegmentIndex;
+  return cutAt(position.endTicks, {
+    ...stored,
+    position,
+    mediaSequenceNumber:
+      position.firstMediaSequenceNumber + Math.min(indexOfAiring, position.segmentCount - 1),
+    opensSegment: indexOfAiring < position.segmentCount,
+    endTicks: stored.wholeEndTicks,
+    units: stored.wholeUnits,
+  });
+}
+
 /** Leaves out the units that would last beyond the time. */
 function cutAt(limitTicks: number, segment: ReadSegment): ReadSegment {
-  if (segment.endTicks <= limitTicks) return segment;
+  const { wholeEndTicks, wholeUnits } = segment;
+  // At equality too: its last audio unit may last into the segment after it.
+  if (wholeEndTicks < limitTicks) return segment;
   const isBefore = (unit: AccessUnit) =>
     unit.kind === 'video'
       ? unit.dtsTicks < limitTicks
@@ -318,14 +369,15 @@ function cutAt(limitTicks: number, segment: ReadSegment): ReadSegment {
           limitTicks,
           VIDEO_TIMESCALE_HZ,
         ) <= 0;
-  return { ...segment, endTicks: limitTicks, units: segment.units.filter(isBefore) };
+  return { ...segment, endTicks: limitTicks, units: wholeUnits.filter(isBefore) };
 }
 
 function isSameAiring(a: ProgrammePosition, b: ProgrammePosition): boolean {
   return (
     a.programmeId === b.programmeId &&
     a.assetId === b.assetId &&
-    a.startTicks === b.startTicks &&
+    a.originTicks === b.originTicks &&
+    a.firstSegmentIndex === b.firstSegmentIndex &&
     a.firstMediaSequenceNumber === b.firstMediaSequenceNumber &&
     a.discontinuitySequence === b.discontinuitySequence
   );

@@ -21,6 +21,7 @@ import type { Logger } from 'pino';
 import { guardRoutes, type Tokens } from './access.ts';
 import { DatabaseUnavailable, SqlError } from './database.ts';
 import { guideRoutes } from './guide.ts';
+import { hdhomerunRoutes } from './hdhomerun.ts';
 import { ApiProblem } from './problem.ts';
 import { apiRoutes, type Nouns } from './routes.ts';
 
@@ -114,6 +115,7 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
     });
     await guarded.register(apiRoutes(nouns), { prefix: '/api/v1' });
     await guarded.register(guideRoutes(nouns));
+    await guarded.register(hdhomerunRoutes(nouns));
     guarded.get('/api/openapi.json', { schema: { hide: true }, config: { access: 'public' } }, async () =>
       app.swagger(),
     );

@@ -8,6 +8,7 @@ import {
   type NewAsset,
   TEST_CARD_SOURCE,
 } from '@starling/model/entities';
+import { TIMELINE_HZ } from '@starling/model/schedule';
 import { type Kysely, type Selectable, sql } from 'kysely';
 import type { Logger } from 'pino';
 import type { Changes } from './changes.ts';
@@ -80,16 +81,25 @@ export class Assets {
       const removed = await transaction.deleteFrom('assets').where('id', '=', id).executeTakeFirst();
       if (removed.numDeletedRows === 0n) throw unknownAsset(id);
       // After the row is taken: who adds a channel has to lock the row first, so none slips in between.
-      const users = await transaction
-        .selectFrom('runs')
-        .select('channel')
-        .distinct()
-        .where('loop', '@>', sql<string[]>`array[${id}]::text[]`)
-        .orderBy('channel')
-        .execute();
+      // What was on in the past does not count.
+      const { rows: users } = await sql<{ channel: string }>`
+        select channel from schedules where asset_ids @> array[${id}]::text[]
+        union
+        select channel from (
+          select channel, loop, lead(start_ticks) over (partition by channel order by start_ticks) as end_ticks
+          from runs
+        ) as lasting join channels on name = channel
+        where loop @> array[${id}]::text[] and (
+          end_ticks is null
+          or end_ticks / ${TIMELINE_HZ} > extract(epoch from ${new Date(this.#now())}::timestamptz - epoch)
+        )
+        order by channel`.execute(transaction);
       if (users.length > 0) {
         const names = users.map(({ channel }) => channel).join(', ');
-        throw new ApiProblem('ASSET_IN_USE', `Asset ${id} is played by: ${names}. Remove the channel first.`);
+        throw new ApiProblem(
+          'ASSET_IN_USE',
+          `Asset ${id} is played by: ${names}. Take it out of the schedule, or remove the channel.`,
+        );
       }
     });
     this.#progress.delete(id);
@@ -176,42 +186,48 @@ export async function readAssets(
 }
 
 /**
- * Finds the assets that a loop names, each by id or by name, and holds them until the transaction ends.
- * @returns their ids, in the order given
+ * Finds assets, each by id or by name, and holds them until the transaction ends.
+ * @param wanted the ids and names, each with what a problem with it begins with
+ * @returns their ids, by what was asked for
  * @throws ApiProblem ASSET_UNKNOWN, ASSET_AMBIGUOUS or ASSET_NOT_READY
  */
-export async function resolveLoop(transaction: Transaction, loop: readonly string[]): Promise<string[]> {
-  const wanted = [...new Set(loop)];
+export async function resolveAssets(
+  transaction: Transaction,
+  wanted: ReadonlyMap<string, string>,
+): Promise<Map<string, string>> {
+  const idsOrNames = [...wanted.keys()];
   const rows = await transaction
     .selectFrom('assets')
     .select(['id', 'name', 'state'])
     .where((where) =>
       where.or([
-        where('id', '=', sql<string>`any(${wanted})`),
-        where('name', '=', sql<string>`any(${wanted})`),
+        where('id', '=', sql<string>`any(${idsOrNames})`),
+        where('name', '=', sql<string>`any(${idsOrNames})`),
       ]),
     )
     .forShare()
     .execute();
   const resolved = new Map<string, string>();
-  for (const idOrName of wanted) {
+  for (const [idOrName, where] of wanted) {
     const byId = rows.filter((row) => row.id === idOrName);
     const [asset, ...others] = byId.length > 0 ? byId : rows.filter((row) => row.name === idOrName);
-    if (asset === undefined) throw unknownAsset(idOrName);
+    if (asset === undefined) {
+      throw new ApiProblem('ASSET_UNKNOWN', `${where}There is no asset ${idOrName}.`);
+    }
     if (others.length > 0) {
       const ids = [asset, ...others].map(({ id }) => id).join(', ');
       throw new ApiProblem(
         'ASSET_AMBIGUOUS',
-        `Several assets are named ${idOrName}. Give an id instead: ${ids}.`,
+        `${where}Several assets are named ${idOrName}. Give an id instead: ${ids}.`,
       );
     }
     if (asset.state !== 'ready') {
       throw new ApiProblem(
         'ASSET_NOT_READY',
-        `Asset ${idOrName} is ${asset.state}. A channel plays ready assets only.`,
+        `${where}Asset ${idOrName} is ${asset.state}. A channel plays ready assets only.`,
       );
     }
     resolved.set(idOrName, asset.id);
   }
-  return loop.flatMap((idOrName) => resolved.get(idOrName) ?? []);
+  return resolved;
 }

@@ -1,15 +1,15 @@
-/** A timeline begins so long before its channel was made, so that the first viewer finds a full window. */
-const HISTORY_MS = 30_000;
-
-/** The channels and their programme. */
+/** The channels. What they play is in `schedules.ts`. */
 import type { Channel, ChannelUpdate, NewChannel } from '@starling/model/entities';
 import type { Run } from '@starling/model/schedule';
-import type { Kysely } from 'kysely';
+import { type Kysely, sql } from 'kysely';
 import type { Logger } from 'pino';
-import { resolveLoop } from './assets.ts';
 import type { Changes } from './changes.ts';
 import type { Tables, Transaction } from './database.ts';
-import { ApiProblem } from './problem.ts';
+import { ApiProblem, unknownChannel } from './problem.ts';
+import { insertSchedule, loopSchedule, resolveItems, runOf } from './schedules.ts';
+
+/** A timeline begins so long before its channel was made, so that the first viewer finds a full window. */
+const HISTORY_MS = 30_000;
 
 export class Channels {
   readonly #db: Kysely<Tables>;
@@ -42,34 +42,38 @@ export class Channels {
    */
   async add({ name, title = name, loop, isPrivate, maxViewers }: NewChannel): Promise<Channel> {
     await this.#changes.make(async (transaction) => {
-      const nowMs = this.#now();
-      await insertChannel(transaction, { name, title, kind: 'playout', nowMs, isPrivate, maxViewers });
-      await transaction
-        .insertInto('runs')
-        .values({
-          channel: name,
-          start_ticks: 0,
-          first_media_sequence_number: 0,
-          first_discontinuity_sequence: 0,
-          loop: await resolveLoop(transaction, loop),
-        })
-        .execute();
+      const epochUnixMs = await insertChannel(transaction, {
+        name,
+        title,
+        kind: 'playout',
+        nowMs: this.#now(),
+        isPrivate,
+        maxViewers,
+      });
+      const schedule = await resolveItems(transaction, loopSchedule(loop));
+      await insertSchedule(transaction, { name, epochUnixMs }, schedule);
     });
     this.#logger.info({ channel: name }, 'channel added');
     return this.get(name);
   }
 
   /**
-   * Changes who may watch the channel. Those who may no longer are shown out.
-   * @throws ApiProblem CHANNEL_UNKNOWN
+   * Changes a channel. Viewers who may no longer watch it are shown out.
+   * @throws ApiProblem CHANNEL_UNKNOWN or CHANNEL_NUMBER_TAKEN
    */
-  async update(name: string, { isPrivate, maxViewers }: ChannelUpdate): Promise<Channel> {
+  async update(name: string, update: ChannelUpdate): Promise<Channel> {
+    const { title, number, logo, group, isPrivate, maxViewers } = update;
     await this.#changes.make(async (transaction) => {
+      if (number !== undefined) await refuseTakenNumber(transaction, name, number);
       const { numUpdatedRows } = await transaction
         .updateTable('channels')
         .set({
-          ...(isPrivate === undefined ? {} : { is_private: isPrivate }),
-          ...(maxViewers === undefined ? {} : { max_viewers: maxViewers }),
+          ...(title !== undefined && { title }),
+          ...(number !== undefined && { number }),
+          ...(logo !== undefined && { logo }),
+          ...(group !== undefined && { group_title: group }),
+          ...(isPrivate !== undefined && { is_private: isPrivate }),
+          ...(maxViewers !== undefined && { max_viewers: maxViewers }),
         })
         .where('name', '=', name)
         .executeTakeFirst();
@@ -99,11 +103,24 @@ export class Channels {
   }
 }
 
-export function unknownChannel(name: string): ApiProblem {
-  return new ApiProblem('CHANNEL_UNKNOWN', `There is no channel ${name}.`);
+async function refuseTakenNumber(transaction: Transaction, name: string, number: number): Promise<void> {
+  const other = await transaction
+    .selectFrom('channels')
+    .select('name')
+    .where('number', '=', number)
+    .where('name', '!=', name)
+    .executeTakeFirst();
+  if (other === undefined) return;
+  throw new ApiProblem(
+    'CHANNEL_NUMBER_TAKEN',
+    `Channel ${other.name} has the number ${number}. Give it another one first.`,
+  );
 }
 
-/** @throws ApiProblem CHANNEL_EXISTS */
+/**
+ * @returns the epoch of its timeline, in milliseconds since 1970
+ * @throws ApiProblem CHANNEL_EXISTS
+ */
 export async function insertChannel(
   transaction: Transaction,
   channel: Pick<Channel, 'name' | 'title' | 'kind'> & {
@@ -112,16 +129,20 @@ export async function insertChannel(
     readonly isPrivate: boolean | undefined;
     readonly maxViewers?: number | null | undefined;
   },
-): Promise<void> {
+): Promise<number> {
   const { name, title, kind, nowMs, isPrivate, maxViewers = null } = channel;
+  // A whole second, so that segments and guide entries start on whole seconds too.
+  const epochUnixMs = Math.floor(nowMs / 1000) * 1000 - HISTORY_MS;
   const { numInsertedOrUpdatedRows } = await transaction
     .insertInto('channels')
     .values({
       name,
       title,
       kind,
-      // A whole second, so that segments and guide entries start on whole seconds too.
-      epoch: new Date(Math.floor(nowMs / 1000) * 1000 - HISTORY_MS),
+      number: lowestFreeNumber,
+      logo: null,
+      group_title: null,
+      epoch: new Date(epochUnixMs),
       created_at: new Date(nowMs),
       is_private: isPrivate,
       max_viewers: maxViewers,
@@ -131,7 +152,12 @@ export async function insertChannel(
   if (numInsertedOrUpdatedRows === 0n) {
     throw new ApiProblem('CHANNEL_EXISTS', `There is a channel ${name} already. Choose another name.`);
   }
+  return epochUnixMs;
 }
+
+const lowestFreeNumber = sql<number>`(
+  select min(candidate) from (select 1 as candidate union select number + 1 from channels) as candidates
+  where candidate not in (select number from channels))`;
 
 /** The channels with their runs, by name; only the one of the given name, if one is given. */
 export async function readChannels(transaction: Transaction, name?: string): Promise<Channel[]> {
@@ -149,16 +175,14 @@ export async function readChannels(transaction: Transaction, name?: string): Pro
     .execute();
   const runsByChannel = new Map<string, Run[]>(channels.map((channel) => [channel.name, []]));
   for (const run of runs) {
-    runsByChannel.get(run.channel)?.push({
-      startTicks: Number(run.start_ticks),
-      firstMediaSequenceNumber: Number(run.first_media_sequence_number),
-      firstDiscontinuitySequence: Number(run.first_discontinuity_sequence),
-      loop: run.loop,
-    });
+    runsByChannel.get(run.channel)?.push(runOf(run));
   }
   return channels.map((channel) => ({
     name: channel.name,
     title: channel.title,
+    number: channel.number,
+    logo: channel.logo,
+    group: channel.group_title,
     kind: channel.kind,
     epochUnixMs: channel.epoch.getTime(),
     runs: runsByChannel.get(channel.name) ?? [],

@@ -108,3 +108,49 @@ it('refuses a database that a newer Starling has used', async () => {
   await first.close();
   await expect(openDatabase(newer, logger)).rejects.toThrow(/newer Starling/);
 }, 30_000);
+
+it('gives channels of an older Starling a schedule and a number', async () => {
+  const path = join(folder, 'older');
+  const older = await openDatabase(path, logger);
+  // Back to the tables of before.
+  await sql`drop table schedules`.execute(older.kysely);
+  await sql`alter table runs drop column origin_ticks, drop column shuffle_seed, drop column programme`.execute(
+    older.kysely,
+  );
+  await sql`alter table channels drop column number, drop column logo, drop column group_title`.execute(
+    older.kysely,
+  );
+  await sql`delete from kysely_migration where name >= '005'`.execute(older.kysely);
+  await sql`insert into channels (name, title, kind, epoch, created_at) values
+    ('b', 'B', 'playout', '2026-01-01', '2026-01-01'), ('a', 'A', 'playout', '2026-01-02', '2026-01-02'),
+    ('live', 'Live', 'live', '2026-01-03', '2026-01-03')`.execute(older.kysely);
+  await sql`insert into runs (channel, start_ticks, first_media_sequence_number, first_discontinuity_sequence, loop)
+    values ('a', 0, 0, 0, array['one']), ('a', 900, 5, 0, array['two', 'one']), ('b', 0, 0, 0, array['one'])`.execute(
+    older.kysely,
+  );
+  await older.close();
+
+  const newer = await openDatabase(path, logger);
+  expect(await newer.kysely.selectFrom('schedules').selectAll().orderBy('channel').execute()).toEqual([
+    {
+      channel: 'a',
+      schedule: { timeZone: 'UTC', filler: { items: ['two', 'one'] }, programmes: [] },
+      asset_ids: ['two', 'one'],
+      valid_from_ticks: '900',
+    },
+    {
+      channel: 'b',
+      schedule: { timeZone: 'UTC', filler: { items: ['one'] }, programmes: [] },
+      asset_ids: ['one'],
+      valid_from_ticks: '0',
+    },
+  ]);
+  expect(
+    await newer.kysely.selectFrom('channels').select(['name', 'number']).orderBy('number').execute(),
+  ).toEqual([
+    { name: 'b', number: 1 },
+    { name: 'a', number: 2 },
+    { name: 'live', number: 3 },
+  ]);
+  await newer.close();
+}, 60_000);

@@ -10,7 +10,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { AssetState, ChannelKind } from '@starling/model/entities';
-import type { AssetFacts } from '@starling/model/schedule';
+import type { AssetFacts, ProgrammeInfo } from '@starling/model/schedule';
+import type { Schedule } from '@starling/model/schedule-definition';
 import {
   type ColumnType,
   Kysely,
@@ -28,6 +29,7 @@ import { migrate } from './migrations.ts';
 type Fixed<T> = ColumnType<T, T, never>;
 /** 64 bits: read as text, as `pg` reads it. */
 type Int8 = ColumnType<string, number, number>;
+type NullableInt8 = ColumnType<string | null, number | null, number | null>;
 
 export interface Tables {
   assets: {
@@ -44,6 +46,9 @@ export interface Tables {
     name: Fixed<string>;
     title: string;
     kind: Fixed<ChannelKind>;
+    number: number;
+    logo: string | null;
+    group_title: string | null;
     epoch: Fixed<Date>;
     created_at: Fixed<Date>;
     is_private: ColumnType<boolean, boolean | undefined, boolean>;
@@ -55,6 +60,18 @@ export interface Tables {
     first_media_sequence_number: Int8;
     first_discontinuity_sequence: Int8;
     loop: string[];
+    origin_ticks: NullableInt8;
+    shuffle_seed: NullableInt8;
+    /** JSON. */
+    programme: ColumnType<ProgrammeInfo | null, string | null, string | null>;
+  };
+  schedules: {
+    channel: Fixed<string>;
+    /** JSON, with assets by id. */
+    schedule: ColumnType<Schedule, string, string>;
+    /** All that it names. */
+    asset_ids: string[];
+    valid_from_ticks: Int8;
   };
   streams: {
     name: Fixed<string>;

@@ -19,8 +19,11 @@ import { lockDataFolder } from './data-folder-lock.ts';
 import { openDatabase } from './database.ts';
 import { FleetViewers } from './fleet-viewers.ts';
 import { FrontendStates, readViewingRules } from './frontend-states.ts';
+import { readDeviceId, TUNER_COUNT } from './hdhomerun.ts';
+import { DISCOVERY_PORT, startDiscovery } from './hdhomerun-discovery.ts';
 import { PublicChannels } from './public-channels.ts';
-import { readBackendState, Snapshot } from './state.ts';
+import { Schedules } from './schedules.ts';
+import { readBackendState, Snapshot, withoutPast } from './state.ts';
 import { Streams } from './streams.ts';
 import { ViewingKeys } from './viewing-keys.ts';
 import { ViewingTokens } from './viewing-tokens.ts';
@@ -36,6 +39,10 @@ export interface CoordinatorConfig {
   readonly logger: Logger;
   /** The built site to serve; undefined to serve none. */
   readonly webDir: string | undefined;
+  /** How far back the frontends' recordings of all channels go; 0 when nothing is said. */
+  readonly catchUpHours?: number;
+  /** The HTTP port that programs hear of which look for an HDHomeRun tuner; none are answered without it. */
+  readonly hdhomerunHttpPort?: number | undefined;
   /** Milliseconds since 1970. */
   readonly now?: () => number;
 }
@@ -58,11 +65,12 @@ const DRAIN_MS = 1000;
 
 /**
  * Starts a coordinator.
- * @throws DataFolderError when another process uses the folder or a newer Starling did;
+ * @throws DataFolderError when another process uses the folder or a newer Starling did; the system's error
+ *   when the port for HDHomeRun discovery is taken;
  *   DatabaseUnavailable when the database's files do not open; the system's error when they cannot be written
  */
 export async function startCoordinator(config: CoordinatorConfig): Promise<Coordinator> {
-  const { dataDir, logger, now = Date.now } = config;
+  const { dataDir, logger, catchUpHours = 0, now = Date.now } = config;
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
   const closers: (() => Promise<void>)[] = [];
   const close = async () => {
@@ -77,14 +85,23 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const changes = new Changes(db);
     const presence = new BackendPresence(now);
     const state = new Snapshot(db, changes, readBackendState);
-    const watch = new Watch(state, logger);
+    const forBackends = {
+      read: async () => withoutPast(await state.read(), now()),
+      onChange: (listener: () => void) => state.onChange(listener),
+    };
+    const watch = new Watch(forBackends, logger);
     const viewingKeys = await ViewingKeys.open(dataDir);
     const rules = new Snapshot(db, changes, (transaction) => readViewingRules(transaction, now));
     const viewers = new FleetViewers(rules, logger, now);
     const frontendWatch = new Watch(new FrontendStates(rules, viewingKeys, viewers), logger);
+    const schedules = new Schedules(db, changes, logger, now);
+    await schedules.start();
+    closers.push(async () => schedules.close());
+    const deviceId = await readDeviceId(db);
     const app = await createApi(config, {
       assets: new Assets(db, changes, logger, now),
       channels: new Channels(db, changes, logger, now),
+      schedules,
       streams: new Streams(db, changes, presence, logger, now),
       publicChannels: new PublicChannels(state, presence, viewers, now),
       viewingTokens: new ViewingTokens(db, changes, viewingKeys, rules, logger, now),
@@ -93,6 +110,8 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       presence,
       state,
       watch,
+      deviceId,
+      catchUpHours,
       now,
     });
     closers.push(async () => {
@@ -100,6 +119,16 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       await app.close();
       clearTimeout(deadline);
     });
+    if (config.hdhomerunHttpPort !== undefined) {
+      const discovery = await startDiscovery({
+        port: DISCOVERY_PORT,
+        deviceId,
+        tunerCount: TUNER_COUNT,
+        httpPort: config.hdhomerunHttpPort,
+        logger,
+      });
+      closers.push(() => discovery.close());
+    }
     // First to close: the answers to watchers would otherwise never end.
     closers.push(async () => {
       watch.close();

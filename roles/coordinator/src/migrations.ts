@@ -85,6 +85,53 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
+  '005-schedules': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('runs')
+        .addColumn('origin_ticks', 'int8')
+        .addColumn('shuffle_seed', 'int8')
+        .addColumn('programme', 'jsonb')
+        .execute();
+      await db.schema
+        .createTable('schedules')
+        .addColumn('channel', 'text', (column) =>
+          column.primaryKey().references('channels.name').onDelete('cascade'),
+        )
+        .addColumn('schedule', 'jsonb', (column) => column.notNull())
+        .addColumn('asset_ids', sql`text[]`, (column) => column.notNull())
+        .addColumn('valid_from_ticks', 'int8', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createIndex('schedules_by_asset')
+        .on('schedules')
+        .using('gin')
+        .column('asset_ids')
+        .execute();
+      // A channel that loops over assets is one with nothing but filler.
+      await sql`
+        insert into schedules (channel, schedule, asset_ids, valid_from_ticks)
+        select distinct on (channel) channel, jsonb_build_object(
+          'timeZone', 'UTC', 'filler', jsonb_build_object('items', to_jsonb(loop)), 'programmes', '[]'::jsonb
+        ), loop, start_ticks
+        from runs order by channel, start_ticks desc`.execute(db);
+      await db.schema
+        .alterTable('channels')
+        .addColumn('number', 'int4')
+        .addColumn('logo', 'text')
+        .addColumn('group_title', 'text')
+        .execute();
+      await sql`
+        update channels set number = numbered.number from (
+          select name, row_number() over (order by created_at, name) as number from channels
+        ) as numbered where channels.name = numbered.name`.execute(db);
+      await db.schema
+        .alterTable('channels')
+        .alterColumn('number', (column) => column.setNotNull())
+        .execute();
+      await db.schema.createIndex('channels_by_number').unique().on('channels').column('number').execute();
+    },
+  },
 };
 
 /**

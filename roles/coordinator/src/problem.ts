@@ -17,6 +17,8 @@ export const problemCatalogue = {
   CHANNEL_UNKNOWN: [404, 'There is no such channel.'],
   CHANNEL_EXISTS: [409, 'There is a channel of this name.'],
   CHANNEL_IS_LIVE: [409, 'The channel belongs to a stream.'],
+  CHANNEL_NUMBER_TAKEN: [409, 'Another channel has this number.'],
+  SCHEDULE_INVALID: [400, 'The schedule is not valid.'],
   STREAM_UNKNOWN: [404, 'There is no such stream.'],
   VIEWING_TOKEN_UNKNOWN: [404, 'There is no such viewing token.'],
   VIEWING_TOKEN_REFUSED: [404, 'The viewing token opens no such channel.'],
@@ -56,4 +58,8 @@ export class ApiProblem extends Error {
       detail: this.message,
     };
   }
+}
+
+export function unknownChannel(name: string): ApiProblem {
+  return new ApiProblem('CHANNEL_UNKNOWN', `There is no channel ${name}.`);
 }

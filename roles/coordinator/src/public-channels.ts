@@ -1,14 +1,27 @@
 /** The channels as viewers see them: what is on now and next, from the schedule and the clock. */
-import type { BackendState, Channel, PublicChannel } from '@starling/model/entities';
-import { type AssetFacts, programmeAfter, programmeAt, TIMELINE_HZ } from '@starling/model/schedule';
+import type { BackendState, Channel, ChannelGuide, PublicChannel } from '@starling/model/entities';
+import {
+  type AssetFacts,
+  Loop,
+  type ProgrammeInfo,
+  programmeAt,
+  runIndexAt,
+  TIMELINE_HZ,
+} from '@starling/model/schedule';
 import type { BackendPresence } from './backend-presence.ts';
 import type { FleetViewers } from './fleet-viewers.ts';
-import { ApiProblem } from './problem.ts';
+import { ApiProblem, unknownChannel } from './problem.ts';
 import type { State } from './state.ts';
 import type { ViewingRight } from './viewing-tokens.ts';
 
-/** One item of a channel's programme, on the wall clock. */
-export interface Programme {
+const HOUR_MS = 3_600_000;
+const TICKS_PER_MS = TIMELINE_HZ / 1000;
+/** A list of items that last less than this on average tells nobody anything. */
+const MIN_LISTED_TICKS = 60 * TIMELINE_HZ;
+const MAX_PROGRAMMES_PER_HOUR = 60;
+
+/** A programme of a channel, on the wall clock. */
+export interface Programme extends ProgrammeInfo {
   readonly title: string;
   readonly startsAtMs: number;
   readonly endsAtMs: number;
@@ -35,6 +48,11 @@ export class PublicChannels {
     this.#now = now;
   }
 
+  /** Of what the guide is made from. */
+  async revision(): Promise<number> {
+    return (await this.#state.read()).revision;
+  }
+
   /** By name: the public ones, and the private ones that the caller may watch. */
   async list(right: ViewingRight): Promise<PublicChannel[]> {
     const directory = await this.#read();
@@ -53,23 +71,44 @@ export class PublicChannels {
     const channel = channelsFor(directory, right).find((candidate) => candidate.name === name);
     if (channel !== undefined) return this.#publicChannel(directory, channel, this.#viewers.counts());
     if (right.refusal !== undefined) throw new ApiProblem('VIEWING_TOKEN_REFUSED', right.refusal);
-    throw new ApiProblem('CHANNEL_UNKNOWN', `There is no channel ${name}.`);
+    throw unknownChannel(name);
   }
 
   /**
-   * The programme of every channel that the caller may watch, from what is on now, until `hours` from now;
-   * at most `maxCount` items each.
+   * The guide of every channel that the caller may watch: from what is on at `fromMs` to what is on at the end; at most
+   * `maxCount` programmes each. What is too short to be listed is shown as the channel itself, hour by hour, and so is
+   * a live channel.
    */
-  async programmes(right: ViewingRight, hours: number, maxCount: number): Promise<Map<Channel, Programme[]>> {
+  async programmes(
+    right: ViewingRight,
+    fromMs: number,
+    hours: number,
+    maxCount: number,
+  ): Promise<Map<Channel, Programme[]>> {
     const directory = await this.#read();
-    const nowMs = this.#now();
-    const untilMs = nowMs + hours * 3_600_000;
+    const untilMs = fromMs + hours * HOUR_MS;
     return new Map(
-      channelsFor(directory, right).map((channel) => [
-        channel,
-        [...take(programmesFrom(directory, channel, nowMs), maxCount, untilMs)],
-      ]),
+      channelsFor(directory, right).map((channel) => {
+        const programmes =
+          channel.kind === 'live'
+            ? hourly(channel, fromMs)
+            : programmesFrom(directory, channel, fromMs, 'guide');
+        return [channel, [...take(programmes, maxCount, untilMs)]];
+      }),
     );
+  }
+
+  /** The same for the site. */
+  async guide(right: ViewingRight, fromMs: number, hours: number): Promise<ChannelGuide[]> {
+    const guide = await this.programmes(right, fromMs, hours, hours * MAX_PROGRAMMES_PER_HOUR);
+    return [...guide].map(([{ name }, programmes]) => ({
+      name,
+      programmes: programmes.map(({ startsAtMs, endsAtMs, ...info }) => ({
+        ...info,
+        startsAt: iso(startsAtMs),
+        endsAt: iso(endsAtMs),
+      })),
+    }));
   }
 
   async #read(): Promise<Directory> {
@@ -89,12 +128,20 @@ export class PublicChannels {
     channel: Channel,
     viewerCounts: ReadonlyMap<string, number>,
   ): PublicChannel {
-    const { name, title, kind, isPrivate } = channel;
+    const { name, title, number, logo, group, kind, isPrivate } = channel;
     const isOnAir = this.#presence.onAirChannels().includes(name);
-    const [now, next] = isOnAir ? programmesFrom(directory, channel, this.#now()) : [];
+    const nowMs = this.#now();
+    const coming = isOnAir
+      ? [...take(programmesFrom(directory, channel, nowMs, 'items'), 2, Number.POSITIVE_INFINITY)]
+      : [];
+    const now = (coming[0]?.startsAtMs ?? nowMs) > nowMs ? undefined : coming.shift();
+    const [next] = coming;
     return {
       name,
       title,
+      number,
+      logo,
+      group,
       kind,
       isPrivate,
       isOnAir,
@@ -112,22 +159,64 @@ function channelsFor({ state }: Directory, right: ViewingRight): Channel[] {
   return state.channels.filter(({ name, isPrivate }) => !isPrivate || right.covers(name));
 }
 
-/** The programme from what is on at `fromMs`, for ever; nothing for a live channel. */
+/**
+ * The programmes from what is on at `fromMs`, for ever.
+ * @param detail `items`: each item, or the programme that it is part of; `guide`: the same, but what is too short to
+ *   be listed is shown as the channel itself, hour by hour
+ */
 function* programmesFrom(
   { facts, assetNames }: Directory,
   channel: Channel,
   fromMs: number,
+  detail: 'items' | 'guide',
 ): Generator<Programme> {
-  const ticksPerMs = TIMELINE_HZ / 1000;
-  const { epochUnixMs, runs } = channel;
-  let position = programmeAt(runs, facts, (fromMs - epochUnixMs) * ticksPerMs);
-  while (position !== undefined) {
+  const { runs, epochUnixMs } = channel;
+  for (let ticks = Math.ceil((fromMs - epochUnixMs) * TICKS_PER_MS); ; ) {
+    const runIndex = runIndexAt(runs, ticks);
+    const run = runs[runIndex];
+    const runEndTicks = runs[runIndex + 1]?.startTicks ?? Number.POSITIVE_INFINITY;
+    const position = programmeAt(runs, facts, ticks);
+    if (run === undefined || position === undefined) {
+      if (runEndTicks === Number.POSITIVE_INFINITY) return;
+      ticks = runEndTicks;
+      continue;
+    }
+    const assetName = assetNames.get(position.assetId) ?? channel.title;
+    const meanTicks = (Loop.of(run, facts)?.durationTicks ?? 0) / run.loop.length;
+    let info: ProgrammeInfo & { title: string } = { title: assetName };
+    let span: { startTicks: number; endTicks: number } = position;
+    if (run.programme !== undefined) {
+      info = { ...info, ...run.programme };
+      span =
+        runEndTicks === Number.POSITIVE_INFINITY
+          ? hourOf(ticks, run.startTicks, runEndTicks, epochUnixMs)
+          : { startTicks: run.startTicks, endTicks: runEndTicks };
+    } else if (detail === 'guide' && meanTicks < MIN_LISTED_TICKS) {
+      info = { title: channel.title };
+      span = hourOf(ticks, run.startTicks, runEndTicks, epochUnixMs);
+    }
     yield {
-      title: assetNames.get(position.assetId) ?? channel.title,
-      startsAtMs: epochUnixMs + position.startTicks / ticksPerMs,
-      endsAtMs: epochUnixMs + position.endTicks / ticksPerMs,
+      ...info,
+      startsAtMs: epochUnixMs + span.startTicks / TICKS_PER_MS,
+      endsAtMs: epochUnixMs + span.endTicks / TICKS_PER_MS,
     };
-    position = programmeAfter(runs, facts, position);
+    ticks = span.endTicks;
+  }
+}
+
+/** The part of a span of the timeline that lies in the hour of a time. */
+function hourOf(ticks: number, startTicks: number, endTicks: number, epochUnixMs: number) {
+  const hourMs = Math.floor((epochUnixMs + ticks / TICKS_PER_MS) / HOUR_MS) * HOUR_MS;
+  const hourTicks = (hourMs - epochUnixMs) * TICKS_PER_MS;
+  return {
+    startTicks: Math.max(startTicks, hourTicks),
+    endTicks: Math.min(endTicks, hourTicks + HOUR_MS * TICKS_PER_MS),
+  };
+}
+
+function* hourly({ title }: Channel, fromMs: number): Generator<Programme> {
+  for (let startsAtMs = Math.floor(fromMs / HOUR_MS) * HOUR_MS; ; startsAtMs += HOUR_MS) {
+    yield { title, startsAtMs, endsAtMs: startsAtMs + HOUR_MS };
   }
 }
 

@@ -5,6 +5,7 @@ import {
   BackendReport,
   BackendState,
   Channel,
+  ChannelGuide,
   ChannelUpdate,
   CoordinatorStatus,
   ImportReport,
@@ -22,6 +23,8 @@ import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
 import type { PublicChannels } from './public-channels.ts';
+import { scheduleRoutes, unixMsOf } from './schedule-routes.ts';
+import type { Schedules } from './schedules.ts';
 import type { State } from './state.ts';
 import type { Streams } from './streams.ts';
 import { type ViewingNouns, viewingRightOf, viewingRoutes, WithViewingToken } from './viewing-routes.ts';
@@ -31,11 +34,16 @@ import type { Watch } from './watch.ts';
 export interface Nouns extends ViewingNouns {
   readonly assets: Assets;
   readonly channels: Channels;
+  readonly schedules: Schedules;
   readonly streams: Streams;
   readonly publicChannels: PublicChannels;
   readonly presence: BackendPresence;
   readonly watch: Watch;
   readonly state: State;
+  /** This network as an HDHomeRun tuner. */
+  readonly deviceId: string;
+  /** How far back the recordings of the channels go; 0 when there are none. */
+  readonly catchUpHours: number;
   /** Milliseconds since 1970. */
   readonly now: () => number;
 }
@@ -151,7 +159,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         config: { access: 'operator' },
         schema: {
           tags: ['channels'],
-          summary: 'Change who may watch a channel',
+          summary: 'Change a channel',
           params: ByName,
           body: ChannelUpdate,
           response: { 200: Channel },
@@ -159,6 +167,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       },
       (request) => channels.update(request.params.name, request.body),
     );
+    await app.register(scheduleRoutes(nouns.schedules, nouns.now));
     app.delete(
       '/channels/:name',
       {
@@ -279,6 +288,28 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         publicChannels.get(request.params.name, await viewingRightOf(request, viewingTokens)),
     );
     await app.register(viewingRoutes(nouns));
+    app.get(
+      '/public/guide',
+      {
+        config: { access: 'public' },
+        schema: {
+          tags: ['public'],
+          summary: 'The programmes of all channels in a span of time',
+          querystring: Type.Object({
+            from: Type.Optional(Type.String({ format: 'date-time' })),
+            /** 24 where nothing is said; at most 48. */
+            hours: Type.Optional(Type.String({ pattern: '^([1-9]|[1-3]\\d|4[0-8])$' })),
+            ...WithViewingToken.properties,
+          }),
+          response: { 200: Items(ChannelGuide) },
+        },
+      },
+      async (request) => {
+        const { from, hours = '24' } = request.query;
+        const right = await viewingRightOf(request, viewingTokens);
+        return { items: await publicChannels.guide(right, unixMsOf(from, nouns.now()), Number(hours)) };
+      },
+    );
 
     app.get(
       '/backend/watch',

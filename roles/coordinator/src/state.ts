@@ -1,11 +1,15 @@
 /** What the other roles follow, read once after each change. */
 import type { BackendState } from '@starling/model/entities';
+import { runIndexAt, TIMELINE_HZ } from '@starling/model/schedule';
 import type { Kysely } from 'kysely';
 import { readAssets } from './assets.ts';
 import { type Changes, readRevision } from './changes.ts';
 import { readChannels } from './channels.ts';
 import type { Tables, Transaction } from './database.ts';
 import { readStreams } from './streams.ts';
+
+/** A backend that was slow to hear of a change looks so far back at most. */
+const BACKEND_HISTORY_MS = 3_600_000;
 
 /** Something that is read from the database as a whole, and kept until the next change. */
 export class Snapshot<T> {
@@ -50,5 +54,16 @@ export async function readBackendState(transaction: Transaction): Promise<Backen
     channels: await readChannels(transaction),
     ...(await readStreams(transaction)),
     ...(await readAssets(transaction)),
+  };
+}
+
+/** Without the runs that are over, which only the guide needs. */
+export function withoutPast(state: BackendState, nowMs: number): BackendState {
+  return {
+    ...state,
+    channels: state.channels.map((channel) => {
+      const ticks = ((nowMs - BACKEND_HISTORY_MS - channel.epochUnixMs) * TIMELINE_HZ) / 1000;
+      return { ...channel, runs: channel.runs.slice(Math.max(0, runIndexAt(channel.runs, ticks))) };
+    }),
   };
 }

@@ -5,9 +5,8 @@ import { coversChannel, signViewingToken, ViewingTokenVerifier } from '@starling
 import type { Kysely, Selectable } from 'kysely';
 import type { Logger } from 'pino';
 import type { Changes } from './changes.ts';
-import { unknownChannel } from './channels.ts';
 import type { Tables, Transaction } from './database.ts';
-import { ApiProblem } from './problem.ts';
+import { ApiProblem, unknownChannel } from './problem.ts';
 import type { Snapshot } from './state.ts';
 import type { ViewingKeys } from './viewing-keys.ts';
 
@@ -38,6 +37,9 @@ export interface ViewingRight {
   readonly refusal: string | undefined;
   covers(channel: string): boolean;
 }
+
+/** Of who shows nothing. */
+export const PUBLIC_RIGHT: ViewingRight = { isPersonal: false, refusal: undefined, covers: () => false };
 
 export class ViewingTokens {
   readonly #db: Kysely<Tables>;
@@ -160,7 +162,7 @@ export class ViewingTokens {
 
   /** What a token that a viewer shows is good for. */
   async rightOf(token: string | undefined): Promise<ViewingRight> {
-    const none = (refusal: string | undefined) => ({ isPersonal: false, refusal, covers: () => false });
+    const none = (refusal: string | undefined) => ({ ...PUBLIC_RIGHT, refusal });
     if (token === undefined) return none(undefined);
     const claims = await this.#verifier.verify(token);
     if (claims === 'expired') return none('The viewing token has expired. Ask for a new one.');

@@ -90,6 +90,9 @@ describe('channels', () => {
     expect(channel).toEqual({
       name: 'mix',
       title: 'The Mix',
+      number: expect.any(Number),
+      logo: null,
+      group: null,
       kind: 'playout',
       epochUnixMs: Date.UTC(2026, 10, 22, 12, 29, 45),
       createdAt: '2026-11-22T12:30:15.987Z',
@@ -112,6 +115,48 @@ describe('channels', () => {
     await expect(create(['double'])).rejects.toMatchObject({ code: 'ASSET_AMBIGUOUS' });
     await expect(create([])).rejects.toMatchObject({ code: 'REQUEST_INVALID', status: 400 });
     await expect(lab.operator.channels.get('faulty')).rejects.toMatchObject({ code: 'CHANNEL_UNKNOWN' });
+  });
+
+  it('gives each channel the lowest free number, and changes what it is asked to', async () => {
+    await addReadyAsset(lab, 'numbered', 10);
+    const loop = ['numbered'];
+    const first = await lab.operator.channels.create({ name: 'first', loop });
+    const second = await lab.operator.channels.create({ name: 'second', loop });
+    expect(second.number).toBe(first.number + 1);
+    const changed = await lab.operator.channels.update('first', {
+      number: 500,
+      logo: 'https://tv.example/logo.png',
+      group: 'News',
+      title: 'The First',
+    });
+    expect(changed).toEqual({
+      ...first,
+      number: 500,
+      logo: 'https://tv.example/logo.png',
+      group: 'News',
+      title: 'The First',
+    });
+    expect(await lab.operator.channels.create({ name: 'third', loop })).toMatchObject({
+      number: first.number,
+    });
+    await expect(lab.operator.channels.update('second', { number: 500 })).rejects.toMatchObject({
+      code: 'CHANNEL_NUMBER_TAKEN',
+      detail: expect.stringMatching(/first/),
+    });
+    expect(await lab.operator.channels.update('first', { number: 500, logo: null })).toMatchObject({
+      number: 500,
+      logo: null,
+      group: 'News',
+    });
+    await expect(lab.operator.channels.update('nothing', { number: 7 })).rejects.toMatchObject({
+      code: 'CHANNEL_UNKNOWN',
+    });
+    for (const update of [{ logo: 'javascript:alert(1)' }, { number: 0 }, {}]) {
+      await expect(lab.operator.channels.update('first', update)).rejects.toMatchObject({
+        code: 'REQUEST_INVALID',
+      });
+    }
+    for (const name of ['first', 'second', 'third']) await lab.operator.channels.remove(name);
   });
 
   it.each(['Demo', 'a b', '-a', 'a-', 'ä', '', '../x', 'x'.repeat(64)])(
@@ -193,6 +238,9 @@ describe('public channels', () => {
     expect(await viewer.publicChannels.get('evening')).toEqual({
       name: 'evening',
       title: 'Evening',
+      number: expect.any(Number),
+      logo: null,
+      group: null,
       kind: 'playout',
       isPrivate: false,
       isOnAir: true,

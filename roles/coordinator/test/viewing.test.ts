@@ -57,7 +57,7 @@ describe('who may watch', () => {
     [{}, 400],
     [{ isPrivate: 'yes' }, 400],
     [{ maxViewers: 0 }, 400],
-    [{ title: 'x' }, 400],
+    [{ name: 'x' }, 400],
   ])('is not changed by %j', async (body, status) => {
     const answer = await lab.request('PATCH', '/api/v1/channels/open', {
       token: 'operator-token-of-the-tests',

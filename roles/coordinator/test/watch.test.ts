@@ -89,3 +89,25 @@ it('refuses more watchers than it can serve, and takes the next one when one has
   await expect.poll(async () => (await lab.operator.status()).watcherCount).toBe(0);
   expect((await follow((states) => states.length === 1)).length).toBe(1);
 });
+
+it('sends the programme from the present on', async () => {
+  const asset = await addReadyAsset(lab, 'item', 10);
+  const { epochUnixMs } = await lab.operator.channels.create({ name: 'planned', loop: [asset] });
+  const start = new Date(Math.ceil(lab.nowMs / 60_000) * 60_000 + 60_000).toISOString().slice(0, 16);
+  await lab.operator.schedules.set('planned', {
+    timeZone: 'UTC',
+    filler: { items: [asset] },
+    programmes: [{ start, repeat: 'daily', items: [asset] }],
+  });
+  const runsOf = async () => {
+    const [state] = await follow((states) => states.length === 1);
+    return state?.channels.find(({ name }) => name === 'planned')?.runs ?? [];
+  };
+  const before = await runsOf();
+  lab.nowMs += 3 * 86_400_000;
+  await lab.operator.channels.update('planned', { title: 'Changed' });
+  const after = await runsOf();
+  expect(before).toEqual(expect.arrayContaining(after));
+  expect(after.length).toBe(before.length - 6);
+  expect((after[1]?.startTicks ?? 0) / 90 + epochUnixMs).toBeGreaterThan(lab.nowMs - 3_600_000);
+});

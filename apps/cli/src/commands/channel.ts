@@ -4,8 +4,10 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { CommandContext } from '../io.ts';
 import { examples, printJson, printTable, splitList } from '../output.ts';
 import { requireRunning } from '../running.ts';
+import { addScheduleCommands } from './schedule.ts';
 
-export function addChannelCommands(program: Command, { io, dataDir, wantsJson }: CommandContext): void {
+export function addChannelCommands(program: Command, context: CommandContext): void {
+  const { io, dataDir, wantsJson } = context;
   const channel = program.command('channel').description('Channels that play assets around the clock.');
   channel
     .command('add')
@@ -38,7 +40,7 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
     });
   channel
     .command('set')
-    .description('Change who may watch a channel. Those who may no longer are shown out.')
+    .description('Change who may watch a channel, and how it presents itself in guides and on TVs.')
     .argument('<name>')
     .addOption(new Option('--private', 'only for who has a viewing token').conflicts('public'))
     .option('--public', 'for everybody')
@@ -47,26 +49,37 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
       'viewers at the same time, or "none" for as many as come',
       parseMaxViewers,
     )
+    .option('--title <title>', 'what viewers see')
+    .option('--number <number>', "the channel's number on a TV", parseNumber)
+    .option('--logo <url>', 'address of a picture; "none" for the newest picture of the channel')
+    .option('--group <group>', 'channels of one group stand together; "none" for the kind of the channel')
     .addHelpText(
       'after',
       examples(
         'starling channel set films --private',
         'starling channel set films --public --max-viewers 200',
         'starling channel set films --max-viewers none',
+        'starling channel set films --number 7 --group Films',
+        'starling channel set films --logo https://example.org/films.png',
       ),
     )
     .action(async (name: string, options: SetOptions, command: Command) => {
-      const { maxViewers } = options;
-      if (options.private === undefined && options.public === undefined && maxViewers === undefined) {
-        command.error('error: say what to change: --private, --public or --max-viewers.', { exitCode: 2 });
+      const { maxViewers, title, number, logo, group } = options;
+      if (Object.keys(options).length === 0) {
+        command.error('error: say what to change, for instance --private or --title.', { exitCode: 2 });
       }
       const updated = await requireRunning(dataDir()).client.channels.update(name, {
         ...(options.private || options.public ? { isPrivate: options.private === true } : {}),
         ...(maxViewers === undefined ? {} : { maxViewers: maxViewers === 'none' ? null : maxViewers }),
+        ...(title !== undefined && { title }),
+        ...(number !== undefined && { number }),
+        ...(logo !== undefined && { logo: logo === 'none' ? null : logo }),
+        ...(group !== undefined && { group: group === 'none' ? null : group }),
       });
       if (wantsJson()) return printJson(io.stdout, updated);
       io.stdout.write(`Channel ${name} is ${accessWords(updated)}.\n`);
     });
+  addScheduleCommands(channel, context);
   channel
     .command('ls')
     .description('List the channels and what is on.')
@@ -81,8 +94,9 @@ export function addChannelCommands(program: Command, { io, dataDir, wantsJson }:
       if (wantsJson()) return printJson(io.stdout, { items });
       printTable(
         io.stdout,
-        ['NAME', 'TITLE', 'KIND', 'ACCESS', 'ON AIR', 'VIEWERS', 'NOW'],
-        items.map(({ name, title, kind, isPrivate, isOnAir, viewerCount, now }) => [
+        ['NUMBER', 'NAME', 'TITLE', 'KIND', 'ACCESS', 'ON AIR', 'VIEWERS', 'NOW'],
+        items.map(({ name, title, number, kind, isPrivate, isOnAir, viewerCount, now }) => [
+          String(number),
           name,
           title,
           kind,
@@ -119,6 +133,10 @@ interface SetOptions {
   readonly private?: true;
   readonly public?: true;
   readonly maxViewers?: MaxViewers;
+  readonly title?: string;
+  readonly number?: number;
+  readonly logo?: string;
+  readonly group?: string;
 }
 
 function accessWords({ isPrivate, maxViewers }: Channel): string {
@@ -133,4 +151,10 @@ function parseMaxViewers(text: string): MaxViewers {
     throw new InvalidArgumentError('Give a number from 1 to 1000000, or "none".');
   }
   return count;
+}
+
+function parseNumber(text: string): number {
+  const number = Number(text);
+  if (!/^\d{1,5}$/.test(text) || number < 1) throw new InvalidArgumentError('A number is from 1 to 99999.');
+  return number;
 }
