@@ -86,7 +86,9 @@ describe.concurrent('players that are told which picture to take', () => {
   it('mpv plays the second without a warning', async () => {
     const options = ['--no-config', '--vo=null', '--ao=null', '--length=5', '--msg-level=all=warn'];
     const played = await run('mpv', [...options, '--hls-bitrate=1000000', playlist]);
-    expect(withoutSecondMoov(played.stdout + played.stderr)).toBe('');
+    // What it says of the sound card that there is not, when the machine is busy.
+    const said = (played.stdout + played.stderr).replace(/^.*Audio device underrun detected\.\n/gm, '');
+    expect(withoutSecondMoov(said)).toBe('');
     expect(played.exitCode).toBe(0);
   });
 
