@@ -12,6 +12,7 @@ export const program = join(root, 'dist', 'starling.js');
 export interface Network {
   readonly site: string;
   readonly rtmp: string;
+  readonly rtmps: string;
   readonly dataDir: string;
   readonly process: ChildProcess;
   /** What the program has written to standard error so far. */
@@ -41,7 +42,20 @@ export async function startNetwork(options: NetworkOptions = {}): Promise<Networ
   const child = spawn(
     process.execPath,
     [
-      ...[program, 'up', '--data', dataDir, '--http', '0', '--rtmp', '0', '--host', '127.0.0.1'],
+      ...[
+        program,
+        'up',
+        '--data',
+        dataDir,
+        '--http',
+        '0',
+        '--rtmp',
+        '0',
+        '--rtmps',
+        '0',
+        '--host',
+        '127.0.0.1',
+      ],
       ...['--workers', String(options.workers ?? 2)],
     ],
     { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...options.env } },
@@ -58,7 +72,9 @@ export async function startNetwork(options: NetworkOptions = {}): Promise<Networ
     if (!existsSync(upPath)) return undefined;
     const text = readFileSync(upPath, 'utf8');
     const parsed =
-      text === '' ? undefined : (JSON.parse(text) as { pid: number; apiUrl: string; rtmpUrl: string });
+      text === ''
+        ? undefined
+        : (JSON.parse(text) as { pid: number; apiUrl: string; rtmpUrl: string; rtmpsUrl: string });
     return parsed?.pid === child.pid ? parsed : undefined;
   });
   const site = addresses.apiUrl;
@@ -69,6 +85,7 @@ export async function startNetwork(options: NetworkOptions = {}): Promise<Networ
   return {
     site,
     rtmp: addresses.rtmpUrl.replace('localhost', '127.0.0.1'),
+    rtmps: addresses.rtmpsUrl.replace('localhost', '127.0.0.1'),
     dataDir,
     process: child,
     log: () => log,

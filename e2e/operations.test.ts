@@ -40,7 +40,7 @@ function processesNaming(text: string): string[] {
 function upFails(args: readonly string[], env: Record<string, string> = {}) {
   return run(
     process.execPath,
-    [program, 'up', '--host', '127.0.0.1', '--http', '0', '--rtmp', '0', ...args],
+    [program, 'up', '--host', '127.0.0.1', '--http', '0', '--rtmp', '0', '--rtmps', '0', ...args],
     { env },
   );
 }

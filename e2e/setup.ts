@@ -11,7 +11,7 @@ import { type Network, startNetwork } from './network.ts';
 
 declare module 'vitest' {
   export interface ProvidedContext {
-    shared: { site: string; rtmp: string; dataDir: string; logPath: string };
+    shared: { site: string; rtmp: string; rtmps: string; dataDir: string; logPath: string };
   }
 }
 
@@ -23,8 +23,8 @@ export async function setup(project: TestProject): Promise<void> {
   logFolder = mkdtempSync(join(tmpdir(), 'starling-e2e-log-'));
   const logPath = join(logFolder, 'shared.log');
   network = await startNetwork({ logPath, env: { STARLING_LOG_LEVEL: 'debug' } });
-  const { site, rtmp, dataDir } = network;
-  project.provide('shared', { site, rtmp, dataDir, logPath });
+  const { site, rtmp, rtmps, dataDir } = network;
+  project.provide('shared', { site, rtmp, rtmps, dataDir, logPath });
 }
 
 export async function teardown(): Promise<void> {

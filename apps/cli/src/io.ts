@@ -13,6 +13,8 @@ export interface Io {
   readonly stderr: TextOutput;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly cwd: string;
+  /** All of standard input. */
+  readStdin(): Promise<string>;
   /**
    * Calls `listener` instead of ending the process when the user presses Ctrl-C.
    * @returns ends that

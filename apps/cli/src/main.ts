@@ -1,4 +1,5 @@
 /** The `starling` command: the process around {@link run}. */
+import { text } from 'node:stream/consumers';
 import { letHeapDouble } from './heap.ts';
 import { run } from './run.ts';
 
@@ -15,6 +16,7 @@ process.exitCode = await run(process.argv.slice(2), {
   stderr: process.stderr,
   env: process.env,
   cwd: process.cwd(),
+  readStdin: () => text(process.stdin),
   onInterrupt(listener) {
     process.once('SIGINT', listener);
     return () => process.off('SIGINT', listener);

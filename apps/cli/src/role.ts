@@ -92,13 +92,18 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     };
   },
 
-  async backend({ backend: section }, { logger, registry, readSecret }) {
+  async backend({ backend: section }, { logger, registry, readSecret, resolvePath }) {
     if (section === undefined) throw new StartError('no section "backend"');
     const backend = await startBackend({
       dataDir: section.dataDir,
       coordinator: { baseUrl: section.coordinator.url, token: readSecret(section.coordinator.tokenFile) },
       rtmpHost: section.rtmp.host,
       rtmpPort: section.rtmp.port,
+      rtmps: section.rtmps && {
+        port: section.rtmps.port,
+        certificatePath: section.rtmps.certificateFile && resolvePath(section.rtmps.certificateFile),
+        privateKeyPath: section.rtmps.privateKeyFile && resolvePath(section.rtmps.privateKeyFile),
+      },
       frontends: section.frontends.map(({ host, port, publishTokenFile }) => ({
         host,
         port,

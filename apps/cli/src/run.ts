@@ -11,6 +11,7 @@ import { addMediaCommands } from './commands/media.ts';
 import { addStreamCommands } from './commands/stream.ts';
 import { addTokenCommands } from './commands/token.ts';
 import { addViewersCommands } from './commands/viewers.ts';
+import { addWebhookCommands } from './commands/webhook.ts';
 import { type CommandContext, CommandError, type Io } from './io.ts';
 import { examples } from './output.ts';
 import { StartError } from './process.ts';
@@ -19,6 +20,7 @@ import { notRunning } from './running.ts';
 
 const DEFAULT_HTTP_PORT = 8080;
 const DEFAULT_RTMP_PORT = 1935;
+const DEFAULT_RTMPS_PORT = 1936;
 const DEFAULT_DVR_HOURS = 2;
 const MAX_DVR_HOURS = 24;
 
@@ -60,6 +62,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addStreamCommands(program, context);
   addTokenCommands(program, context);
   addViewersCommands(program, context);
+  addWebhookCommands(program, context);
   addDoctorCommand(program, context, { httpPort: DEFAULT_HTTP_PORT, rtmpPort: DEFAULT_RTMP_PORT });
   program.addHelpText(
     'after',
@@ -86,6 +89,9 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
 interface UpFlags {
   readonly http: number;
   readonly rtmp: number;
+  readonly rtmps: number;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
   readonly host?: string;
   readonly workers?: number;
   readonly trustedProxy?: string[];
@@ -93,12 +99,15 @@ interface UpFlags {
   readonly hdhomerun?: true;
 }
 
-function addUpCommand(program: Command, { dataDir }: CommandContext): void {
+function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
   program
     .command('up')
     .description('Run everything on this machine, until Ctrl-C.')
     .option('--http <port>', 'port of the site, the API and HLS', parsePort, DEFAULT_HTTP_PORT)
     .option('--rtmp <port>', 'port for encoders', parsePort, DEFAULT_RTMP_PORT)
+    .option('--rtmps <port>', 'port for encoders that use TLS', parsePort, DEFAULT_RTMPS_PORT)
+    .option('--tls-cert <file>', 'certificate for it, in PEM (default: one that is made at the first start)')
+    .option('--tls-key <file>', 'the private key of the certificate, in PEM')
     .option('--host <address>', 'address to listen on (default: all)')
     .option('--workers <n>', 'processes that serve viewers (default: one per core)', parseWorkers)
     .option(
@@ -127,6 +136,9 @@ function addUpCommand(program: Command, { dataDir }: CommandContext): void {
         dataDir: dataDir(),
         httpPort: options.http,
         rtmpPort: options.rtmp,
+        rtmpsPort: options.rtmps,
+        tlsCertificatePath: options.tlsCert && resolve(io.cwd, options.tlsCert),
+        tlsPrivateKeyPath: options.tlsKey && resolve(io.cwd, options.tlsKey),
         host: options.host,
         trustedProxies: options.trustedProxy ?? [],
         workers: options.workers ?? Math.min(availableParallelism(), MAX_WORKERS),

@@ -11,6 +11,7 @@ import { randomBytes } from 'node:crypto';
 import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
+import { CertificateError } from '@starling/backend/rtmps-certificate';
 import { DataFolderError } from '@starling/coordinator/data-folder-lock';
 import { DatabaseUnavailable } from '@starling/coordinator/database';
 import { startCoordinator } from '@starling/coordinator/main';
@@ -36,6 +37,11 @@ export interface UpOptions {
   readonly dataDir: string;
   readonly httpPort: number;
   readonly rtmpPort: number;
+  /** RTMP over TLS. */
+  readonly rtmpsPort: number;
+  /** In PEM; a self-signed one is made when undefined. */
+  readonly tlsCertificatePath: string | undefined;
+  readonly tlsPrivateKeyPath: string | undefined;
   /** The address to listen on; all of them when undefined. */
   readonly host: string | undefined;
   /** CIDR blocks of balancers in front. */
@@ -131,12 +137,21 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       coordinator: { baseUrl: coordinatorUrl, token: nodeToken },
       rtmpHost: host,
       rtmpPort: options.rtmpPort,
+      rtmps: {
+        port: options.rtmpsPort,
+        certificatePath: options.tlsCertificatePath,
+        privateKeyPath: options.tlsPrivateKeyPath,
+      },
       onPlay: frontend.onPlay, // publish and play on one address
       frontends: [],
       logger: logger.child({ role: 'backend' }),
       registry,
     }).catch((error: unknown) => {
-      throw asStartError(error, options.rtmpPort, '--rtmp PORT');
+      if (error instanceof CertificateError) throw new StartError(error.message, { cause: error });
+      const isTlsPort = error instanceof Error && 'port' in error && error.port === options.rtmpsPort;
+      throw isTlsPort
+        ? asStartError(error, options.rtmpsPort, '--rtmps PORT')
+        : asStartError(error, options.rtmpPort, '--rtmp PORT');
     });
     closers.push(() => backend.close());
 
@@ -184,6 +199,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       pid: process.pid,
       apiUrl: `http://127.0.0.1:${port}`,
       rtmpUrl: `rtmp://localhost:${backend.rtmpPort}/live`,
+      rtmpsUrl: `rtmps://localhost:${backend.rtmpsPort}/live`,
       startedAt: new Date().toISOString(),
     };
     writeFileSync(upPath, JSON.stringify(addresses, null, 2));

@@ -84,7 +84,7 @@ interface Outcome {
 
 async function starling(
   args: readonly string[],
-  options: { env?: Record<string, string>; isTTY?: boolean; interruptAfterMs?: number } = {},
+  options: { env?: Record<string, string>; isTTY?: boolean; interruptAfterMs?: number; stdin?: string } = {},
 ): Promise<Outcome> {
   let stdout = '';
   let stderr = '';
@@ -93,6 +93,7 @@ async function starling(
     stderr: { write: (text) => (stderr += text), isTTY: options.isTTY, columns: 100 },
     env: { STARLING_DATA: dataDir, ...options.env },
     cwd: dataDir,
+    readStdin: async () => options.stdin ?? '',
     onInterrupt(listener) {
       const timer =
         options.interruptAfterMs === undefined ? undefined : setTimeout(listener, options.interruptAfterMs);
@@ -111,6 +112,8 @@ describe('help and misuse', () => {
     ['channel', 'add'],
     ['channel', 'set'],
     ['channel', 'ls'],
+    ['channel', 'set'],
+    ['channel', 'source'],
     ['channel', 'rm'],
     ['channel', 'set'],
     ['channel', 'schedule', 'show'],
@@ -128,6 +131,10 @@ describe('help and misuse', () => {
     ['token', 'rotate-key'],
     ['viewers', 'ls'],
     ['viewers', 'kick'],
+    ['webhook', 'add'],
+    ['webhook', 'ls'],
+    ['webhook', 'rm'],
+    ['webhook', 'log'],
     ['doctor'],
   ];
 
@@ -412,7 +419,7 @@ describe('stream', () => {
     expect(stdout).toContain(`URL         rtmp://localhost:1935/live/cam?key=${key}\n`);
     expect(stdout).toContain('OBS');
     expect((await starling(['stream', 'ls', '--json'])).stdout).not.toContain(key);
-    expect((await starling(['stream', 'ls'])).stdout).toMatch(/^cam +no +\d{4}-/m);
+    expect((await starling(['stream', 'ls'])).stdout).toMatch(/^cam +RTMP +no +\d{4}-/m);
 
     const rotated = JSON.parse((await starling(['stream', 'rotate-key', 'cam', '--json'])).stdout);
     expect(rotated).toMatchObject({ name: 'cam', server: 'rtmp://localhost:1935/live/cam' });

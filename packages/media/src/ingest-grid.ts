@@ -27,7 +27,7 @@ const CLOCK_TOLERANCE_MS = 100;
 /** Units in a row with a foreign time, after which their clock is believed: about 1 s of audio. */
 const MAX_FOREIGN_UNITS = 50;
 /** How long to wait for the sequence header of the other kind of track, in media time. */
-const OTHER_KIND_WAIT_TICKS = 1_000 * TICKS_PER_MS;
+const OTHER_KIND_WAIT_MS = 1_000;
 /** Bounds of what is held back, before the start and while sorting. */
 const MAX_HELD_UNITS = 512;
 const MAX_HELD_SECONDS = 1;
@@ -106,6 +106,7 @@ interface Run {
  */
 export class IngestGrid {
   readonly #epochUnixMs: number;
+  readonly #otherKindWaitTicks: number;
   readonly #cutter: SegmentCutter;
   /** As last announced: a run that ended before its first unit has announced nothing. */
   #tracksOnAir: readonly Track[] = [];
@@ -121,9 +122,16 @@ export class IngestGrid {
   /** While waiting: units from the first that may be needed. */
   #held: Arrival[] = [];
 
-  constructor(options: { epochUnixMs: number; programmeId: string }) {
+  /** @param options.otherKindWaitMs 0 where all tracks of an encoder are pushed before its first unit */
+  constructor(options: { epochUnixMs: number; programmeId: string; otherKindWaitMs?: number }) {
     this.#epochUnixMs = options.epochUnixMs;
+    this.#otherKindWaitTicks = (options.otherKindWaitMs ?? OTHER_KIND_WAIT_MS) * TICKS_PER_MS;
     this.#cutter = new SegmentCutter(options);
+  }
+
+  /** Where the next encoder's stream may begin: the end of what was emitted; 0 while nothing was. */
+  get earliestStartTicks(): number {
+    return this.#cutter.earliestRunTicks;
   }
 
   /** Units that came too late to be sorted in, overlapped others, or had a foreign time. */
@@ -192,7 +200,7 @@ export class IngestGrid {
     if (first === undefined || last === undefined) return;
     const kinds = new Set(Array.from(this.#tracks.values(), ({ kind }) => kind));
     const heldTicks = this.#encoderTicks(last.unit) - this.#encoderTicks(first.unit);
-    if (kinds.size === 2 || heldTicks >= OTHER_KIND_WAIT_TICKS || this.#held.length >= MAX_HELD_UNITS) {
+    if (kinds.size === 2 || heldTicks >= this.#otherKindWaitTicks || this.#held.length >= MAX_HELD_UNITS) {
       this.#start(first);
     }
   }

@@ -9,7 +9,9 @@ import {
   type BackendReport,
   BackendState,
   Channel,
+  type ChannelSources,
   type ChannelUpdate,
+  ChannelWithStatus,
   CoordinatorStatus,
   type FrontendReport,
   FrontendReportAnswer,
@@ -23,6 +25,7 @@ import {
   PublicChannel,
   ScheduleChange,
   ScheduledItem,
+  type SourceChoice,
   Stream,
   StreamWithKey,
   ViewerList,
@@ -30,6 +33,7 @@ import {
   ViewingTokenWithSecret,
 } from './entities.ts';
 import { type Effective, Schedule } from './schedule-definition.ts';
+import { type NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from './webhook.ts';
 
 const REQUEST_TIMEOUT_MS = 30_000;
 /** The coordinator pings every 15 s; a watch that is silent for longer than two pings is dead. */
@@ -98,9 +102,14 @@ export class CoordinatorClient {
   readonly channels = {
     list: (): Promise<Channel[]> => this.#list('/channels', Channel),
     create: (channel: NewChannel): Promise<Channel> => this.#request('POST', '/channels', Channel, channel),
-    get: (name: string): Promise<Channel> => this.#request('GET', path`/channels/${name}`, Channel),
+    get: (name: string): Promise<ChannelWithStatus> =>
+      this.#request('GET', path`/channels/${name}`, ChannelWithStatus),
     update: (name: string, update: ChannelUpdate): Promise<Channel> =>
       this.#request('PATCH', path`/channels/${name}`, Channel, update),
+    setSources: (name: string, sources: ChannelSources): Promise<ChannelWithStatus> =>
+      this.#request('PUT', path`/channels/${name}/sources`, ChannelWithStatus, sources),
+    chooseSource: (name: string, source: SourceChoice): Promise<void> =>
+      this.#send('POST', path`/channels/${name}/source`, { source }),
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/channels/${name}`),
   };
 
@@ -158,6 +167,17 @@ export class CoordinatorClient {
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/streams/${name}`),
     rotateKey: (name: string): Promise<StreamWithKey> =>
       this.#request('POST', path`/streams/${name}/rotate-key`, StreamWithKey),
+  };
+
+  readonly webhooks = {
+    list: (): Promise<Webhook[]> => this.#list('/webhooks', Webhook),
+    /** The answer is the only one that holds the secret. */
+    create: (webhook: NewWebhook): Promise<WebhookWithSecret> =>
+      this.#request('POST', '/webhooks', WebhookWithSecret, webhook),
+    remove: (id: string): Promise<void> => this.#send('DELETE', path`/webhooks/${id}`),
+    /** Newest first. */
+    deliveries: (id: string): Promise<WebhookDelivery[]> =>
+      this.#list(path`/webhooks/${id}/deliveries`, WebhookDelivery),
   };
 
   readonly viewingTokens = {

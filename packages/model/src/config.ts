@@ -75,6 +75,16 @@ export const BackendSection = Type.Object(
   {
     dataDir: Type.String(),
     rtmp: Type.Object({ host: Host, port: Port }, { additionalProperties: false }),
+    rtmps: Type.Optional(
+      Type.Object(
+        {
+          port: Port,
+          certificateFile: Type.Optional(Type.String({ description: 'PEM; self-signed when left out' })),
+          privateKeyFile: Type.Optional(Type.String({ description: 'PEM' })),
+        },
+        { additionalProperties: false, description: 'RTMP over TLS, for encoders' },
+      ),
+    ),
     coordinator: Coordinator,
     frontends: Type.Array(
       Type.Object(

@@ -4,6 +4,8 @@
  */
 import { type Static, Type } from 'typebox';
 import { AssetFacts, ProgrammeInfo, Run } from './schedule.ts';
+import { NewStreamInput, ShownStreamInput, StreamInput, Transcode } from './stream-input.ts';
+import { NetworkEvent } from './webhook.ts';
 
 /** The source of the asset that is generated: FFmpeg draws it, no file is read. */
 export const TEST_CARD_SOURCE = 'starling:test-card';
@@ -59,6 +61,58 @@ const presentation = {
   /** Channels of one group stand together in a player's list; null for the kind of the channel. */
   group: Type.Union([Type.String({ minLength: 1, maxLength: 100 }), Type.Null()]),
 };
+/** The sources that a channel may have, the best first. */
+export const SourceName = Type.Union([
+  Type.Literal('primary'),
+  Type.Literal('backup'),
+  Type.Literal('playout'),
+  Type.Literal('slate'),
+]);
+export type SourceName = Static<typeof SourceName>;
+
+/** What goes first: the order of the chain, or the operator's choice. */
+export const SourceChoice = Type.Union([Type.Literal('auto'), SourceName]);
+export type SourceChoice = Static<typeof SourceChoice>;
+
+/**
+ * What a channel shows while no live stream is well. `playout`: its programme, and the slate where that has
+ * nothing. `none`: nothing, the channel goes off the air.
+ */
+export const Fallback = Type.Union([Type.Literal('playout'), Type.Literal('slate'), Type.Literal('none')]);
+export type Fallback = Static<typeof Fallback>;
+
+/** Where a channel's pictures come from. */
+export const ChannelSources = Type.Object(
+  {
+    /** The stream that is shown whenever it is well. */
+    primary: Type.Union([Name, Type.Null()]),
+    /** The stream that is shown while the primary one is not well. */
+    backup: Type.Union([Name, Type.Null()]),
+    fallback: Fallback,
+  },
+  { additionalProperties: false },
+);
+export type ChannelSources = Static<typeof ChannelSources>;
+
+/** Why the active source is the active one. */
+export const SourceReason = Type.Union([
+  Type.Literal('start', { description: 'it was the first that was well' }),
+  Type.Literal('silent', { description: 'nothing came any more from the one before' }),
+  Type.Literal('left', { description: 'the publisher of the one before left' }),
+  Type.Literal('clock', { description: 'the time of the one before was set' }),
+  Type.Literal('dark', { description: 'the picture of the one before was black and did not move' }),
+  Type.Literal('healthy', { description: 'it is better than the one before, and well again' }),
+  Type.Literal('manual', { description: 'the operator chose it, or changed the chain' }),
+]);
+export type SourceReason = Static<typeof SourceReason>;
+
+/** What is on the air of a channel with live sources, as the backend last reported. */
+export const ActiveSource = Type.Object({
+  source: SourceName,
+  since: Type.String({ format: 'date-time' }),
+  reason: SourceReason,
+});
+export type ActiveSource = Static<typeof ActiveSource>;
 
 export const Channel = Type.Object({
   name: Name,
@@ -72,9 +126,20 @@ export const Channel = Type.Object({
   isPrivate: Type.Boolean(),
   /** At the same time, on all frontends together; null for as many as come. */
   maxViewers: MaxViewers,
+  /** Null for a channel that its schedule alone makes, and that never had a live source. */
+  sources: Type.Union([ChannelSources, Type.Null()]),
+  sourceChoice: SourceChoice,
   createdAt: Type.String({ format: 'date-time' }),
 });
 export type Channel = Static<typeof Channel>;
+
+/** A channel as its operator sees it. */
+export const ChannelWithStatus = Type.Object({
+  ...Channel.properties,
+  /** Null while nothing is on the air, and for a channel without live sources. */
+  activeSource: Type.Union([ActiveSource, Type.Null()]),
+});
+export type ChannelWithStatus = Static<typeof ChannelWithStatus>;
 
 /** Changes a channel; what is left out stays. */
 export const ChannelUpdate = Type.Object(
@@ -107,24 +172,40 @@ export type NewChannel = Static<typeof NewChannel>;
 /** A live input. Its channel has the same name. The key itself is shown once and never stored. */
 export const Stream = Type.Object({
   name: Name,
+  input: ShownStreamInput,
+  /** Null where it goes through as it is. */
+  transcode: Type.Union([Transcode, Type.Null()]),
   createdAt: Type.String({ format: 'date-time' }),
   keyRotatedAt: Type.String({ format: 'date-time' }),
   /** Whether an encoder is publishing now, as the backend last reported. */
   isPublishing: Type.Boolean(),
+  /** Why nothing comes of an input that the backend has to fetch; null where something does. */
+  problem: Type.Union([Type.String(), Type.Null()]),
 });
 export type Stream = Static<typeof Stream>;
 
 /** Asks for a live input and the channel of the same name. */
 export const NewStream = Type.Object(
-  { name: Name, title: Type.Optional(Title), isPrivate: Type.Optional(Type.Boolean()) },
+  {
+    name: Name,
+    title: Type.Optional(Title),
+    isPrivate: Type.Optional(Type.Boolean()),
+    /** RTMP where none is given. */
+    input: Type.Optional(NewStreamInput),
+    /** To go through as it is where none is given. */
+    transcode: Type.Optional(Transcode),
+  },
   { additionalProperties: false },
 );
 export type NewStream = Static<typeof NewStream>;
 
-/** A stream and its key, in the one answer that ever holds it. */
+/**
+ * A stream and its key, in the one answer that ever holds it: the stream key of RTMP, or the passphrase of
+ * SRT. A stream that is pulled has none.
+ */
 export const StreamWithKey = Type.Object({
   stream: Stream,
-  key: Type.String({ examples: ['sk_f3Q0b1m2S8t5v7x9y0z1A2B3C4D'] }),
+  key: Type.Union([Type.String({ examples: ['sk_f3Q0b1m2S8t5v7x9y0z1A2B3C4D'] }), Type.Null()]),
 });
 export type StreamWithKey = Static<typeof StreamWithKey>;
 
@@ -192,6 +273,8 @@ export const BackendState = Type.Object({
       name: Name,
       /** SHA-256 of the stream key, in hex. The key has 160 random bits, so a fast hash is enough. */
       keySha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
+      input: StreamInput,
+      transcode: Type.Union([Transcode, Type.Null()]),
     }),
   ),
   /** Assets that are ready. */
@@ -213,6 +296,12 @@ export type ImportReport = Static<typeof ImportReport>;
 export const BackendReport = Type.Object({
   onAirChannels: Type.Array(Name),
   publishingStreams: Type.Array(Name),
+  /** What is on the air of the channels that have live sources. */
+  activeSources: Type.Array(Type.Object({ channel: Name, ...ActiveSource.properties })),
+  /** Why nothing comes of the streams that the backend has to fetch. */
+  inputProblems: Type.Array(Type.Object({ stream: Name, problem: Type.String({ maxLength: 2000 }) })),
+  /** What happened since the last report that was taken; the coordinator knows by its id what comes again. */
+  events: Type.Array(NetworkEvent, { maxItems: 256 }),
 });
 export type BackendReport = Static<typeof BackendReport>;
 

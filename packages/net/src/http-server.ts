@@ -29,6 +29,12 @@ export interface HttpOptions {
   readonly onRefused?: ((reason: HttpRefusal) => void) | undefined;
 }
 
+/**
+ * Up to here a socket's queue counts as drained: what is written to it at once, a batch of a stream or a
+ * segment, is mostly below, and costs no `drain` event.
+ */
+const HIGH_WATER_MARK_BYTES = 1024 * 1024;
+
 /** Of the request line and the headers together; a longer one is answered 431. */
 export const MAX_HEAD_BYTES = 16 * 1024;
 /** That a request may announce; a longer one is answered 413 unread. */
@@ -51,7 +57,11 @@ export async function listenHttp(
 ): Promise<HttpListener> {
   const gate = new Gate(logger, options);
   const server = createServer(
-    { connectionsCheckingInterval: 5000, maxHeaderSize: MAX_HEAD_BYTES },
+    {
+      connectionsCheckingInterval: 5000,
+      maxHeaderSize: MAX_HEAD_BYTES,
+      highWaterMark: HIGH_WATER_MARK_BYTES,
+    },
     (request, response) => {
       if (gate.letIn(request, response)) handle(request, response);
     },

@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { createServer as createTlsServer } from 'node:tls';
 import { MediaError } from '@starling/media/error';
 import type { FlvMessage } from '@starling/media/flv/tag';
 import { type PublishTarget, RtmpServerSession, SHARED_PLAY_STREAM_ID } from '@starling/media/rtmp/session';
@@ -61,6 +62,8 @@ export interface RtmpServerOptions {
   /** The address to listen on; all of them when undefined. */
   readonly host: string | undefined;
   readonly port: number;
+  /** In PEM: the port then speaks RTMPS, which is RTMP over TLS. */
+  readonly tls?: { readonly certificate: string; readonly privateKey: string } | undefined;
   readonly logger: Logger;
   readonly handlers: RtmpHandlers;
   readonly limits?: Partial<RtmpLimits>;
@@ -104,7 +107,22 @@ export class RtmpServer {
     this.#refusals = new RefusalLog(options.logger, 'too many RTMP connections: refused');
     this.#handlers = options.handlers;
     this.#limits = { ...defaultLimits, ...options.limits };
-    this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
+    const accept = (socket: Socket) => this.#accept(socket);
+    this.#server =
+      options.tls === undefined
+        ? createServer({ noDelay: true }, accept)
+        : createTlsServer(
+            {
+              noDelay: true,
+              cert: options.tls.certificate,
+              key: options.tls.privateKey,
+              minVersion: 'TLSv1.2',
+              handshakeTimeout: this.#limits.requestDeadlineMs,
+            },
+            accept,
+          ).on('tlsClientError', (_error, socket) => socket.destroy());
+    // Those in the midst of the TLS handshake count, too.
+    this.#server.maxConnections = this.#limits.maxConnections;
   }
 
   /**
@@ -305,7 +323,8 @@ class Connection implements RtmpPeer {
   /** After the refusal has been given to the session: sends it, logs it and ends the connection. */
   #refused(what: 'publish' | 'play', target: PublishTarget, refusal: Refusal): void {
     this.#options.logger.warn(
-      { address: this.address, stream: `${target.app}/${target.streamName}`, reason: refusal.description },
+      // Not the name that was asked for: encoders may put the stream key in its place.
+      { address: this.address, app: target.app, reason: refusal.description },
       `RTMP ${what} refused`,
     );
     this.#flush();

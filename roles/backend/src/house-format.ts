@@ -23,7 +23,7 @@ const VUI_TIMING = { unitsInTick: 1, timescaleHz: 120 } as const;
  * The encoders' arguments. They are hashed into an asset's name, so a changed setting makes new assets
  * and never mixes with old ones. Raise `version` when the filters below change the result.
  */
-const houseSettings = {
+export const houseSettings = {
   version: 1,
   widthPx: HOUSE_WIDTH_PX,
   heightPx: HOUSE_HEIGHT_PX,

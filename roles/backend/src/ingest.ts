@@ -1,69 +1,77 @@
-/**
- * Live inputs: encoders publish over RTMP with a stream key; each stream is put on its channel's
- * timeline and handed on.
- */
+/** Live inputs: encoders publish over RTMP with a stream key, and what they send is handed on. */
 import { createHash } from 'node:crypto';
-import type { StreamEvent } from '@starling/media/access-unit';
+import { type StreamEvent, type Track, trackIndex } from '@starling/media/access-unit';
 import { FlvDemuxer } from '@starling/media/flv/demux';
-import { IngestGrid } from '@starling/media/ingest-grid';
 import type { PublishTarget } from '@starling/media/rtmp/session';
 import {
   type PlayHandler,
   type PublisherSink,
   type Refusal,
+  type RtmpHandlers,
   type RtmpPeer,
   RtmpServer,
 } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
-import type { WallClock } from './clock.ts';
 
 export interface LiveStream {
   readonly name: string;
   /** SHA-256 of the stream key, in hex. */
   readonly keySha256: string;
-  readonly epochUnixMs: number;
 }
 
 export interface IngestOptions {
   /** The address to listen on; all of them when undefined. */
   readonly host: string | undefined;
   readonly port: number;
-  readonly clock: WallClock;
+  /** Where encoders may publish over TLS, too. */
+  readonly rtmps:
+    | { readonly port: number; readonly certificate: string; readonly privateKey: string }
+    | undefined;
   readonly logger: Logger;
   /** Lets players in at the address that encoders publish to; undefined where this machine serves none. */
   readonly onPlay: PlayHandler | undefined;
-  /** Events of a live stream, on its channel's timeline. */
-  onEvents(stream: string, events: readonly StreamEvent[]): void;
+  /** What the encoder of a stream sends, on its own clock. */
+  onEvent(stream: string, event: StreamEvent): void;
   onPublishChange(stream: string, isPublishing: boolean): void;
 }
 
 /** An encoder that has been silent for so long gives way to a new one with the same key. */
 const GIVE_WAY_AFTER_MS = 3000;
 
+interface Incumbent {
+  readonly peer: RtmpPeer;
+  lastMessageAtMs: number;
+  readonly tracks: Map<number, Track>;
+}
+
 interface Input {
   stream: LiveStream;
-  readonly grid: IngestGrid;
-  incumbent: { readonly peer: RtmpPeer; lastMessageAtMs: number } | undefined;
+  incumbent: Incumbent | undefined;
 }
 
 export class Ingest {
   readonly #options: IngestOptions;
   readonly #inputs = new Map<string, Input>();
   #server: RtmpServer | undefined;
+  #tlsServer: RtmpServer | undefined;
 
   private constructor(options: IngestOptions) {
     this.#options = options;
   }
 
-  /** @throws the system's error when the port cannot be opened */
+  /** @throws the system's error when a port cannot be opened, or OpenSSL's when the certificate is not one */
   static async listen(options: IngestOptions): Promise<Ingest> {
     const ingest = new Ingest(options);
-    ingest.#server = await RtmpServer.listen({
-      host: options.host,
-      port: options.port,
-      logger: options.logger,
-      handlers: { onPublish: (target, peer) => ingest.#publish(target, peer), onPlay: options.onPlay },
-    });
+    const { host, port, rtmps: tls, logger, onPlay } = options;
+    const handlers: RtmpHandlers = { onPublish: (target, peer) => ingest.#publish(target, peer), onPlay };
+    ingest.#server = await RtmpServer.listen({ host, port, logger, handlers });
+    try {
+      if (tls !== undefined)
+        ingest.#tlsServer = await RtmpServer.listen({ host, port: tls.port, tls, logger, handlers });
+    } catch (error) {
+      await ingest.close();
+      throw error;
+    }
     return ingest;
   }
 
@@ -71,8 +79,18 @@ export class Ingest {
     return this.#server?.port ?? 0;
   }
 
+  /** Undefined without RTMPS. */
+  get rtmpsPort(): number | undefined {
+    return this.#tlsServer?.port;
+  }
+
   get publishingStreams(): string[] {
     return [...this.#inputs.values()].filter((input) => input.incumbent).map((input) => input.stream.name);
+  }
+
+  /** What the encoder of a stream has announced; nothing while none publishes. */
+  tracksOf(stream: string): readonly Track[] {
+    return [...(this.#inputs.get(stream)?.incumbent?.tracks.values() ?? [])];
   }
 
   /** Takes over the list of streams; an encoder whose stream is gone or whose key changed is cut off. */
@@ -85,10 +103,8 @@ export class Ingest {
     }
     for (const stream of streams) {
       const input = this.#inputs.get(stream.name);
-      if (input === undefined || input.stream.epochUnixMs !== stream.epochUnixMs) {
-        input?.incumbent?.peer.disconnect('the stream was made anew');
-        const grid = new IngestGrid({ epochUnixMs: stream.epochUnixMs, programmeId: `live-${stream.name}` });
-        this.#inputs.set(stream.name, { stream, grid, incumbent: undefined });
+      if (input === undefined) {
+        this.#inputs.set(stream.name, { stream, incumbent: undefined });
       } else {
         if (input.stream.keySha256 !== stream.keySha256)
           input.incumbent?.peer.disconnect('the stream key was rotated');
@@ -98,7 +114,7 @@ export class Ingest {
   }
 
   async close(): Promise<void> {
-    await this.#server?.close();
+    await Promise.all([this.#server?.close(), this.#tlsServer?.close()]);
   }
 
   #publish(target: PublishTarget, peer: RtmpPeer): PublisherSink | Refusal {
@@ -118,8 +134,8 @@ export class Ingest {
       input.incumbent.peer.disconnect('silent; an encoder with the same key takes over');
     }
     const { name } = input.stream;
-    const { logger, clock } = this.#options;
-    const incumbent = { peer, lastMessageAtMs: nowMs };
+    const { logger } = this.#options;
+    const incumbent: Incumbent = { peer, lastMessageAtMs: nowMs, tracks: new Map() };
     const demuxer = new FlvDemuxer();
     input.incumbent = incumbent;
     logger.info({ stream: name, address: peer.address }, 'encoder connected');
@@ -128,12 +144,12 @@ export class Ingest {
       message: (message) => {
         incumbent.lastMessageAtMs = performance.now();
         for (const event of demuxer.push(message)) {
-          this.#options.onEvents(name, input.grid.push(event, clock.nowUnixMs()));
+          if (event.type === 'track') incumbent.tracks.set(trackIndex(event.track), event.track);
+          this.#options.onEvent(name, event);
         }
       },
       end: () => {
         input.incumbent = undefined;
-        this.#options.onEvents(name, input.grid.endOfPublisher());
         logger.info({ stream: name, address: peer.address }, 'encoder disconnected');
         this.#options.onPublishChange(name, false);
       },

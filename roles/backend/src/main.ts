@@ -6,7 +6,6 @@
  * coordinator is gone.
  */
 import { join } from 'node:path';
-import type { StreamEvent } from '@starling/media/access-unit';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import { CoordinatorClient } from '@starling/model/client';
 import type { BackendState, Channel as ChannelModel } from '@starling/model/entities';
@@ -15,11 +14,15 @@ import type { Logger } from 'pino';
 import { Gauge, type Registry } from 'prom-client';
 import { Channel } from './channel.ts';
 import { WallClock } from './clock.ts';
+import { EventLog } from './event-log.ts';
 import { Imports } from './imports.ts';
-import { Ingest } from './ingest.ts';
+import { Inputs } from './inputs.ts';
 import { Library } from './library.ts';
+import { LiveChannel } from './live-channel.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
 import { type FrontendAddress, FrontendLeg } from './publisher.ts';
+import { type RtmpsConfig, readCertificate } from './rtmps-certificate.ts';
+import { Slates } from './slate.ts';
 
 export interface BackendConfig {
   readonly dataDir: string;
@@ -28,6 +31,8 @@ export interface BackendConfig {
   readonly rtmpHost: string | undefined;
   /** Where encoders publish; 0 takes a free port. */
   readonly rtmpPort: number;
+  /** Where encoders publish over TLS, with which certificate; without RTMPS when undefined. */
+  readonly rtmps?: RtmpsConfig | undefined;
   /** Where a frontend runs in the same process: serves RTMP players on this port, too. */
   readonly onPlay?: PlayHandler;
   readonly frontends: readonly FrontendAddress[];
@@ -37,6 +42,8 @@ export interface BackendConfig {
 
 export interface Backend {
   readonly rtmpPort: number;
+  /** Undefined without RTMPS. */
+  readonly rtmpsPort: number | undefined;
   /** From now on channels are pushed to these frontends: a new one gets its legs at once, one that is gone loses them. */
   setFrontends(frontends: readonly FrontendAddress[]): void;
   /** True when the coordinator's word has come and every playout channel reaches a frontend. */
@@ -48,20 +55,21 @@ export interface Backend {
 const PLAYOUT_TICK_MS = 40;
 /** A playout starts so far in the past, to fill the frontends' windows at once. */
 const PLAYOUT_HISTORY_MS = 12_000;
-/** A live channel stays open on the frontends so long after its encoder left. */
+/** A channel stays open on the frontends so long after its last source was lost. */
 const LIVE_LINGER_MS = 20_000;
 const REPORT_EVERY_MS = 5000;
 
 /** A channel's legs, one for each frontend, by {@link byKey}. */
 type Legs = Map<string, FrontendLeg>;
 
-/** A channel that is on the air, with its legs and, for scheduled ones, its playout. */
+/** A channel with its legs, and with what makes its pictures: either the schedule alone, or live sources. */
 interface OnAir {
   readonly channel: Channel;
   readonly epochUnixMs: number;
   /** Undefined while the channel is not pushed. */
   legs: Legs | undefined;
-  playout: Playout | undefined;
+  readonly playout: Playout | undefined;
+  readonly live: LiveChannel | undefined;
   lingerTimer: NodeJS.Timeout | undefined;
 }
 
@@ -74,9 +82,13 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const clock = new WallClock();
   const library = new Library({ mediaDir: join(config.dataDir, 'media'), logger });
   await library.open();
+  const slates = await Slates.open({ mediaDir: join(config.dataDir, 'slates'), logger });
   const coordinator = new CoordinatorClient(config.coordinator);
   const imports = new Imports({ library, coordinator, logger });
   const onAir = new Map<string, OnAir>();
+  /** The channels that take each stream. */
+  const byStream = new Map<string, OnAir[]>();
+  const events = new EventLog({ nowUnixMs: () => clock.nowUnixMs(), onEvent: () => void report() });
   let state: BackendState | undefined;
 
   let frontends = byKey(config.frontends);
@@ -93,20 +105,24 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     return legs;
   };
 
-  const ingest = await Ingest.listen({
+  const inputs = await Inputs.open({
     host: config.rtmpHost,
     port: config.rtmpPort,
-    clock,
+    rtmps: config.rtmps && {
+      port: config.rtmps.port,
+      ...(await readCertificate(config.rtmps, config.dataDir, logger)),
+    },
     logger,
     onPlay: config.onPlay,
-    onEvents: (name, events) => onAir.get(name)?.channel.push(events),
-    onPublishChange: (name, isPublishing) => {
-      const live = onAir.get(name);
-      if (live !== undefined) {
-        clearTimeout(live.lingerTimer);
-        if (isPublishing) live.legs ??= fitLegs(live.channel, new Map());
-        if (!isPublishing) live.lingerTimer = setTimeout(() => closeLegs(live), LIVE_LINGER_MS);
+    onEvent: (name, event) => {
+      const nowUnixMs = clock.nowUnixMs();
+      for (const { channel, live } of byStream.get(name) ?? []) {
+        if (live !== undefined) channel.push(live.push(name, event, nowUnixMs));
       }
+    },
+    onPublishChange: (name, isPublishing) => {
+      for (const { live } of byStream.get(name) ?? []) live?.setPublishing(name, isPublishing);
+      events.publishChanged(name, isPublishing);
       void report();
     },
   });
@@ -120,34 +136,44 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     clearTimeout(one.lingerTimer);
     closeLegs(one);
     void one.playout?.close();
+    one.live?.close();
     onAir.delete(name);
   };
 
   const putOn = (model: ChannelModel, programme: PlayoutProgramme): OnAir => {
     const channel = new Channel(model.name);
-    if (model.kind === 'live') {
-      return {
-        channel,
-        epochUnixMs: model.epochUnixMs,
-        legs: undefined,
-        playout: undefined,
-        lingerTimer: undefined,
-      };
+    const { epochUnixMs, sources } = model;
+    const openAsset = (contentHash: string) => library.openAsset(contentHash);
+    const nowUnixMs = clock.nowUnixMs();
+    const channelLogger = logger.child({ channel: model.name });
+    const idle = { channel, epochUnixMs, legs: undefined, playout: undefined, lingerTimer: undefined };
+    if (sources !== null) {
+      const tracksOf = (stream: string) => inputs.tracksOf(stream);
+      const parts = { slates, openAsset, tracksOf, logger: channelLogger };
+      const live = new LiveChannel({ model, sources, programme, nowUnixMs, ...parts });
+      return { ...idle, live };
     }
-    const startUnixMs = Math.max(model.epochUnixMs, clock.nowUnixMs() - PLAYOUT_HISTORY_MS);
+    const startUnixMs = Math.max(epochUnixMs, nowUnixMs - PLAYOUT_HISTORY_MS);
     const playout = new Playout({
       programme,
-      openAsset: (contentHash) => library.openAsset(contentHash),
-      startTicks: msToTicks(startUnixMs - model.epochUnixMs, VIDEO_TIMESCALE_HZ),
-      logger: logger.child({ channel: model.name }),
+      openAsset,
+      startTicks: msToTicks(startUnixMs - epochUnixMs, VIDEO_TIMESCALE_HZ),
+      logger: channelLogger,
     });
-    return {
-      channel,
-      epochUnixMs: model.epochUnixMs,
-      legs: fitLegs(channel, new Map()),
-      playout,
-      lingerTimer: undefined,
-    };
+    return { ...idle, live: undefined, legs: fitLegs(channel, new Map()), playout };
+  };
+
+  /** Notes what is on the air of a channel with live sources, and opens it on the frontends while anything is. */
+  const follow = (name: string, one: OnAir, live: LiveChannel) => {
+    const change = live.takeChange();
+    if (change === undefined) return;
+    const { from, to, reason } = change;
+    logger.info({ channel: name, from, to, reason }, 'source changed');
+    events.sourceChanged(name, change);
+    clearTimeout(one.lingerTimer);
+    if (to === undefined) one.lingerTimer = setTimeout(() => closeLegs(one), LIVE_LINGER_MS);
+    else one.legs ??= fitLegs(one.channel, new Map());
+    void report();
   };
 
   const takeState = (next: BackendState) => {
@@ -156,7 +182,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     for (const [name, one] of onAir) {
       const model = models.get(name);
       const isSame =
-        model?.epochUnixMs === one.epochUnixMs && (model.kind === 'live') === (one.playout === undefined);
+        model?.epochUnixMs === one.epochUnixMs && (model.sources === null) === (one.live === undefined);
       if (!isSame) takeOff(name, one);
     }
     const assets = new Map(next.assets.map((asset) => [asset.id, asset.facts]));
@@ -165,13 +191,15 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       const known = onAir.get(model.name);
       if (known === undefined) onAir.set(model.name, putOn(model, programme));
       else known.playout?.update(programme);
+      if (model.sources !== null) known?.live?.update(model, model.sources, programme);
     }
-    ingest.setStreams(
-      next.streams.flatMap((stream) => {
-        const epochUnixMs = models.get(stream.name)?.epochUnixMs;
-        return epochUnixMs === undefined ? [] : [{ ...stream, epochUnixMs }];
-      }),
-    );
+    byStream.clear();
+    for (const one of onAir.values()) {
+      for (const name of one.live?.streams ?? []) byStream.set(name, [...(byStream.get(name) ?? []), one]);
+    }
+    inputs.setStreams(next.streams);
+    const withSlate = next.channels.filter(({ sources }) => sources !== null && sources.fallback !== 'none');
+    void slates.retain(withSlate.map(({ title }) => title));
     imports.setQueue(next.imports);
     void library.retain(next.assets.map((asset) => asset.facts.contentHash));
     void report();
@@ -179,23 +207,36 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
 
   const playoutTimer = setInterval(() => {
     const nowUnixMs = clock.nowUnixMs();
-    for (const one of onAir.values()) {
-      if (one.playout === undefined) continue;
-      const dueTicks = msToTicks(nowUnixMs - one.epochUnixMs, VIDEO_TIMESCALE_HZ);
-      const events: readonly StreamEvent[] = one.playout.eventsUntil(dueTicks);
-      one.channel.push(events);
-      void one.playout.readAhead();
+    for (const [name, one] of onAir) {
+      const { channel, playout, live, epochUnixMs } = one;
+      if (live !== undefined) {
+        channel.push(live.tick(nowUnixMs));
+        follow(name, one, live);
+      }
+      if (playout !== undefined) {
+        channel.push(playout.eventsUntil(msToTicks(nowUnixMs - epochUnixMs, VIDEO_TIMESCALE_HZ)));
+        void playout.readAhead();
+      }
     }
   }, PLAYOUT_TICK_MS);
 
   const report = async () => {
-    const publishing = ingest.publishingStreams;
+    const activeSources = [...onAir].flatMap(([channel, { live }]) => {
+      const { source, sinceUnixMs, reason } = live?.active ?? {};
+      if (source === undefined || sinceUnixMs === undefined || reason === undefined) return [];
+      return [{ channel, source, since: new Date(sinceUnixMs).toISOString(), reason }];
+    });
+    const { pending } = events;
     const playing = [...onAir].filter(([, one]) => one.playout !== undefined).map(([name]) => name);
     try {
       await coordinator.reportBackend({
-        onAirChannels: [...playing, ...publishing],
-        publishingStreams: publishing,
+        onAirChannels: [...playing, ...activeSources.map(({ channel }) => channel)],
+        publishingStreams: inputs.publishingStreams,
+        activeSources,
+        inputProblems: inputs.problems,
+        events: [...pending],
       });
+      events.taken(pending);
     } catch (error) {
       logger.debug({ err: error }, 'the coordinator did not take the report; the next one follows');
     }
@@ -212,12 +253,13 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     registers: [config.registry],
     collect() {
       this.set({ kind: 'playout' }, [...onAir.values()].filter((one) => one.playout !== undefined).length);
-      this.set({ kind: 'live' }, ingest.publishingStreams.length);
+      this.set({ kind: 'live' }, [...onAir.values()].filter((one) => one.live?.active !== undefined).length);
     },
   });
 
   return {
-    rtmpPort: ingest.port,
+    rtmpPort: inputs.rtmpPort,
+    rtmpsPort: inputs.rtmpsPort,
 
     isReady: () =>
       state !== undefined &&
@@ -236,9 +278,10 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       clearInterval(playoutTimer);
       clearInterval(reportTimer);
       watch.abort();
-      await Promise.all([ingest.close(), imports.close(), watching]);
+      events.close();
+      await Promise.all([inputs.close(), imports.close(), watching]);
       for (const [name, one] of onAir) takeOff(name, one);
-      await library.close();
+      await Promise.all([library.close(), slates.close()]);
     },
   };
 }

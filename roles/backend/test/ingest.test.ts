@@ -3,7 +3,6 @@ import { connect, type Socket } from 'node:net';
 import { RtmpClientSession } from '@starling/media/rtmp/session';
 import { pino } from 'pino';
 import { afterEach, describe, expect, it } from 'vitest';
-import { WallClock } from '../src/clock.ts';
 import { Ingest } from '../src/ingest.ts';
 
 const sockets: Socket[] = [];
@@ -14,18 +13,18 @@ afterEach(async () => {
 });
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex');
-const cam = { name: 'cam', keySha256: sha256('sk_cam'), epochUnixMs: 1_700_000_000_000 };
-const stage = { name: 'stage', keySha256: sha256('sk_stage'), epochUnixMs: 1_700_000_000_000 };
+const cam = { name: 'cam', keySha256: sha256('sk_cam') };
+const stage = { name: 'stage', keySha256: sha256('sk_stage') };
 
 async function openIngest() {
   const changes: string[] = [];
   ingest = await Ingest.listen({
     host: '127.0.0.1',
     port: 0,
-    clock: new WallClock(),
+    rtmps: undefined,
     logger: pino({ level: 'silent' }),
     onPlay: undefined,
-    onEvents: () => {},
+    onEvent: () => {},
     onPublishChange: (stream, isPublishing) => changes.push(`${stream} ${isPublishing ? 'on' : 'off'}`),
   });
   ingest.setStreams([cam, stage]);

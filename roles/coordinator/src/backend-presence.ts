@@ -2,7 +2,7 @@
  * What the backend last said that it has on the air. In memory: it is true for seconds only, and
  * after a restart the next report brings it back.
  */
-import type { BackendReport } from '@starling/model/entities';
+import type { ActiveSource, BackendReport } from '@starling/model/entities';
 
 /** A backend reports every 5 s; after three missed reports nothing is taken to be on the air. */
 const STALE_AFTER_MS = 15_000;
@@ -30,6 +30,17 @@ export class BackendPresence {
 
   publishingStreams(): readonly string[] {
     return this.#fresh()?.publishingStreams ?? [];
+  }
+
+  /** What is on the air of a channel with live sources. */
+  activeSource(channel: string): ActiveSource | undefined {
+    const found = this.#fresh()?.activeSources.find((one) => one.channel === channel);
+    return found && { source: found.source, since: found.since, reason: found.reason };
+  }
+
+  /** Why nothing comes of a stream that the backend has to fetch. */
+  inputProblem(stream: string): string | undefined {
+    return this.#fresh()?.inputProblems.find((one) => one.stream === stream)?.problem;
   }
 
   #fresh(): BackendReport | undefined {

@@ -1,5 +1,11 @@
 /** The channels. What they play is in `schedules.ts`. */
-import type { Channel, ChannelUpdate, NewChannel } from '@starling/model/entities';
+import type {
+  Channel,
+  ChannelSources,
+  ChannelUpdate,
+  NewChannel,
+  SourceChoice,
+} from '@starling/model/entities';
 import type { Run } from '@starling/model/schedule';
 import { type Kysely, sql } from 'kysely';
 import type { Logger } from 'pino';
@@ -83,6 +89,80 @@ export class Channels {
     return this.get(name);
   }
 
+  /**
+   * Sets where the channel's pictures come from. From then on they come through the source chain, also
+   * when no live stream is left: the segments of a schedule alone are numbered in another way.
+   * @throws ApiProblem CHANNEL_UNKNOWN, STREAM_UNKNOWN, or SOURCES_INVALID
+   */
+  async setSources(name: string, sources: ChannelSources): Promise<Channel> {
+    const { primary, backup, fallback } = sources;
+    if (primary !== null && primary === backup) {
+      throw new ApiProblem(
+        'SOURCES_INVALID',
+        `The backup of ${name} is the primary stream itself. Choose another.`,
+      );
+    }
+    const [channel] = await this.#changes.make(async (transaction) => {
+      const [known] = await readChannels(transaction, name);
+      if (known === undefined) throw unknownChannel(name);
+      for (const stream of [primary, backup]) {
+        if (stream === null) continue;
+        const found = await transaction
+          .selectFrom('streams')
+          .select('name')
+          .where('name', '=', stream)
+          .executeTakeFirst();
+        if (found === undefined) throw new ApiProblem('STREAM_UNKNOWN', `There is no stream ${stream}.`);
+      }
+      if (fallback === 'playout' && known.runs.length === 0) {
+        throw new ApiProblem(
+          'SOURCES_INVALID',
+          `Channel ${name} has no programme to fall back to. Use the slate, or a channel that plays assets.`,
+        );
+      }
+      await transaction
+        .updateTable('channels')
+        .set({ has_sources: true, primary_stream: primary, backup_stream: backup, fallback })
+        .where('name', '=', name)
+        .execute();
+      return readChannels(transaction, name);
+    });
+    if (channel === undefined) throw unknownChannel(name);
+    this.#logger.info({ channel: name, ...sources }, 'sources set');
+    return channel;
+  }
+
+  /**
+   * Puts a source first, or gives the choice back to the chain.
+   * @throws ApiProblem CHANNEL_UNKNOWN, or SOURCES_INVALID when the channel has no such source
+   */
+  async chooseSource(name: string, choice: SourceChoice): Promise<void> {
+    await this.#changes.make(async (transaction) => {
+      const [channel] = await readChannels(transaction, name);
+      if (channel === undefined) throw unknownChannel(name);
+      const { primary = null, backup = null, fallback = 'none' } = channel.sources ?? {};
+      const has = {
+        auto: channel.sources !== null,
+        primary: primary !== null,
+        backup: backup !== null,
+        playout: fallback === 'playout',
+        slate: fallback !== 'none',
+      };
+      if (!has[choice]) {
+        throw new ApiProblem(
+          'SOURCES_INVALID',
+          `Channel ${name} has no source "${choice}". Set its sources first.`,
+        );
+      }
+      await transaction
+        .updateTable('channels')
+        .set({ source_choice: choice })
+        .where('name', '=', name)
+        .execute();
+    });
+    this.#logger.info({ channel: name, choice }, 'source chosen');
+  }
+
   /** @throws ApiProblem CHANNEL_UNKNOWN, or CHANNEL_IS_LIVE when it belongs to a stream */
   async remove(name: string): Promise<void> {
     await this.#changes.make(async (transaction) => {
@@ -146,6 +226,9 @@ export async function insertChannel(
       created_at: new Date(nowMs),
       is_private: isPrivate,
       max_viewers: maxViewers,
+      // The channel of a stream shows that stream.
+      has_sources: kind === 'live',
+      primary_stream: kind === 'live' ? name : null,
     })
     .onConflict((conflict) => conflict.column('name').doNothing())
     .executeTakeFirstOrThrow();
@@ -188,6 +271,10 @@ export async function readChannels(transaction: Transaction, name?: string): Pro
     runs: runsByChannel.get(channel.name) ?? [],
     isPrivate: channel.is_private,
     maxViewers: channel.max_viewers,
+    sources: channel.has_sources
+      ? { primary: channel.primary_stream, backup: channel.backup_stream, fallback: channel.fallback }
+      : null,
+    sourceChoice: channel.source_choice,
     createdAt: channel.created_at.toISOString(),
   }));
 }

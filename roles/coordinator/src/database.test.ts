@@ -109,11 +109,14 @@ it('refuses a database that a newer Starling has used', async () => {
   await expect(openDatabase(newer, logger)).rejects.toThrow(/newer Starling/);
 }, 30_000);
 
-it('gives channels of an older Starling a schedule and a number', async () => {
+it('gives channels of an older Starling a schedule, a number and their sources', async () => {
   const path = join(folder, 'older');
   const older = await openDatabase(path, logger);
   // Back to the tables of before.
-  await sql`drop table schedules`.execute(older.kysely);
+  await sql`drop table schedules, webhook_deliveries, webhooks`.execute(older.kysely);
+  await sql`alter table channels drop column has_sources, drop column primary_stream, drop column backup_stream,
+    drop column fallback, drop column source_choice`.execute(older.kysely);
+  await sql`alter table streams drop column input, drop column transcode`.execute(older.kysely);
   await sql`alter table runs drop column origin_ticks, drop column shuffle_seed, drop column programme`.execute(
     older.kysely,
   );
@@ -151,6 +154,18 @@ it('gives channels of an older Starling a schedule and a number', async () => {
     { name: 'b', number: 1 },
     { name: 'a', number: 2 },
     { name: 'live', number: 3 },
+  ]);
+  // The channel of a stream shows that stream; the others are made by their schedule alone.
+  expect(
+    await newer.kysely
+      .selectFrom('channels')
+      .select(['name', 'has_sources', 'primary_stream', 'fallback'])
+      .orderBy('name')
+      .execute(),
+  ).toEqual([
+    { name: 'a', has_sources: false, primary_stream: null, fallback: 'none' },
+    { name: 'b', has_sources: false, primary_stream: null, fallback: 'none' },
+    { name: 'live', has_sources: true, primary_stream: 'live', fallback: 'none' },
   ]);
   await newer.close();
 }, 60_000);

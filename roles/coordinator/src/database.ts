@@ -9,11 +9,14 @@ import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import type { AssetState, ChannelKind } from '@starling/model/entities';
+import type { AssetState, ChannelKind, Fallback, SourceChoice } from '@starling/model/entities';
 import type { AssetFacts, ProgrammeInfo } from '@starling/model/schedule';
 import type { Schedule } from '@starling/model/schedule-definition';
+import type { StreamInput, Transcode } from '@starling/model/stream-input';
+import type { NetworkEvent, WebhookDelivery, WebhookEventType } from '@starling/model/webhook';
 import {
   type ColumnType,
+  type Generated,
   Kysely,
   type Transaction as KyselyTransaction,
   type PostgresCursor,
@@ -53,6 +56,12 @@ export interface Tables {
     created_at: Fixed<Date>;
     is_private: ColumnType<boolean, boolean | undefined, boolean>;
     max_viewers: number | null;
+    /** False: the schedule alone makes the channel, and the columns that follow mean nothing. */
+    has_sources: Generated<boolean>;
+    primary_stream: string | null;
+    backup_stream: string | null;
+    fallback: Generated<Fallback>;
+    source_choice: Generated<SourceChoice>;
   };
   runs: {
     channel: Fixed<string>;
@@ -78,6 +87,31 @@ export interface Tables {
     key_sha256: string;
     key_rotated_at: Date;
     created_at: Fixed<Date>;
+    /** JSON, with the secrets in it. */
+    input: ColumnType<StreamInput, string, string>;
+    /** JSON. */
+    transcode: ColumnType<Transcode | null, string | null, never>;
+  };
+  webhooks: {
+    id: Fixed<string>;
+    /** May hold a password. */
+    url: Fixed<string>;
+    events: WebhookEventType[];
+    /** In clear: deliveries are signed with it. */
+    secret: Fixed<string>;
+    created_at: Fixed<Date>;
+  };
+  webhook_deliveries: {
+    id: Fixed<string>;
+    /** The order in which they were queued. */
+    number: Generated<string>;
+    webhook_id: Fixed<string>;
+    /** JSON. */
+    event: ColumnType<NetworkEvent, string, never>;
+    state: WebhookDelivery['state'];
+    attempts: number;
+    outcome: string | null;
+    next_attempt_at: Date | null;
   };
   viewing_tokens: {
     /** The `jti`. The token itself is not kept. */

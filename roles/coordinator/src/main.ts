@@ -28,6 +28,7 @@ import { Streams } from './streams.ts';
 import { ViewingKeys } from './viewing-keys.ts';
 import { ViewingTokens } from './viewing-tokens.ts';
 import { Watch } from './watch.ts';
+import { Webhooks } from './webhooks.ts';
 
 export interface CoordinatorConfig {
   /** Holds the database, in `db`. One coordinator at a time may use it. */
@@ -98,6 +99,8 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     await schedules.start();
     closers.push(async () => schedules.close());
     const deviceId = await readDeviceId(db);
+    const webhooks = new Webhooks({ db, logger, now });
+    closers.push(() => webhooks.close());
     const app = await createApi(config, {
       assets: new Assets(db, changes, logger, now),
       channels: new Channels(db, changes, logger, now),
@@ -107,6 +110,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       viewingTokens: new ViewingTokens(db, changes, viewingKeys, rules, logger, now),
       viewers,
       frontendWatch,
+      webhooks,
       presence,
       state,
       watch,

@@ -132,6 +132,74 @@ const migrations: Record<string, Migration> = {
       await db.schema.createIndex('channels_by_number').unique().on('channels').column('number').execute();
     },
   },
+  '006-sources': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('channels')
+        .addColumn('has_sources', 'boolean', (column) => column.notNull().defaultTo(false))
+        .addColumn('primary_stream', 'text')
+        .addColumn('backup_stream', 'text')
+        .addColumn('fallback', 'text', (column) =>
+          column.notNull().defaultTo('none').check(sql`fallback in ('playout', 'slate', 'none')`),
+        )
+        .addColumn('source_choice', 'text', (column) =>
+          column
+            .notNull()
+            .defaultTo('auto')
+            .check(sql`source_choice in ('auto', 'primary', 'backup', 'playout', 'slate')`),
+        )
+        .execute();
+      await db.schema
+        .alterTable('streams')
+        .addColumn('input', 'jsonb', (column) => column.notNull().defaultTo(sql`'{"type":"rtmp"}'::jsonb`))
+        .addColumn('transcode', 'jsonb')
+        .execute();
+      await sql`update channels set has_sources = true, primary_stream = name where kind = 'live'`.execute(
+        db,
+      );
+    },
+  },
+  '007-webhooks': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('webhooks')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('url', 'text', (column) => column.notNull())
+        .addColumn('events', sql`text[]`, (column) => column.notNull())
+        .addColumn('secret', 'text', (column) => column.notNull())
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createTable('webhook_deliveries')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('number', 'bigserial', (column) => column.notNull())
+        .addColumn('webhook_id', 'text', (column) =>
+          column.notNull().references('webhooks.id').onDelete('cascade'),
+        )
+        .addColumn('event', 'jsonb', (column) => column.notNull())
+        .addColumn('state', 'text', (column) =>
+          column.notNull().check(sql`state in ('waiting', 'delivered', 'given-up')`),
+        )
+        .addColumn('attempts', 'integer', (column) => column.notNull())
+        .addColumn('outcome', 'text')
+        .addColumn('next_attempt_at', 'timestamptz')
+        .addCheckConstraint(
+          'webhook_deliveries_waiting_has_time',
+          sql`(state = 'waiting') = (next_attempt_at is not null)`,
+        )
+        .execute();
+      await db.schema
+        .createIndex('webhook_deliveries_due')
+        .on('webhook_deliveries')
+        .columns(['state', 'next_attempt_at'])
+        .execute();
+      await db.schema
+        .createIndex('webhook_deliveries_by_webhook')
+        .on('webhook_deliveries')
+        .columns(['webhook_id', 'number'])
+        .execute();
+    },
+  },
 };
 
 /**

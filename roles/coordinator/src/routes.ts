@@ -6,7 +6,9 @@ import {
   BackendState,
   Channel,
   ChannelGuide,
+  ChannelSources,
   ChannelUpdate,
+  ChannelWithStatus,
   CoordinatorStatus,
   ImportReport,
   Name,
@@ -15,9 +17,11 @@ import {
   NewStream,
   Problem,
   PublicChannel,
+  SourceChoice,
   Stream,
   StreamWithKey,
 } from '@starling/model/entities';
+import { NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from '@starling/model/webhook';
 import { type TSchema, Type } from 'typebox';
 import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
@@ -29,6 +33,7 @@ import type { State } from './state.ts';
 import type { Streams } from './streams.ts';
 import { type ViewingNouns, viewingRightOf, viewingRoutes, WithViewingToken } from './viewing-routes.ts';
 import type { Watch } from './watch.ts';
+import type { Webhooks } from './webhooks.ts';
 
 /** What the routes speak to. */
 export interface Nouns extends ViewingNouns {
@@ -37,6 +42,7 @@ export interface Nouns extends ViewingNouns {
   readonly schedules: Schedules;
   readonly streams: Streams;
   readonly publicChannels: PublicChannels;
+  readonly webhooks: Webhooks;
   readonly presence: BackendPresence;
   readonly watch: Watch;
   readonly state: State;
@@ -51,6 +57,7 @@ export interface Nouns extends ViewingNouns {
 const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(item) });
 const AssetId = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
 const AssetIdOfImport = Type.Object({ assetId: AssetId.properties.id });
+const ById = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
 const ByName = Type.Object({ name: Name });
 const Done = Type.Null({ description: 'Done.' });
 const problems = {
@@ -59,7 +66,8 @@ const problems = {
 };
 
 export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
-  const { assets, channels, streams, publicChannels, presence, state, watch, viewingTokens } = nouns;
+  const { assets, channels, streams, publicChannels, webhooks, presence, state, watch, viewingTokens } =
+    nouns;
   const startedAt = new Date(nouns.now()).toISOString();
   return async (app) => {
     app.addHook('onRoute', (route) => {
@@ -145,13 +153,53 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         return reply.code(201).header('location', `/api/v1/channels/${channel.name}`).send(channel);
       },
     );
+    const withStatus = (channel: Channel) => ({
+      ...channel,
+      activeSource: presence.activeSource(channel.name) ?? null,
+    });
     app.get(
       '/channels/:name',
       {
         config: { access: 'operator' },
-        schema: { tags: ['channels'], summary: 'One channel', params: ByName, response: { 200: Channel } },
+        schema: {
+          tags: ['channels'],
+          summary: 'One channel, and which of its sources is on the air',
+          params: ByName,
+          response: { 200: ChannelWithStatus },
+        },
       },
-      (request) => channels.get(request.params.name),
+      async (request) => withStatus(await channels.get(request.params.name)),
+    );
+    app.put(
+      '/channels/:name/sources',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['channels'],
+          summary: 'Set the chain of sources: primary and backup stream, and what comes after them',
+          params: ByName,
+          body: ChannelSources,
+          response: { 200: ChannelWithStatus },
+        },
+      },
+      async (request) => withStatus(await channels.setSources(request.params.name, request.body)),
+    );
+    app.post(
+      '/channels/:name/source',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['channels'],
+          summary: 'Put a source of the chain first, or leave the choice to the chain',
+          params: ByName,
+          body: Type.Object({ source: SourceChoice }, { additionalProperties: false }),
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        await channels.chooseSource(request.params.name, request.body.source);
+        return reply.code(204).send(null);
+      },
     );
     app.patch(
       '/channels/:name',
@@ -234,6 +282,61 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         },
       },
       (request) => streams.rotateKey(request.params.name),
+    );
+
+    app.get(
+      '/webhooks',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['webhooks'],
+          summary: 'All webhooks, oldest first',
+          response: { 200: Items(Webhook) },
+        },
+      },
+      async () => ({ items: await webhooks.list() }),
+    );
+    app.post(
+      '/webhooks',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['webhooks'],
+          summary: 'Send events to an address; the answer alone holds the secret that signs them',
+          body: NewWebhook,
+          response: { 201: WebhookWithSecret },
+        },
+      },
+      async (request, reply) => reply.code(201).send(await webhooks.add(request.body)),
+    );
+    app.delete(
+      '/webhooks/:id',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['webhooks'],
+          summary: 'Remove a webhook, and what waits for it',
+          params: ById,
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        await webhooks.remove(request.params.id);
+        return reply.code(204).send(null);
+      },
+    );
+    app.get(
+      '/webhooks/:id/deliveries',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['webhooks'],
+          summary: 'What was sent to a webhook and what waits for it, newest first',
+          params: ById,
+          response: { 200: Items(WebhookDelivery) },
+        },
+      },
+      async (request) => ({ items: await webhooks.deliveries(request.params.id) }),
     );
 
     app.get(
@@ -362,6 +465,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       },
       async (request, reply) => {
         presence.report(request.body);
+        await webhooks.take(request.body.events);
         return reply.code(204).send(null);
       },
     );

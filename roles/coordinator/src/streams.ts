@@ -1,7 +1,14 @@
 /** The live inputs and their keys. A key is handed out once; only its digest is kept. */
 import { createHash, randomBytes } from 'node:crypto';
 import type { BackendState, NewStream, Stream, StreamWithKey } from '@starling/model/entities';
-import type { Kysely, Selectable } from 'kysely';
+import {
+  type NewStreamInput,
+  PULL_SCHEMES,
+  parsePullUrl,
+  type StreamInput,
+  withoutSecrets,
+} from '@starling/model/stream-input';
+import { type Kysely, type Selectable, sql } from 'kysely';
 import type { Logger } from 'pino';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Changes } from './changes.ts';
@@ -44,9 +51,15 @@ export class Streams {
 
   /**
    * Adds a stream and the live channel of the same name.
-   * @throws ApiProblem CHANNEL_EXISTS
+   * @throws ApiProblem CHANNEL_EXISTS, or REQUEST_INVALID for an address that cannot be pulled
    */
-  async add({ name, title = name, isPrivate }: NewStream): Promise<StreamWithKey> {
+  async add({
+    name,
+    title = name,
+    isPrivate,
+    input = { type: 'rtmp' },
+    transcode,
+  }: NewStream): Promise<StreamWithKey> {
     const key = newKey();
     const nowMs = this.#now();
     const row = await this.#changes.make(async (transaction) => {
@@ -58,29 +71,45 @@ export class Streams {
           key_sha256: sha256Hex(key),
           key_rotated_at: new Date(nowMs),
           created_at: new Date(nowMs),
+          input: JSON.stringify(keptInput(input, key)),
+          transcode: transcode === undefined ? null : JSON.stringify(transcode),
         })
         .returningAll()
         .executeTakeFirstOrThrow();
     });
     this.#logger.info({ stream: name }, 'stream added');
-    return { stream: this.#streamOf(row), key };
+    return { stream: this.#streamOf(row), key: input.type === 'pull' ? null : key };
   }
 
   /**
    * Gives the stream a new key; the old one is refused from now on.
-   * @throws ApiProblem STREAM_UNKNOWN
+   * @throws ApiProblem STREAM_UNKNOWN, or STREAM_HAS_NO_KEY for one that is pulled
    */
   async rotateKey(name: string): Promise<StreamWithKey> {
     const key = newKey();
     const row = await this.#changes.make(async (transaction) => {
-      const row = await transaction
+      const known = await transaction
+        .selectFrom('streams')
+        .select('input')
+        .where('name', '=', name)
+        .executeTakeFirst();
+      if (known === undefined) throw unknownStream(name);
+      if (known.input.type === 'pull') {
+        throw new ApiProblem(
+          'STREAM_HAS_NO_KEY',
+          `Stream ${name} is pulled from an address; nobody publishes to it.`,
+        );
+      }
+      return transaction
         .updateTable('streams')
-        .set({ key_sha256: sha256Hex(key), key_rotated_at: new Date(this.#now()) })
+        .set({
+          key_sha256: sha256Hex(key),
+          key_rotated_at: new Date(this.#now()),
+          input: JSON.stringify(keptInput(known.input, key)),
+        })
         .where('name', '=', name)
         .returningAll()
-        .executeTakeFirst();
-      if (row === undefined) throw unknownStream(name);
-      return row;
+        .executeTakeFirstOrThrow();
     });
     this.#logger.info({ stream: name }, 'stream key rotated');
     return { stream: this.#streamOf(row), key };
@@ -98,6 +127,14 @@ export class Streams {
         .where('kind', '=', 'live')
         .executeTakeFirst();
       if (numDeletedRows === 0n) throw unknownStream(name);
+      await transaction
+        .updateTable('channels')
+        .set({
+          primary_stream: sql`nullif(primary_stream, ${name})`,
+          backup_stream: sql`nullif(backup_stream, ${name})`,
+        })
+        .where(({ eb, or }) => or([eb('primary_stream', '=', name), eb('backup_stream', '=', name)]))
+        .execute();
     });
     this.#logger.info({ stream: name }, 'stream removed');
   }
@@ -105,11 +142,29 @@ export class Streams {
   #streamOf(row: Selectable<Tables['streams']>): Stream {
     return {
       name: row.name,
+      input: withoutSecrets(row.input),
+      transcode: row.transcode,
       createdAt: row.created_at.toISOString(),
       keyRotatedAt: row.key_rotated_at.toISOString(),
       isPublishing: this.#presence.publishingStreams().includes(row.name),
+      problem: this.#presence.inputProblem(row.name) ?? null,
     };
   }
+}
+
+/**
+ * The input as it is kept. The key of an SRT listener is its passphrase, which both sides have to know.
+ * @throws ApiProblem REQUEST_INVALID
+ */
+function keptInput(input: NewStreamInput, key: string): StreamInput {
+  if (input.type === 'srt-listener') return { type: 'srt-listener', port: input.port, passphrase: key };
+  if (input.type === 'pull' && parsePullUrl(input.url) === undefined) {
+    throw new ApiProblem(
+      'REQUEST_INVALID',
+      `The address of the input has to begin with one of ${PULL_SCHEMES.map((scheme) => `${scheme}://`).join(', ')} and a host.`,
+    );
+  }
+  return input;
 }
 
 function unknownStream(name: string): ApiProblem {
@@ -120,8 +175,15 @@ function unknownStream(name: string): ApiProblem {
 export async function readStreams(transaction: Transaction): Promise<Pick<BackendState, 'streams'>> {
   const rows = await transaction
     .selectFrom('streams')
-    .select(['name', 'key_sha256'])
+    .select(['name', 'key_sha256', 'input', 'transcode'])
     .orderBy('name')
     .execute();
-  return { streams: rows.map((row) => ({ name: row.name, keySha256: row.key_sha256 })) };
+  return {
+    streams: rows.map((row) => ({
+      name: row.name,
+      keySha256: row.key_sha256,
+      input: row.input,
+      transcode: row.transcode,
+    })),
+  };
 }

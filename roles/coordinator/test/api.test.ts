@@ -99,10 +99,12 @@ describe('channels', () => {
       runs: [
         { startTicks: 0, firstMediaSequenceNumber: 0, firstDiscontinuitySequence: 0, loop: [two, one, two] },
       ],
+      sources: null,
+      sourceChoice: 'auto',
       isPrivate: false,
       maxViewers: null,
     });
-    expect(await lab.operator.channels.get('mix')).toEqual(channel);
+    expect(await lab.operator.channels.get('mix')).toEqual({ ...channel, activeSource: null });
   });
 
   it('says what is wrong with a loop', async () => {
@@ -169,6 +171,70 @@ describe('channels', () => {
   );
 });
 
+describe('sources of a channel', () => {
+  const none = { primary: null, backup: null, fallback: 'none' } as const;
+
+  it('are none for a schedule alone, and the stream itself for the channel of a stream', async () => {
+    expect(await lab.operator.channels.get('mix')).toMatchObject({ sources: null, activeSource: null });
+    await lab.operator.streams.create({ name: 'studio' });
+    await lab.operator.streams.create({ name: 'phone' });
+    expect(await lab.operator.channels.get('studio')).toMatchObject({
+      sources: { ...none, primary: 'studio' },
+      sourceChoice: 'auto',
+    });
+  });
+
+  it('can be set, reach the backends, and are refused where they cannot be', async () => {
+    const sources = { primary: 'studio', backup: 'phone', fallback: 'playout' } as const;
+    expect(await lab.operator.channels.setSources('mix', sources)).toMatchObject({ sources });
+    const set = (name: string, change: object) =>
+      lab.operator.channels.setSources(name, { ...none, ...change });
+    await expect(set('mix', { primary: 'nosuch' })).rejects.toMatchObject({ code: 'STREAM_UNKNOWN' });
+    await expect(set('nosuch', {})).rejects.toMatchObject({ code: 'CHANNEL_UNKNOWN' });
+    await expect(set('mix', { primary: 'studio', backup: 'studio' })).rejects.toMatchObject({
+      code: 'SOURCES_INVALID',
+    });
+    await expect(set('studio', { primary: 'studio', fallback: 'playout' })).rejects.toMatchObject({
+      code: 'SOURCES_INVALID',
+    });
+    expect(await lab.operator.channels.get('mix')).toMatchObject({ sources });
+  });
+
+  it('follow a choice of the operator, among those that there are', async () => {
+    await lab.operator.channels.chooseSource('mix', 'slate');
+    expect(await lab.operator.channels.get('mix')).toMatchObject({ sourceChoice: 'slate' });
+    await expect(lab.operator.channels.chooseSource('studio', 'slate')).rejects.toMatchObject({
+      code: 'SOURCES_INVALID',
+    });
+    await expect(lab.operator.channels.chooseSource('nosuch', 'auto')).rejects.toMatchObject({
+      code: 'CHANNEL_UNKNOWN',
+    });
+    await lab.operator.channels.chooseSource('mix', 'auto');
+  });
+
+  it('show which one is on the air while the backend says so', async () => {
+    const active = { source: 'backup', since: '2026-11-22T12:00:00.000Z', reason: 'silent' } as const;
+    await lab.node.reportBackend({
+      onAirChannels: ['mix'],
+      publishingStreams: ['phone'],
+      activeSources: [{ channel: 'mix', ...active }],
+      inputProblems: [],
+      events: [],
+    });
+    expect(await lab.operator.channels.get('mix')).toMatchObject({ activeSource: active });
+    lab.nowMs += 16_000;
+    expect(await lab.operator.channels.get('mix')).toMatchObject({ activeSource: null });
+  });
+
+  it('lose a stream that is removed', async () => {
+    await lab.operator.streams.remove('phone');
+    expect(await lab.operator.channels.get('mix')).toMatchObject({
+      sources: { primary: 'studio', backup: null, fallback: 'playout' },
+    });
+    await lab.operator.streams.remove('studio');
+  });
+});
+
 describe('streams', () => {
   it('adds a channel of its name, and refuses a name that is taken', async () => {
     const { stream, key } = await lab.operator.streams.create({ name: 'cam', title: 'Camera' });
@@ -208,7 +274,7 @@ describe('streams', () => {
     );
     // The digests are there, so the search does look where keys would be.
     expect(bytes.includes('secret')).toBe(true);
-    for (const { key } of [first, second]) {
+    for (const key of [first.key ?? '', second.key ?? '']) {
       expect(bytes.includes(key)).toBe(false);
       expect(lab.log.join('')).not.toContain(key);
       expect(
@@ -234,7 +300,13 @@ describe('public channels', () => {
 
     // One loop of 30 s and 15 s later: 5 s into the second clip of the second loop.
     lab.nowMs += 45_000;
-    await lab.node.reportBackend({ onAirChannels: ['evening', 'cam'], publishingStreams: ['cam'] });
+    await lab.node.reportBackend({
+      onAirChannels: ['evening', 'cam'],
+      publishingStreams: ['cam'],
+      activeSources: [],
+      inputProblems: [],
+      events: [],
+    });
     expect(await viewer.publicChannels.get('evening')).toEqual({
       name: 'evening',
       title: 'Evening',

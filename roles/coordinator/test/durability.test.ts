@@ -76,20 +76,24 @@ describe('kill -9', () => {
   it('loses nothing that was acknowledged, at whatever moment it comes', async () => {
     const acknowledged = new Set<string>();
     const removed = new Set<string>();
-    for (const killAfterMs of [300, 700, 500]) {
+    for (const killAfterWrites of [12, 29, 20]) {
       const { child, operator } = await startProcess();
       const exited = once(child, 'exit');
       let isKilled = false;
-      const kill = setTimeout(() => {
+      let writeCount = 0;
+      /** Other writes are on their way then, at whatever point each is. */
+      const countWrite = () => {
+        if (++writeCount !== killAfterWrites) return;
         isKilled = true;
         child.kill('SIGKILL');
-      }, killAfterMs);
+      };
       const write = async (writer: number) => {
         for (let count = 0; count < 100 && !isKilled; count++) {
-          const name = `w${writer}-${killAfterMs}-${count}`;
+          const name = `w${writer}-${killAfterWrites}-${count}`;
           try {
             await operator.streams.create({ name });
             acknowledged.add(name);
+            countWrite();
             if (count % 5 === 0) {
               // Not known any more until the answer is there.
               acknowledged.delete(name);
@@ -102,8 +106,7 @@ describe('kill -9', () => {
         }
       };
       await Promise.all([write(1), write(2), write(3)]);
-      clearTimeout(kill);
-      child.kill('SIGKILL');
+      expect(isKilled).toBe(true);
       await exited;
     }
     expect(acknowledged.size).toBeGreaterThan(30);

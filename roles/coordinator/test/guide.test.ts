@@ -235,7 +235,21 @@ describe('the guide', () => {
     const channel = { name: 'x', title: 'a\u0000b\uFFFFc\uD800', number: 1, logo: null, group: null };
     const access = { isPrivate: false, maxViewers: null };
     const text = guideOf(
-      new Map([[{ ...channel, ...access, kind: 'playout', epochUnixMs: 0, runs: [], createdAt: '' }, []]]),
+      new Map([
+        [
+          {
+            ...channel,
+            ...access,
+            kind: 'playout',
+            epochUnixMs: 0,
+            runs: [],
+            sources: null,
+            sourceChoice: 'auto' as const,
+            createdAt: '',
+          },
+          [],
+        ],
+      ]),
     );
     expect(text).toContain('<display-name>a b c </display-name>');
   });

@@ -1,6 +1,7 @@
 /** `starling channel`: what is on the air. */
-import type { Channel } from '@starling/model/entities';
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { CoordinatorClient } from '@starling/model/client';
+import type { Channel, ChannelSources, ChannelWithStatus, SourceChoice } from '@starling/model/entities';
+import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
 import type { CommandContext } from '../io.ts';
 import { examples, printJson, printTable, splitList } from '../output.ts';
 import { requireRunning } from '../running.ts';
@@ -40,9 +41,18 @@ export function addChannelCommands(program: Command, context: CommandContext): v
     });
   channel
     .command('set')
-    .description('Change who may watch a channel, and how it presents itself in guides and on TVs.')
+    .description(
+      'Change where a channel gets its pictures from, who may watch it, and how it presents itself.',
+    )
     .argument('<name>')
-    .addOption(new Option('--private', 'only for who has a viewing token').conflicts('public'))
+    .option('--primary <stream>', 'the stream that is shown whenever it is well; "none" for no stream')
+    .option('--backup <stream>', 'the stream that stands in for it; "none" for no stream')
+    .addOption(
+      new Option('--fallback <what>', 'what comes after the streams').choices(['playout', 'slate', 'none']),
+    )
+    .addOption(
+      new Option('--private', 'only for who has a viewing token; others are shown out').conflicts('public'),
+    )
     .option('--public', 'for everybody')
     .option(
       '--max-viewers <count>',
@@ -56,6 +66,8 @@ export function addChannelCommands(program: Command, context: CommandContext): v
     .addHelpText(
       'after',
       examples(
+        'starling channel set films --primary studio --fallback playout',
+        'starling channel set cam --backup phone --fallback slate',
         'starling channel set films --private',
         'starling channel set films --public --max-viewers 200',
         'starling channel set films --max-viewers none',
@@ -64,20 +76,31 @@ export function addChannelCommands(program: Command, context: CommandContext): v
       ),
     )
     .action(async (name: string, options: SetOptions, command: Command) => {
-      const { maxViewers, title, number, logo, group } = options;
-      if (Object.keys(options).length === 0) {
-        command.error('error: say what to change, for instance --private or --title.', { exitCode: 2 });
+      const { primary, backup, fallback, ...presented } = options;
+      const { maxViewers, title, number, logo, group } = presented;
+      const setsSources = primary !== undefined || backup !== undefined || fallback !== undefined;
+      const setsOthers = Object.keys(presented).length > 0;
+      if (!setsSources && !setsOthers) {
+        command.error('error: say what to change, for instance --primary, --private or --title.', {
+          exitCode: 2,
+        });
       }
-      const updated = await requireRunning(dataDir()).client.channels.update(name, {
-        ...(options.private || options.public ? { isPrivate: options.private === true } : {}),
-        ...(maxViewers === undefined ? {} : { maxViewers: maxViewers === 'none' ? null : maxViewers }),
-        ...(title !== undefined && { title }),
-        ...(number !== undefined && { number }),
-        ...(logo !== undefined && { logo: logo === 'none' ? null : logo }),
-        ...(group !== undefined && { group: group === 'none' ? null : group }),
-      });
+      const { client } = requireRunning(dataDir());
+      if (setsSources) await client.channels.setSources(name, await sourcesAfter(client, name, options));
+      if (setsOthers) {
+        await client.channels.update(name, {
+          ...(options.private || options.public ? { isPrivate: options.private === true } : {}),
+          ...(maxViewers === undefined ? {} : { maxViewers: maxViewers === 'none' ? null : maxViewers }),
+          ...(title !== undefined && { title }),
+          ...(number !== undefined && { number }),
+          ...(logo !== undefined && { logo: logo === 'none' ? null : logo }),
+          ...(group !== undefined && { group: group === 'none' ? null : group }),
+        });
+      }
+      const updated = await client.channels.get(name);
       if (wantsJson()) return printJson(io.stdout, updated);
-      io.stdout.write(`Channel ${name} is ${accessWords(updated)}.\n`);
+      if (setsSources) io.stdout.write(`Channel ${name} shows ${chainText(updated)}.\n`);
+      if (setsOthers) io.stdout.write(`Channel ${name} is ${accessWords(updated)}.\n`);
     });
   addScheduleCommands(channel, context);
   channel
@@ -109,6 +132,35 @@ export function addChannelCommands(program: Command, context: CommandContext): v
       );
     });
   channel
+    .command('source')
+    .description('Show which source is on the air, or put one first.')
+    .argument('<name>')
+    .addArgument(
+      new Argument('[source]', 'auto leaves the choice to the chain').choices([
+        'auto',
+        'primary',
+        'backup',
+        'playout',
+        'slate',
+      ]),
+    )
+    .addHelpText('after', examples('starling channel source films', 'starling channel source films slate'))
+    .action(async (name: string, source: SourceChoice | undefined) => {
+      const { client } = requireRunning(dataDir());
+      if (source !== undefined) await client.channels.chooseSource(name, source);
+      const channel = await client.channels.get(name);
+      if (wantsJson()) return printJson(io.stdout, channel);
+      const { activeSource: active, sourceChoice } = channel;
+      io.stdout.write(
+        [
+          `Chain   ${chainText(channel)}`,
+          `Choice  ${sourceChoice}`,
+          `On air  ${active === null ? 'nothing' : `${active.source}, since ${active.since} (${active.reason})`}`,
+          '',
+        ].join('\n'),
+      );
+    });
+  channel
     .command('rm')
     .description('Take a channel off the air and remove it. Its assets stay.')
     .argument('<name>')
@@ -130,6 +182,9 @@ interface AddOptions {
 }
 
 interface SetOptions {
+  readonly primary?: string;
+  readonly backup?: string;
+  readonly fallback?: ChannelSources['fallback'];
   readonly private?: true;
   readonly public?: true;
   readonly maxViewers?: MaxViewers;
@@ -157,4 +212,28 @@ function parseNumber(text: string): number {
   const number = Number(text);
   if (!/^\d{1,5}$/.test(text) || number < 1) throw new InvalidArgumentError('A number is from 1 to 99999.');
   return number;
+}
+
+/** The channel's sources with the change; those of a schedule alone are the schedule. */
+async function sourcesAfter(
+  client: CoordinatorClient,
+  name: string,
+  { primary, backup, fallback }: SetOptions,
+): Promise<ChannelSources> {
+  const { sources, runs } = await client.channels.get(name);
+  const streamOf = (option: string | undefined, before: string | null = null) =>
+    option === undefined ? before : option === 'none' ? null : option;
+  return {
+    primary: streamOf(primary, sources?.primary),
+    backup: streamOf(backup, sources?.backup),
+    fallback: fallback ?? sources?.fallback ?? (runs.length > 0 ? 'playout' : 'slate'),
+  };
+}
+
+function chainText({ sources }: ChannelWithStatus): string {
+  if (sources === null) return 'schedule';
+  const { primary, backup, fallback } = sources;
+  const streams = [primary, backup].filter((stream) => stream !== null);
+  const scheduled = { playout: ['schedule', 'slate'], slate: ['slate'], none: [] }[fallback];
+  return [...streams, ...scheduled].join(' -> ') || 'nothing';
 }

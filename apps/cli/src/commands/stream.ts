@@ -1,6 +1,13 @@
 /** `starling stream`: live inputs from OBS, FFmpeg and other encoders. */
 import type { StreamWithKey } from '@starling/model/entities';
-import type { Command } from 'commander';
+import {
+  type LiveEncoderName,
+  type LivePreset,
+  type NewStreamInput,
+  PULL_SCHEMES,
+  type ShownStreamInput,
+} from '@starling/model/stream-input';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { CommandContext } from '../io.ts';
 import { examples, printJson, printTable } from '../output.ts';
 import { type RunningStarling, requireRunning } from '../running.ts';
@@ -8,6 +15,30 @@ import { type RunningStarling, requireRunning } from '../running.ts';
 export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: CommandContext): void {
   const stream = program.command('stream').description('Live inputs, each with a channel of its name.');
 
+  const printStream = (added: StreamWithKey, running: RunningStarling) => {
+    const { name, input } = added.stream;
+    const watchUrl = `${running.apiUrl}/watch/${name}`;
+    if (input.type === 'rtmp') return printKey(added, running);
+    const { key } = added;
+    if (input.type === 'pull') {
+      if (wantsJson()) return printJson(io.stdout, { name, address: input.address, watchUrl });
+      io.stdout.write(`Pulling ${input.address}. Watch it at ${watchUrl}\n`);
+      return;
+    }
+    const { hostname } = new URL(running.rtmpUrl.replace(/^rtmp:/, 'http:'));
+    const url = `srt://${hostname}:${input.port}?passphrase=${key}&pbkeylen=16`;
+    if (wantsJson()) return printJson(io.stdout, { name, port: input.port, passphrase: key, url, watchUrl });
+    io.stdout.write(
+      [
+        `URL         ${url}`,
+        `Passphrase  ${key}`,
+        `Watch       ${watchUrl}`,
+        '',
+        'The passphrase is shown this once. In OBS, enter the URL as the server and leave the key empty.',
+        '',
+      ].join('\n'),
+    );
+  };
   const printKey = ({ stream: { name }, key }: StreamWithKey, { rtmpUrl, apiUrl }: RunningStarling) => {
     const server = `${rtmpUrl}/${name}`;
     const url = `${server}?key=${key}`;
@@ -32,22 +63,59 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
     .description('Add a live input, and print its stream key, once.')
     .argument('<name>', 'lower-case letters, digits and hyphens; part of the address')
     .option('--title <title>', 'what viewers see (default: the name)')
+    .addOption(
+      new Option('--srt <port>', 'wait for an SRT caller on this port, instead of RTMP').argParser(parsePort),
+    )
+    .addOption(
+      new Option(
+        '--input <url>',
+        `pull from an address instead (${PULL_SCHEMES.join(', ')}); "-" reads it from standard input`,
+      ).conflicts('srt'),
+    )
+    .addOption(
+      new Option(
+        '--transcode <preset>',
+        'bring it into the house format with this preset of x264, so that changes to the schedule are seamless',
+      ).choices(['ultrafast', 'superfast', 'veryfast', 'faster', 'fast', 'medium']),
+    )
+    .addOption(
+      new Option('--encoder <name>', 'transcode with this encoder; x264 where the hardware cannot')
+        .choices(['x264', 'nvenc', 'qsv', 'vaapi', 'videotoolbox'])
+        .default('x264'),
+    )
     .option('--private', 'only for who has a viewing token; see starling token create')
     .addHelpText(
       'after',
-      examples('starling stream add cam', 'starling stream add cam --title "Roof camera" --json'),
+      examples(
+        'starling stream add studio --transcode veryfast',
+        'starling stream add cam --title "Roof camera"',
+        'starling stream add studio --srt 9000',
+        'starling stream add feed --input udp://239.1.1.1:5000',
+        'starling stream add door --input - < file-with-the-rtsp-address',
+      ),
     )
-    .action(async (name: string, { title, private: isPrivate }: { title?: string; private?: true }) => {
-      const running = requireRunning(dataDir());
-      printKey(
-        await running.client.streams.create({
+    .action(
+      async (
+        name: string,
+        { title, private: isPrivate, srt, input: url, transcode, encoder }: AddOptions,
+      ) => {
+        const running = requireRunning(dataDir());
+        const input: NewStreamInput | undefined =
+          srt !== undefined
+            ? { type: 'srt-listener', port: srt }
+            : url !== undefined
+              ? { type: 'pull', url: url === '-' ? (await io.readStdin()).trim() : url }
+              : undefined;
+        const added = await running.client.streams.create({
           name,
           ...(title === undefined ? {} : { title }),
           ...(isPrivate === undefined ? {} : { isPrivate }),
-        }),
-        running,
-      );
-    });
+          ...(input === undefined ? {} : { input }),
+          ...(transcode === undefined ? {} : { transcode: { preset: transcode, encoder } }),
+        });
+        printStream(added, running);
+      },
+    );
   stream
     .command('ls')
     .description('List the live inputs.')
@@ -57,11 +125,13 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
       if (wantsJson()) return printJson(io.stdout, { items });
       printTable(
         io.stdout,
-        ['NAME', 'PUBLISHING', 'KEY SINCE'],
-        items.map(({ name, isPublishing, keyRotatedAt }) => [
+        ['NAME', 'INPUT', 'PUBLISHING', 'KEY SINCE', 'PROBLEM'],
+        items.map(({ name, input, isPublishing, keyRotatedAt, problem }) => [
           name,
+          inputText(input),
           isPublishing ? 'yes' : 'no',
-          keyRotatedAt,
+          input.type === 'pull' ? '' : keyRotatedAt,
+          problem ?? '',
         ]),
         'There are no streams. Add one with: starling stream add NAME',
       );
@@ -73,7 +143,7 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
     .addHelpText('after', examples('starling stream rotate-key cam'))
     .action(async (name: string) => {
       const running = requireRunning(dataDir());
-      printKey(await running.client.streams.rotateKey(name), running);
+      printStream(await running.client.streams.rotateKey(name), running);
     });
   stream
     .command('rm')
@@ -84,4 +154,26 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
       await requireRunning(dataDir()).client.streams.remove(name);
       if (wantsJson()) printJson(io.stdout, { removed: [name] });
     });
+}
+
+interface AddOptions {
+  readonly title?: string;
+  readonly private?: true;
+  readonly srt?: number;
+  readonly input?: string;
+  readonly transcode?: LivePreset;
+  readonly encoder: LiveEncoderName;
+}
+
+function inputText(input: ShownStreamInput): string {
+  if (input.type === 'rtmp') return 'RTMP';
+  return input.type === 'pull' ? input.address : `SRT on port ${input.port}`;
+}
+
+function parsePort(text: string): number {
+  const port = Number(text);
+  if (!/^\d+$/.test(text) || port < 1 || port > 65_535) {
+    throw new InvalidArgumentError('A port is a number from 1 to 65535.');
+  }
+  return port;
 }

@@ -92,6 +92,14 @@ describe('FlvReader', () => {
 });
 
 describe('FlvDemuxer with third-party messages', () => {
+  test('an empty sequence header of AAC, as FFmpeg sends it before the full one when it copies from MPEG-TS', () => {
+    const demuxer = new FlvDemuxer();
+    expect(demuxer.push({ ...aacHeader, payload: hex('af00') })).toEqual([]);
+    expect(demuxer.push(raw(0))).toEqual([]);
+    expect(demuxer.push(aacHeader)).toMatchObject([{ type: 'track', track: { codecString: 'mp4a.40.2' } }]);
+    expect(units(demuxer.push(raw(21)))).toHaveLength(1);
+  });
+
   test('gives tracks when their configuration changes, and units in ticks', () => {
     const demuxer = new FlvDemuxer();
     const push = (message: FlvMessage) => demuxer.push(message);

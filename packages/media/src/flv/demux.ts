@@ -412,7 +412,10 @@ function isVideoRandomAccess(body: CodedFrames, track: VideoTrack | undefined): 
   }
 }
 
-/** @returns undefined where the codec has no sequence header and this is an empty one */
+/**
+ * @returns undefined for an empty sequence header: of a codec that has none, or of AAC that FFmpeg copies from
+ *   MPEG-TS, which sends the full one after its first unit
+ */
 function audioTrackOf(codec: SequenceStart['codec'], config: Uint8Array): AudioTrack | undefined {
   switch (codec) {
     case 'opus':
@@ -426,7 +429,7 @@ function audioTrackOf(codec: SequenceStart['codec'], config: Uint8Array): AudioT
     case 'mp3':
       return config.length === 0 ? undefined : mp3Track(config);
     default:
-      return aacTrack(config);
+      return config.length === 0 ? undefined : aacTrack(config);
   }
 }
 

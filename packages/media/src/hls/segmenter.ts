@@ -219,9 +219,11 @@ export class Segmenter {
     }
     const isDiscontinuity = cue.discontinuitySequence > open.cue.discontinuitySequence;
     if (isDiscontinuity) this.#replacesTracks = true;
-    // A gap before a discontinuity belongs to no segment.
+    // A gap before a discontinuity belongs to no segment. One without any media, where only another rendition
+    // had some, is as long as a picture: up to the gap's end it could outlast the target duration.
+    const mediaEndTicks = open.mediaEndTicks ?? open.partStartTicks + LONE_PICTURE_TICKS;
     const endTicks = isDiscontinuity
-      ? Math.min(cue.startTicks, Math.max(open.mediaEndTicks ?? cue.startTicks, open.partStartTicks))
+      ? Math.min(cue.startTicks, Math.max(mediaEndTicks, open.partStartTicks))
       : cue.startTicks;
     if (endTicks - open.cue.startTicks > this.#maxSegmentTicks) return [];
     return this.#finishSegment(open, open.init, endTicks);

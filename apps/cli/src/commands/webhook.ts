@@ -1,0 +1,91 @@
+/** `starling webhook`: tells other programs what happens to streams and channels. */
+import type { WebhookEventType } from '@starling/model/webhook';
+import { type Command, Option } from 'commander';
+import type { CommandContext } from '../io.ts';
+import { examples, printJson, printTable } from '../output.ts';
+import { requireRunning } from '../running.ts';
+
+export function addWebhookCommands(program: Command, { io, dataDir, wantsJson }: CommandContext): void {
+  const webhook = program
+    .command('webhook')
+    .description('Addresses that are told when a stream starts or ends, or a channel changes its source.');
+  webhook
+    .command('add')
+    .description('Send events to an address. Prints the secret that they are signed with, once.')
+    .argument('<url>', 'where a JSON document is posted to')
+    .addOption(
+      new Option('--events <event...>', 'which events (default: all)').choices([
+        'publish',
+        'unpublish',
+        'failover',
+      ]),
+    )
+    .addHelpText(
+      'after',
+      examples(
+        'starling webhook add https://example.org/starling',
+        'starling webhook add http://192.168.1.5:9000/ --events failover',
+      ),
+    )
+    .action(async (url: string, { events }: { events?: WebhookEventType[] }) => {
+      const added = await requireRunning(dataDir()).client.webhooks.create({
+        url,
+        ...(events === undefined ? {} : { events }),
+      });
+      if (wantsJson()) return printJson(io.stdout, added);
+      io.stdout.write(
+        [
+          `Id      ${added.webhook.id}`,
+          `Secret  ${added.secret}`,
+          '',
+          'The secret is shown this once. docs/operations.md says how to check the signature.',
+          '',
+        ].join('\n'),
+      );
+    });
+  webhook
+    .command('ls')
+    .description('List the webhooks.')
+    .addHelpText('after', examples('starling webhook ls'))
+    .action(async () => {
+      const items = await requireRunning(dataDir()).client.webhooks.list();
+      if (wantsJson()) return printJson(io.stdout, { items });
+      printTable(
+        io.stdout,
+        ['ID', 'ADDRESS', 'EVENTS'],
+        items.map(({ id, url, events }) => [id, url, events.join(', ')]),
+        'There are no webhooks. Add one with: starling webhook add URL',
+      );
+    });
+  webhook
+    .command('rm')
+    .description('Remove a webhook. What waits for it is dropped.')
+    .argument('<id>')
+    .addHelpText('after', examples('starling webhook rm 5f0c63b1a94d2e78'))
+    .action(async (id: string) => {
+      await requireRunning(dataDir()).client.webhooks.remove(id);
+      if (wantsJson()) printJson(io.stdout, { removed: [id] });
+    });
+  webhook
+    .command('log')
+    .description('Show what was sent to a webhook, and what came of it; newest first.')
+    .argument('<id>')
+    .addHelpText('after', examples('starling webhook log 5f0c63b1a94d2e78'))
+    .action(async (id: string) => {
+      const items = await requireRunning(dataDir()).client.webhooks.deliveries(id);
+      if (wantsJson()) return printJson(io.stdout, { items });
+      printTable(
+        io.stdout,
+        ['AT', 'EVENT', 'OF', 'STATE', 'ATTEMPTS', 'OUTCOME'],
+        items.map(({ event, state, attempts, outcome }) => [
+          event.at,
+          event.type,
+          event.type === 'failover' ? event.channel : event.stream,
+          state,
+          String(attempts),
+          outcome ?? '',
+        ]),
+        'Nothing was sent yet.',
+      );
+    });
+}

@@ -1,0 +1,73 @@
+/** What the network tells others when something happens to a stream or a channel. */
+import { type Static, Type } from 'typebox';
+
+/** The names of streams and channels in events. */
+const EntityName = Type.String({ minLength: 1, maxLength: 63 });
+const SourceOrNothing = Type.Union([Type.String({ maxLength: 32 }), Type.Null()]);
+
+const eventHead = {
+  /** The same each time that the event is told. */
+  id: Type.String({ minLength: 1, maxLength: 64 }),
+  at: Type.String({ format: 'date-time' }),
+};
+
+/** Something that happened, as a backend saw it. */
+export const NetworkEvent = Type.Union([
+  Type.Object({ ...eventHead, type: Type.Literal('publish'), stream: EntityName }),
+  /** The publisher left and did not come back within its grace period. */
+  Type.Object({ ...eventHead, type: Type.Literal('unpublish'), stream: EntityName }),
+  /** A channel changed its source; `to` is null when nothing is left. */
+  Type.Object({
+    ...eventHead,
+    type: Type.Literal('failover'),
+    channel: EntityName,
+    from: SourceOrNothing,
+    to: SourceOrNothing,
+    reason: Type.String({ maxLength: 32 }),
+  }),
+]);
+export type NetworkEvent = Static<typeof NetworkEvent>;
+
+export const WebhookEventType = Type.Union([
+  Type.Literal('publish'),
+  Type.Literal('unpublish'),
+  Type.Literal('failover'),
+]);
+export type WebhookEventType = Static<typeof WebhookEventType>;
+
+/** Asks for events to be sent to an address. */
+export const NewWebhook = Type.Object(
+  {
+    url: Type.String({ minLength: 1, maxLength: 2048, examples: ['https://example.org/starling'] }),
+    /** All where none are given. */
+    events: Type.Optional(Type.Array(WebhookEventType, { minItems: 1, uniqueItems: true })),
+  },
+  { additionalProperties: false },
+);
+export type NewWebhook = Static<typeof NewWebhook>;
+
+export const Webhook = Type.Object({
+  id: Type.String(),
+  /** Without its query and its password, which may be secret. */
+  url: Type.String(),
+  events: Type.Array(WebhookEventType),
+  createdAt: Type.String({ format: 'date-time' }),
+});
+export type Webhook = Static<typeof Webhook>;
+
+/** A webhook and what its deliveries are signed with, in the one answer that ever holds it. */
+export const WebhookWithSecret = Type.Object({ webhook: Webhook, secret: Type.String() });
+export type WebhookWithSecret = Static<typeof WebhookWithSecret>;
+
+/** One event on its way to one address. */
+export const WebhookDelivery = Type.Object({
+  id: Type.String(),
+  event: NetworkEvent,
+  state: Type.Union([Type.Literal('waiting'), Type.Literal('delivered'), Type.Literal('given-up')]),
+  attempts: Type.Integer({ minimum: 0 }),
+  /** What came of the last attempt: a status of HTTP, or why there was none. */
+  outcome: Type.Union([Type.String(), Type.Null()]),
+  /** Null unless it waits. */
+  nextAttemptAt: Type.Union([Type.String({ format: 'date-time' }), Type.Null()]),
+});
+export type WebhookDelivery = Static<typeof WebhookDelivery>;
