@@ -14,7 +14,7 @@ import { CoordinatorClient } from '@starling/model/client';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { FlvViewer, HlsViewer, type LightViewer } from './light-viewers.ts';
 import { until } from './network.ts';
-import { childrenOf, peersOf } from './processes.ts';
+import { peersOf, workersOf } from './processes.ts';
 import { freePort, type RoleProcess, startRole } from './role-processes.ts';
 
 const isSoak = process.env.STARLING_SOAK !== undefined;
@@ -68,7 +68,7 @@ describe('with one of two workers killed', () => {
   });
 
   it('counts each viewer once, on whichever workers it is', async () => {
-    expect(childrenOf(mainPid)).toHaveLength(2);
+    expect(workersOf(mainPid)).toHaveLength(2);
     await until('the counts', 20_000, async () => {
       const counts = await metric(site, /^starling_frontend_viewers\{.*\} (\d+)$/gm);
       return counts.length === 2 && counts.every((count) => count === VIEWERS / 2) ? true : undefined;
@@ -77,7 +77,7 @@ describe('with one of two workers killed', () => {
 
   it('only its viewers reconnect, and at once', async () => {
     const { flv, hls } = viewers;
-    const [victim, survivor] = childrenOf(mainPid);
+    const [victim, survivor] = workersOf(mainPid);
     if (victim === undefined || survivor === undefined) throw new Error('two workers expected');
     const lost = peersOf(victim, httpPort);
     expect(lost.size).toBeGreaterThan(0);
@@ -95,9 +95,9 @@ describe('with one of two workers killed', () => {
 
   it('the one that takes its place has the same window', async () => {
     await until('two workers', 10_000, async () =>
-      childrenOf(mainPid).length === 2 && (await fetch(`${site}/readyz`)).ok ? true : undefined,
+      workersOf(mainPid).length === 2 && (await fetch(`${site}/readyz`)).ok ? true : undefined,
     );
-    const doors = await Promise.all(childrenOf(mainPid).map((pid) => doorTo(pid)));
+    const doors = await Promise.all(workersOf(mainPid).map((pid) => doorTo(pid)));
     const windows = await until('the same window', 10_000, async () => {
       const texts = await Promise.all(doors.map((ask) => ask('/live/demo/main/index.m3u8')));
       return new Set(texts).size === 1 ? texts : undefined;

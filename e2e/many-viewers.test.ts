@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { afterAll, expect, inject, it } from 'vitest';
 import { FlvViewer, HlsViewer, type LightViewer } from './light-viewers.ts';
 import { starling, until } from './network.ts';
-import { childrenOf } from './processes.ts';
+import { workersOf } from './processes.ts';
 
 const isSoak = process.env.STARLING_SOAK !== undefined;
 const VIEWERS_EACH = isSoak ? 1000 : 30;
@@ -56,7 +56,7 @@ it(`serves ${VIEWERS_EACH} viewers on HTTP-FLV and ${VIEWERS_EACH} on HLS`, {
   for (const viewer of viewers) viewer.forgetStalls();
 
   const mainPid: number = JSON.parse(readFileSync(join(dataDir, 'up.json'), 'utf8')).pid;
-  const workers = childrenOf(mainPid);
+  const workers = workersOf(mainPid);
   expect(workers).toHaveLength(2);
   const samplesMb: number[][] = [];
   for (let second = 0; second < WATCH_SECONDS; second += 2) {

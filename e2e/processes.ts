@@ -16,6 +16,11 @@ export function childrenOf(pid: number): number[] {
     });
 }
 
+/** The frontend workers of `starling up`, which has other children too: encoders, imports. */
+export function workersOf(mainPid: number): number[] {
+  return childrenOf(mainPid).filter((pid) => read(`/proc/${pid}/cmdline`)?.includes('frontend-worker'));
+}
+
 export function isRunning(pid: number): boolean {
   const state = read(`/proc/${pid}/stat`)?.replace(/^.*\) /s, '')[0];
   return state !== undefined && state !== 'Z';

@@ -86,7 +86,9 @@ describe.concurrent('players that are told which picture to take', () => {
   it('mpv plays the second without a warning', async () => {
     const options = ['--no-config', '--vo=null', '--ao=null', '--length=5', '--msg-level=all=warn'];
     const played = await run('mpv', [...options, '--hls-bitrate=1000000', playlist]);
-    expect(withoutSecondMoov(played.stdout + played.stderr)).toBe('');
+    // What it says of the sound card that there is not, when the machine is busy.
+    const said = (played.stdout + played.stderr).replace(/^.*Audio device underrun detected\.\n/gm, '');
+    expect(withoutSecondMoov(said)).toBe('');
     expect(played.exitCode).toBe(0);
   });
 
@@ -172,9 +174,9 @@ async function play(page: Page): Promise<void> {
         const sinceSoundChangeMs = performance.now() - globalThis.watching.soundChangedAtMs;
         if (sinceSoundChangeMs > soundChangeMs) troubles.push(`${video.currentTime}: ${what}`);
       };
-      player.on('hlsError', (_event, { details }) => {
+      player.on('hlsError', (_event, { details, error }) => {
         // Its own: what it was loading when it was told to switch.
-        if (details !== 'aborted') note(String(details));
+        if (details !== 'aborted') note(`${String(details)}: ${error instanceof Error ? error.stack : ''}`);
       });
       video.addEventListener('playing', () => video.addEventListener('waiting', () => note('waiting')), {
         once: true,
