@@ -525,6 +525,8 @@ class SegmentCutter {
   #isDiscontinuity = false;
   /** End of the media so far. */
   #endTicks = 0;
+  /** Of the last unit, rounded down. */
+  #lastStartTicks = -1;
   /** Of each video track. */
   readonly #lastVideoTicks = new Map<number, number>();
   #lastKeyFrameTicks: number | undefined;
@@ -573,7 +575,10 @@ class SegmentCutter {
     const opens =
       this.#segment === undefined ||
       this.#opensRun ||
-      this.#isDue(isFollower, isRandomAccess, startTicks - this.#segment.startTicks, durationTicks);
+      // Two sounds of different sample rates may have units within one tick, which no cue can tell apart.
+      (startTicks > this.#lastStartTicks &&
+        this.#isDue(isFollower, isRandomAccess, startTicks - this.#segment.startTicks, durationTicks));
+    this.#lastStartTicks = startTicks;
     const cue = opens ? this.#open(startTicks, isRandomAccess) : undefined;
     const endTicks =
       track.kind === 'video'
