@@ -180,6 +180,8 @@ export const Stream = Type.Object({
   input: ShownStreamInput,
   /** Null where it goes through as it is. */
   transcode: Type.Union([Transcode, Type.Null()]),
+  /** The account that it belongs to; null for the network itself. */
+  owner: Type.Union([Name, Type.Null()]),
   createdAt: Type.String({ format: 'date-time' }),
   keyRotatedAt: Type.String({ format: 'date-time' }),
   /** Whether an encoder is publishing now, as the backend last reported. */
@@ -199,10 +201,19 @@ export const NewStream = Type.Object(
     input: Type.Optional(NewStreamInput),
     /** To go through as it is where none is given. */
     transcode: Type.Optional(Transcode),
+    /** The account that it belongs to: the network where none is given, or the streamer who adds it. */
+    owner: Type.Optional(Name),
   },
   { additionalProperties: false },
 );
 export type NewStream = Static<typeof NewStream>;
+
+/** Gives a stream to an account; null takes it back. */
+export const StreamUpdate = Type.Object(
+  { owner: Type.Union([Name, Type.Null()]) },
+  { additionalProperties: false },
+);
+export type StreamUpdate = Static<typeof StreamUpdate>;
 
 /**
  * A stream and its key, in the one answer that ever holds it: the stream key of RTMP, or the passphrase of

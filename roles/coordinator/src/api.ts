@@ -19,10 +19,12 @@ import fastify, {
 } from 'fastify';
 import type { Logger } from 'pino';
 import { guardRoutes, type Tokens } from './access.ts';
+import { type AccessNouns, accessRoutes } from './access-routes.ts';
 import { DatabaseUnavailable, SqlError } from './database.ts';
 import { guideRoutes } from './guide.ts';
 import { hdhomerunRoutes } from './hdhomerun.ts';
 import { ApiProblem } from './problem.ts';
+import type { RateLimits } from './rate-limits.ts';
 import { apiRoutes, type Nouns } from './routes.ts';
 
 const BODY_LIMIT_BYTES = 1024 * 1024;
@@ -36,11 +38,12 @@ const SQLSTATE_CLASS_DATA_EXCEPTION = '22';
 export interface ApiConfig extends Tokens {
   /** The built site; undefined to serve none. */
   readonly webDir: string | undefined;
+  readonly rateLimits: RateLimits;
   readonly logger: Logger;
 }
 
 /** Builds the HTTP side. It neither listens nor owns what it is given. */
-export async function createApi(config: ApiConfig, nouns: Nouns): Promise<FastifyInstance> {
+export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): Promise<FastifyInstance> {
   const logger: FastifyBaseLogger = config.logger;
   const app = fastify({
     loggerInstance: logger,
@@ -62,7 +65,6 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
     const problem = problemOf(error);
     if (problem.code === 'INTERNAL')
       request.log.error({ err: error, path: pathOf(request) }, 'request failed');
-    if (problem.status === 503) reply.header('retry-after', '1');
     sendProblem(reply, problem);
   });
 
@@ -101,7 +103,18 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
       },
       components: {
         securitySchemes: {
-          operator: { type: 'http', scheme: 'bearer', description: 'The operator token.' },
+          token: {
+            type: 'http',
+            scheme: 'bearer',
+            description: 'The operator token, or an API token with the scope that is named.',
+          },
+          session: {
+            type: 'apiKey',
+            in: 'cookie',
+            name: '__Host-starling',
+            description:
+              'Set by a login, for an account whose role has the scope. Without TLS its name is `starling`.',
+          },
           node: { type: 'http', scheme: 'bearer', description: "The token of the network's own machines." },
         },
       },
@@ -109,11 +122,12 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
   });
 
   await app.register(async (guarded) => {
-    guardRoutes(guarded, config);
+    const { sessions, apiTokens } = nouns;
+    guardRoutes(guarded, { tokens: config, sessions, apiTokens, rateLimits: config.rateLimits });
     guarded.addHook('onRequest', async (_request, reply) => {
       reply.header('cache-control', 'no-store');
     });
-    await guarded.register(apiRoutes(nouns), { prefix: '/api/v1' });
+    await guarded.register(apiRoutes(nouns, accessRoutes(nouns)), { prefix: '/api/v1' });
     await guarded.register(guideRoutes(nouns));
     await guarded.register(hdhomerunRoutes(nouns));
     guarded.get('/api/openapi.json', { schema: { hide: true }, config: { access: 'public' } }, async () =>
@@ -184,6 +198,8 @@ function problemOf(error: FastifyError | Error): ApiProblem {
 }
 
 function sendProblem(reply: FastifyReply, problem: ApiProblem): FastifyReply {
+  const retryAfterSeconds = problem.retryAfterSeconds ?? (problem.status === 503 ? 1 : undefined);
+  if (retryAfterSeconds !== undefined) reply.header('retry-after', String(retryAfterSeconds));
   return reply
     .code(problem.status)
     .header('cache-control', 'no-store')

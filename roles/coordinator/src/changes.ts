@@ -3,6 +3,7 @@
  * number, so a reader that sees a revision sees every change up to it.
  */
 import { type Kysely, sql } from 'kysely';
+import { actorSetting } from './audit.ts';
 import type { Tables, Transaction } from './database.ts';
 
 export class Changes {
@@ -21,13 +22,11 @@ export class Changes {
   /** Runs `change` in a transaction. What it throws undoes it, and no revision is used up. */
   async make<T>(change: (transaction: Transaction) => Promise<T>): Promise<T> {
     const result = await this.#db.transaction().execute(async (transaction) => {
-      const result = await change(transaction);
-      await transaction
-        .updateTable('settings')
-        .set({ value: sql`to_jsonb(value::bigint + 1)` })
-        .where('name', '=', 'revision')
-        .execute();
-      return result;
+      // Says in the same breath whose change it is, for the audit log.
+      await sql`
+        update settings set value = to_jsonb(value::bigint + 1) where name = 'revision'
+        returning set_config('starling.actor', ${actorSetting()}, true)`.execute(transaction);
+      return change(transaction);
     });
     for (const listener of this.#listeners) listener();
     return result;

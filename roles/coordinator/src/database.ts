@@ -9,6 +9,7 @@ import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
+import type { ActorKind, Role, Scope } from '@starling/model/account';
 import type { AssetState, ChannelKind, Fallback, SourceChoice } from '@starling/model/entities';
 import type { AssetFacts, ProgrammeInfo } from '@starling/model/schedule';
 import type { Schedule } from '@starling/model/schedule-definition';
@@ -95,6 +96,8 @@ export interface Tables {
     input: ColumnType<StreamInput, string, string>;
     /** JSON. */
     transcode: ColumnType<Transcode | null, string | null, never>;
+    /** The account whose it is. */
+    owner: string | null;
   };
   webhooks: {
     id: Fixed<string>;
@@ -140,6 +143,61 @@ export interface Tables {
     created_at: Fixed<Date>;
     expires_at: Fixed<Date>;
     revoked_at: Date | null;
+  };
+  accounts: {
+    name: Fixed<string>;
+    role: Role;
+    /** argon2id, in the form of the PHC. */
+    password_hash: string;
+    has_one_time_password: boolean;
+    is_disabled: Generated<boolean>;
+    /** Private channels that it may watch. */
+    channels: string[];
+    /** In base 32; kept while the account tries it out, too. */
+    totp_secret: string | null;
+    is_totp_on: Generated<boolean>;
+    /** Of the last code that was taken: none is taken twice. */
+    totp_last_counter: ColumnType<string, number | undefined, number>;
+    recovery_sha256s: Generated<string[]>;
+    created_at: Fixed<Date>;
+  };
+  sessions: {
+    token_sha256: Fixed<string>;
+    account: Fixed<string>;
+    created_at: Fixed<Date>;
+    /** To the minute. */
+    last_used_at: Date;
+    expires_at: Fixed<Date>;
+  };
+  api_tokens: {
+    id: Fixed<string>;
+    name: Fixed<string>;
+    token_sha256: Fixed<string>;
+    account: Fixed<string | null>;
+    scopes: Fixed<Scope[]>;
+    created_at: Fixed<Date>;
+    expires_at: Fixed<Date>;
+    revoked_at: Date | null;
+  };
+  /** By account or address, also of accounts that there are not. */
+  login_failures: {
+    key: Fixed<string>;
+    count: number;
+    last_at: Date;
+    locked_until: Date;
+  };
+  audit_entries: {
+    number: ColumnType<string, never, never>;
+    at: Fixed<Date>;
+    actor_kind: Fixed<ActorKind>;
+    actor: Fixed<string>;
+    address: Fixed<string | null>;
+    request: Fixed<string | null>;
+    noun: Fixed<string>;
+    verb: Fixed<string>;
+    target: Fixed<string>;
+    before: Fixed<Record<string, unknown> | null>;
+    after: Fixed<Record<string, unknown> | null>;
   };
   settings: {
     name: Fixed<string>;

@@ -10,12 +10,16 @@ import { mkdir } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
+import { Accounts } from './accounts.ts';
 import { createApi } from './api.ts';
+import { ApiTokens } from './api-tokens.ts';
 import { AssetFiles } from './asset-files.ts';
 import { Assets } from './assets.ts';
+import { Audit } from './audit.ts';
 import { BackendPresence } from './backend-presence.ts';
 import { Changes } from './changes.ts';
 import { Channels } from './channels.ts';
+import { LocalCounters } from './counters.ts';
 import { lockDataFolder } from './data-folder-lock.ts';
 import { openDatabase } from './database.ts';
 import { FleetViewers } from './fleet-viewers.ts';
@@ -23,8 +27,11 @@ import { FrontendStates, readViewingRules } from './frontend-states.ts';
 import { readDeviceId, TUNER_COUNT } from './hdhomerun.ts';
 import { DISCOVERY_PORT, startDiscovery } from './hdhomerun-discovery.ts';
 import { Library } from './library.ts';
+import { Logins } from './logins.ts';
 import { PublicChannels } from './public-channels.ts';
+import { RateLimits } from './rate-limits.ts';
 import { Schedules } from './schedules.ts';
+import { Sessions } from './sessions.ts';
 import { readBackendState, Snapshot, withoutPast } from './state.ts';
 import { Streams } from './streams.ts';
 import { ViewingKeys } from './viewing-keys.ts';
@@ -53,6 +60,8 @@ export interface CoordinatorConfig {
 export interface Coordinator {
   /** Handles one HTTP request that came in on a port of the caller's. */
   readonly handleRequest: (request: IncomingMessage, response: ServerResponse) => void;
+  /** The account that this start made, and its one-time password, for the operator's eyes; undefined at later starts. */
+  readonly firstAccount: { readonly name: string; readonly password: string } | undefined;
   /** Whether the database answers. */
   readonly isReady: () => boolean;
   /**
@@ -103,25 +112,39 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const deviceId = await readDeviceId(db);
     const webhooks = new Webhooks({ db, logger, now });
     closers.push(() => webhooks.close());
-    const app = await createApi(config, {
-      assets: new Assets(db, changes, logger, now),
-      library: new Library(db, changes, logger, now),
-      assetFiles: new AssetFiles(join(dataDir, 'media')),
-      channels: new Channels(db, changes, logger, now),
-      schedules,
-      streams: new Streams(db, changes, presence, logger, now),
-      publicChannels: new PublicChannels(state, presence, viewers, now),
-      viewingTokens: new ViewingTokens(db, changes, viewingKeys, rules, logger, now),
-      viewers,
-      frontendWatch,
-      webhooks,
-      presence,
-      state,
-      watch,
-      deviceId,
-      catchUpHours,
-      now,
-    });
+    const sessions = new Sessions(db, changes, logger, now);
+    const accounts = new Accounts(db, changes, logger, now);
+    const firstAccount = await accounts.makeFirst();
+    const audit = new Audit(db, logger);
+    closers.push(async () => audit.close());
+    const rateLimits = new RateLimits(new LocalCounters(now));
+    const app = await createApi(
+      { ...config, rateLimits },
+      {
+        accounts,
+        sessions,
+        audit,
+        logins: new Logins(db, sessions, logger, now),
+        apiTokens: new ApiTokens(db, changes, logger, now),
+        assets: new Assets(db, changes, logger, now),
+        library: new Library(db, changes, logger, now),
+        assetFiles: new AssetFiles(join(dataDir, 'media')),
+        channels: new Channels(db, changes, logger, now),
+        schedules,
+        streams: new Streams(db, changes, presence, logger, now),
+        publicChannels: new PublicChannels(state, presence, viewers, now),
+        viewingTokens: new ViewingTokens(db, changes, viewingKeys, rules, logger, now),
+        viewers,
+        frontendWatch,
+        webhooks,
+        presence,
+        state,
+        watch,
+        deviceId,
+        catchUpHours,
+        now,
+      },
+    );
     closers.push(async () => {
       const deadline = setTimeout(() => app.server.closeAllConnections(), DRAIN_MS);
       await app.close();
@@ -144,6 +167,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     });
     let closing: Promise<void> | undefined;
     return {
+      firstAccount,
       handleRequest: (request, response) => app.routing(request, response),
       isReady: () => closing === undefined && database.isUp(),
       async listen(host, listenPort) {

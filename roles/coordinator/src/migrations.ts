@@ -240,7 +240,187 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
+  '012-access': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('accounts')
+        .addColumn('name', 'text', (column) => column.primaryKey())
+        .addColumn('role', 'text', (column) =>
+          column.notNull().check(sql`role in ('operator', 'editor', 'streamer', 'viewer')`),
+        )
+        .addColumn('password_hash', 'text', (column) => column.notNull())
+        .addColumn('has_one_time_password', 'boolean', (column) => column.notNull())
+        .addColumn('is_disabled', 'boolean', (column) => column.notNull().defaultTo(false))
+        .addColumn('channels', sql`text[]`, (column) => column.notNull())
+        .addColumn('totp_secret', 'text')
+        .addColumn('is_totp_on', 'boolean', (column) => column.notNull().defaultTo(false))
+        .addColumn('totp_last_counter', 'int8', (column) => column.notNull().defaultTo(0))
+        .addColumn('recovery_sha256s', sql`text[]`, (column) => column.notNull().defaultTo(sql`'{}'`))
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .addCheckConstraint('accounts_totp_has_secret', sql`not is_totp_on or totp_secret is not null`)
+        .execute();
+      await db.schema
+        .createTable('sessions')
+        .addColumn('token_sha256', 'text', (column) => column.primaryKey())
+        .addColumn('account', 'text', (column) =>
+          column.notNull().references('accounts.name').onDelete('cascade'),
+        )
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('last_used_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('expires_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createIndex('sessions_by_account')
+        .on('sessions')
+        .columns(['account', 'last_used_at'])
+        .execute();
+      await db.schema.createIndex('sessions_by_expiry').on('sessions').column('expires_at').execute();
+      await db.schema
+        .createTable('api_tokens')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('name', 'text', (column) => column.notNull())
+        .addColumn('token_sha256', 'text', (column) => column.notNull().unique())
+        .addColumn('account', 'text', (column) => column.references('accounts.name').onDelete('cascade'))
+        .addColumn('scopes', sql`text[]`, (column) => column.notNull())
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('expires_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('revoked_at', 'timestamptz')
+        .execute();
+      await db.schema.createIndex('api_tokens_by_account').on('api_tokens').column('account').execute();
+      await db.schema
+        .createIndex('api_tokens_by_creation')
+        .on('api_tokens')
+        .columns(['created_at', 'id'])
+        .execute();
+      await db.schema
+        .createTable('login_failures')
+        .addColumn('key', 'text', (column) => column.primaryKey())
+        .addColumn('count', 'int4', (column) => column.notNull())
+        .addColumn('last_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('locked_until', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema.createIndex('login_failures_by_time').on('login_failures').column('last_at').execute();
+      await db.schema
+        .alterTable('streams')
+        .addColumn('owner', 'text', (column) => column.references('accounts.name').onDelete('set null'))
+        .execute();
+      await db.schema.createIndex('streams_by_owner').on('streams').column('owner').execute();
+      await createAuditLog(db);
+    },
+  },
 };
+
+/** Tables whose changes are in the audit log: the column that names a row, and those that hold secrets. */
+const auditedTables: Readonly<Record<string, readonly [key: string, ...secrets: string[]]>> = {
+  accounts: ['name', 'password_hash', 'totp_secret', 'totp_last_counter', 'recovery_sha256s'],
+  api_tokens: ['id', 'token_sha256'],
+  assets: ['id'],
+  channels: ['name'],
+  schedules: ['channel'],
+  settings: ['name'],
+  // An input may hold a passphrase, or a password in its address.
+  streams: ['name', 'key_sha256', 'input'],
+  viewing_tokens: ['id'],
+  watched_folders: ['id'],
+  webhooks: ['id', 'secret', 'url'],
+};
+
+/** Those that hold no changes of anybody's: what follows from others, or what is counted and reported. */
+export const unauditedTables = [
+  'audit_entries',
+  'login_failures',
+  'runs',
+  'sessions',
+  'watched_files',
+  'webhook_deliveries',
+];
+
+/**
+ * The table, what fills it, and what keeps it as it is. The trigger writes where `starling.actor` is set in the transaction,
+ * see `audit.ts`.
+ */
+async function createAuditLog(db: Kysely<unknown>): Promise<void> {
+  await db.schema
+    .createTable('audit_entries')
+    .addColumn('number', 'bigserial', (column) => column.primaryKey())
+    .addColumn('at', 'timestamptz', (column) => column.notNull().defaultTo(sql`clock_timestamp()`))
+    .addColumn('actor_kind', 'text', (column) => column.notNull())
+    .addColumn('actor', 'text', (column) => column.notNull())
+    .addColumn('address', 'text')
+    .addColumn('request', 'text')
+    .addColumn('noun', 'text', (column) => column.notNull())
+    .addColumn('verb', 'text', (column) => column.notNull())
+    .addColumn('target', 'text', (column) => column.notNull())
+    .addColumn('before', 'jsonb')
+    .addColumn('after', 'jsonb')
+    .execute();
+  for (const column of ['actor', 'noun', 'target', 'at'] as const) {
+    await db.schema
+      .createIndex(`audit_entries_by_${column}`)
+      .on('audit_entries')
+      .columns(column === 'at' ? ['at'] : [column, 'number'])
+      .execute();
+  }
+  await sql`
+    create function audit_change() returns trigger language plpgsql as $$
+    declare
+      actor jsonb := nullif(current_setting('starling.actor', true), '')::jsonb;
+      before jsonb := case tg_op when 'INSERT' then null else to_jsonb(old) end;
+      after jsonb := case tg_op when 'DELETE' then null else to_jsonb(new) end;
+      target text := coalesce(after, before) ->> tg_argv[0];
+      secret text;
+    begin
+      if actor is null or (tg_table_name = 'settings' and target = 'revision') then
+        return null;
+      end if;
+      if tg_op = 'UPDATE' then
+        select jsonb_object_agg(key, value) into before
+          from jsonb_each(to_jsonb(old)) where value is distinct from to_jsonb(new) -> key;
+        select jsonb_object_agg(key, value) into after
+          from jsonb_each(to_jsonb(new)) where value is distinct from to_jsonb(old) -> key;
+        if after is null then
+          return null;
+        end if;
+      end if;
+      for i in 1 .. tg_nargs - 1 loop
+        secret := tg_argv[i];
+        if before ->> secret is not null then
+          before := jsonb_set(before, array[secret], '"(secret)"');
+        end if;
+        if after ->> secret is not null then
+          after := jsonb_set(after, array[secret], '"(secret)"');
+        end if;
+      end loop;
+      insert into audit_entries (actor_kind, actor, address, request, noun, verb, target, before, after)
+        values (actor ->> 'kind', actor ->> 'name', actor ->> 'address', actor ->> 'request',
+          tg_table_name, lower(tg_op), target, before, after);
+      return null;
+    end $$`.execute(db);
+  for (const [table, columns] of Object.entries(auditedTables)) await auditTable(db, table, columns);
+  await sql`
+    create function keep_audit_entry() returns trigger language plpgsql as $$
+    begin
+      if tg_op = 'DELETE' and old.at < now() - interval '400 days' then
+        return old;
+      end if;
+      raise exception 'The audit log is only ever added to.';
+    end $$`.execute(db);
+  await sql`
+    create trigger keep before update or delete on audit_entries
+      for each row execute function keep_audit_entry()`.execute(db);
+}
+
+/** Has the changes of a table written down from now on. */
+async function auditTable(
+  db: Kysely<unknown>,
+  table: string,
+  [key, ...secrets]: readonly [key: string, ...secrets: string[]],
+): Promise<void> {
+  await sql`
+    create trigger audit after insert or update or delete on ${sql.table(table)}
+      for each row execute function audit_change(${sql.join([key, ...secrets].map((column) => sql.lit(column)))})
+  `.execute(db);
+}
 
 /**
  * Brings the tables up to date.

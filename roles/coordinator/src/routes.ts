@@ -19,6 +19,7 @@ import {
   PublicChannel,
   SourceChoice,
   Stream,
+  StreamUpdate,
   StreamWithKey,
 } from '@starling/model/entities';
 import {
@@ -30,6 +31,7 @@ import {
 } from '@starling/model/library';
 import { NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from '@starling/model/webhook';
 import { type TSchema, Type } from 'typebox';
+import { type Access, ownerOnly } from './access.ts';
 import type { AssetFiles } from './asset-files.ts';
 import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
@@ -65,6 +67,8 @@ export interface Nouns extends ViewingNouns {
   readonly now: () => number;
 }
 
+/** Per caller: each is a key, a channel and a row for good. */
+const NEW_STREAMS_LIMIT = { max: 10, windowMs: 60_000 };
 const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(item) });
 const AssetId = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
 const AssetIdOfImport = Type.Object({ assetId: AssetId.properties.id });
@@ -80,7 +84,8 @@ const problems = {
   content: { 'application/problem+json': { schema: Problem } },
 };
 
-export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
+/** @param more routes that are part of the same API */
+export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): FastifyPluginAsyncTypebox {
   const { assets, assetFiles, library, channels, streams, publicChannels, webhooks, presence } = nouns;
   const { state, watch, viewingTokens } = nouns;
   const startedAt = new Date(nouns.now()).toISOString();
@@ -90,7 +95,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       const response: unknown = route.schema?.response;
       route.schema = {
         ...route.schema,
-        security: access === 'operator' || access === 'node' ? [{ [access]: [] }] : [],
+        security: securityOf(access),
         response: { ...(typeof response === 'object' ? response : {}), '4xx': problems, '5xx': problems },
       };
     });
@@ -98,7 +103,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/assets',
       {
-        config: { access: 'operator' },
+        config: { access: 'assets:read' },
         schema: { tags: ['assets'], summary: 'All assets, oldest first', response: { 200: Items(Asset) } },
       },
       async () => ({ items: await assets.list() }),
@@ -106,7 +111,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.post(
       '/assets',
       {
-        config: { access: 'operator' },
+        config: { access: 'assets:write' },
         schema: {
           tags: ['assets'],
           summary: 'Queue the import of a file or URL',
@@ -122,7 +127,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/assets/:id',
       {
-        config: { access: 'operator' },
+        config: { access: 'assets:read' },
         schema: { tags: ['assets'], summary: 'One asset', params: AssetId, response: { 200: Asset } },
       },
       (request) => assets.get(request.params.id),
@@ -130,7 +135,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.delete(
       '/assets/:id',
       {
-        config: { access: 'operator' },
+        config: { access: 'assets:write' },
         schema: {
           tags: ['assets'],
           summary: 'Remove an asset that no channel plays; an import that runs is stopped',
@@ -147,7 +152,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.post(
       '/assets/:id/cancel',
       {
-        config: { access: 'operator' },
+        config: { access: 'assets:write' },
         schema: {
           tags: ['assets'],
           summary: 'End an import that waits or runs',
@@ -160,7 +165,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.post(
       '/assets/:id/retry',
       {
-        config: { access: 'operator' },
+        config: { access: 'assets:write' },
         schema: {
           tags: ['assets'],
           summary: 'Queue an import again that failed or was cancelled',
@@ -173,7 +178,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/assets/:id/files/:fileName',
       {
-        config: { access: 'operator' },
+        config: { access: 'assets:read' },
         schema: {
           tags: ['assets'],
           summary:
@@ -201,7 +206,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/library/settings',
       {
-        config: { access: 'operator' },
+        config: { access: 'library:read' },
         schema: {
           tags: ['library'],
           summary: 'How imports are done',
@@ -213,7 +218,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.patch(
       '/library/settings',
       {
-        config: { access: 'operator' },
+        config: { access: 'library:write' },
         schema: {
           tags: ['library'],
           summary: 'Change how imports are done from now on; what is left out stays as it is',
@@ -226,7 +231,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/library/folders',
       {
-        config: { access: 'operator' },
+        config: { access: 'library:read' },
         schema: {
           tags: ['library'],
           summary: 'The watched folders by path',
@@ -238,7 +243,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.post(
       '/library/folders',
       {
-        config: { access: 'operator' },
+        config: { access: 'library:write' },
         schema: {
           tags: ['library'],
           summary: 'Watch a folder: what is in it and what is put into it is imported',
@@ -251,7 +256,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.delete(
       '/library/folders/:id',
       {
-        config: { access: 'operator' },
+        config: { access: 'library:write' },
         schema: {
           tags: ['library'],
           summary: 'Stop watching a folder; its assets stay',
@@ -268,7 +273,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/channels',
       {
-        config: { access: 'operator' },
+        config: { access: 'channels:read' },
         schema: { tags: ['channels'], summary: 'All channels by name', response: { 200: Items(Channel) } },
       },
       async () => ({ items: await channels.list() }),
@@ -276,7 +281,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.post(
       '/channels',
       {
-        config: { access: 'operator' },
+        config: { access: 'channels:write' },
         schema: {
           tags: ['channels'],
           summary: 'Add a channel that loops over assets',
@@ -296,7 +301,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/channels/:name',
       {
-        config: { access: 'operator' },
+        config: { access: 'channels:read' },
         schema: {
           tags: ['channels'],
           summary: 'One channel, and which of its sources is on the air',
@@ -309,7 +314,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.put(
       '/channels/:name/sources',
       {
-        config: { access: 'operator' },
+        config: { access: 'channels:write' },
         schema: {
           tags: ['channels'],
           summary: 'Set the chain of sources: primary and backup stream, and what comes after them',
@@ -323,7 +328,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.post(
       '/channels/:name/source',
       {
-        config: { access: 'operator' },
+        config: { access: 'channels:write' },
         schema: {
           tags: ['channels'],
           summary: 'Put a source of the chain first, or leave the choice to the chain',
@@ -340,7 +345,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.patch(
       '/channels/:name',
       {
-        config: { access: 'operator' },
+        config: { access: 'channels:write' },
         schema: {
           tags: ['channels'],
           summary: 'Change a channel',
@@ -355,7 +360,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.delete(
       '/channels/:name',
       {
-        config: { access: 'operator' },
+        config: { access: 'channels:write' },
         schema: {
           tags: ['channels'],
           summary: 'Remove a playout channel',
@@ -372,15 +377,15 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/streams',
       {
-        config: { access: 'operator' },
+        config: { access: 'streams:read' },
         schema: { tags: ['streams'], summary: 'All streams by name', response: { 200: Items(Stream) } },
       },
-      async () => ({ items: await streams.list() }),
+      async (request) => ({ items: await streams.list(ownerOnly(request, 'streams:read')) }),
     );
     app.post(
       '/streams',
       {
-        config: { access: 'operator' },
+        config: { access: 'streams:write', limit: NEW_STREAMS_LIMIT },
         schema: {
           tags: ['streams'],
           summary: 'Add a stream and its channel; the answer alone holds the key',
@@ -388,12 +393,27 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
           response: { 201: StreamWithKey },
         },
       },
-      async (request, reply) => reply.code(201).send(await streams.add(request.body)),
+      async (request, reply) =>
+        reply.code(201).send(await streams.add(request.body, ownerOnly(request, 'streams:write'))),
+    );
+    app.patch(
+      '/streams/:name',
+      {
+        config: { access: 'streams:write' },
+        schema: {
+          tags: ['streams'],
+          summary: 'Give a stream to an account, or take it back',
+          params: ByName,
+          body: StreamUpdate,
+          response: { 200: Stream },
+        },
+      },
+      (request) => streams.update(request.params.name, request.body, ownerOnly(request, 'streams:write')),
     );
     app.delete(
       '/streams/:name',
       {
-        config: { access: 'operator' },
+        config: { access: 'streams:write' },
         schema: {
           tags: ['streams'],
           summary: 'Remove a stream and its channel',
@@ -402,14 +422,14 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         },
       },
       async (request, reply) => {
-        await streams.remove(request.params.name);
+        await streams.remove(request.params.name, ownerOnly(request, 'streams:write'));
         return reply.code(204).send(null);
       },
     );
     app.post(
       '/streams/:name/rotate-key',
       {
-        config: { access: 'operator' },
+        config: { access: 'streams:write' },
         schema: {
           tags: ['streams'],
           summary: 'Give a stream a new key; the answer alone holds it',
@@ -417,13 +437,13 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
           response: { 200: StreamWithKey },
         },
       },
-      (request) => streams.rotateKey(request.params.name),
+      (request) => streams.rotateKey(request.params.name, ownerOnly(request, 'streams:write')),
     );
 
     app.get(
       '/webhooks',
       {
-        config: { access: 'operator' },
+        config: { access: 'webhooks:read' },
         schema: {
           tags: ['webhooks'],
           summary: 'All webhooks, oldest first',
@@ -435,7 +455,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.post(
       '/webhooks',
       {
-        config: { access: 'operator' },
+        config: { access: 'webhooks:write' },
         schema: {
           tags: ['webhooks'],
           summary: 'Send events to an address; the answer alone holds the secret that signs them',
@@ -448,7 +468,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.delete(
       '/webhooks/:id',
       {
-        config: { access: 'operator' },
+        config: { access: 'webhooks:write' },
         schema: {
           tags: ['webhooks'],
           summary: 'Remove a webhook, and what waits for it',
@@ -464,7 +484,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/webhooks/:id/deliveries',
       {
-        config: { access: 'operator' },
+        config: { access: 'webhooks:read' },
         schema: {
           tags: ['webhooks'],
           summary: 'What was sent to a webhook and what waits for it, newest first',
@@ -478,7 +498,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/status',
       {
-        config: { access: 'operator' },
+        config: { access: 'status:read' },
         schema: {
           tags: ['status'],
           summary: 'What the coordinator says of itself',
@@ -527,6 +547,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         publicChannels.get(request.params.name, await viewingRightOf(request, viewingTokens)),
     );
     await app.register(viewingRoutes(nouns));
+    await app.register(more);
     app.get(
       '/public/guide',
       {
@@ -623,4 +644,12 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       },
     );
   };
+}
+
+/** What a route asks for, as OpenAPI says it. */
+function securityOf(access: Access | undefined): Record<string, string[]>[] {
+  if (access === undefined || access === 'public') return [];
+  if (access === 'node') return [{ node: [] }];
+  const scopes = access === 'signed-in' ? [] : [access];
+  return [{ token: scopes }, { session: scopes }];
 }

@@ -13,6 +13,7 @@ import type {
 } from '@starling/model/webhook';
 import type { Kysely, Selectable } from 'kysely';
 import type { Logger } from 'pino';
+import { auditedTransaction } from './audit.ts';
 import type { Tables } from './database.ts';
 import { ApiProblem } from './problem.ts';
 import { post } from './webhook-request.ts';
@@ -75,7 +76,7 @@ export class Webhooks {
       throw new ApiProblem('REQUEST_INVALID', 'The address of a webhook begins with https:// or http://.');
     }
     const secret = `whsec_${randomBytes(32).toString('base64url')}`;
-    const row = await this.#db.transaction().execute(async (transaction) => {
+    const row = await auditedTransaction(this.#db, async (transaction) => {
       const { count } = await transaction
         .selectFrom('webhooks')
         .select(({ fn }) => fn.countAll<string>().as('count'))
@@ -101,7 +102,9 @@ export class Webhooks {
 
   /** @throws ApiProblem WEBHOOK_UNKNOWN */
   async remove(id: string): Promise<void> {
-    const { numDeletedRows } = await this.#db.deleteFrom('webhooks').where('id', '=', id).executeTakeFirst();
+    const { numDeletedRows } = await auditedTransaction(this.#db, (transaction) =>
+      transaction.deleteFrom('webhooks').where('id', '=', id).executeTakeFirst(),
+    );
     if (numDeletedRows === 0n) throw unknownWebhook(id);
     this.#logger.info({ webhook: id }, 'webhook removed');
   }
