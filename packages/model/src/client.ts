@@ -5,6 +5,17 @@
 import { type Static, type TSchema, Type } from 'typebox';
 import { Check } from 'typebox/value';
 import {
+  Account,
+  type AccountUpdate,
+  AccountWithPassword,
+  ApiToken,
+  ApiTokenWithSecret,
+  AuditPage,
+  Me,
+  type NewAccount,
+  type NewApiToken,
+} from './account.ts';
+import {
   Asset,
   type BackendReport,
   BackendState,
@@ -27,6 +38,7 @@ import {
   ScheduledItem,
   type SourceChoice,
   Stream,
+  type StreamUpdate,
   StreamWithKey,
   ViewerList,
   ViewingToken,
@@ -186,10 +198,50 @@ export class CoordinatorClient {
     /** The answer is the only one that holds the key. */
     create: (stream: NewStream): Promise<StreamWithKey> =>
       this.#request('POST', '/streams', StreamWithKey, stream),
+    /** Gives it to an account. */
+    update: (name: string, update: StreamUpdate): Promise<Stream> =>
+      this.#request('PATCH', path`/streams/${name}`, Stream, update),
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/streams/${name}`),
     rotateKey: (name: string): Promise<StreamWithKey> =>
       this.#request('POST', path`/streams/${name}/rotate-key`, StreamWithKey),
   };
+
+  readonly accounts = {
+    list: (): Promise<Account[]> => this.#list('/accounts', Account),
+    get: (name: string): Promise<Account> => this.#request('GET', path`/accounts/${name}`, Account),
+    /** The answer is the only one that holds the password, where none was given. */
+    create: (account: NewAccount): Promise<AccountWithPassword> =>
+      this.#request('POST', '/accounts', AccountWithPassword, account),
+    update: (name: string, update: AccountUpdate): Promise<Account> =>
+      this.#request('PATCH', path`/accounts/${name}`, Account, update),
+    /** @param password one that can be used once is made when undefined */
+    resetPassword: (name: string, password?: string): Promise<AccountWithPassword> =>
+      this.#request(
+        'POST',
+        path`/accounts/${name}/password`,
+        AccountWithPassword,
+        password === undefined ? {} : { password },
+      ),
+    remove: (name: string): Promise<void> => this.#send('DELETE', path`/accounts/${name}`),
+  };
+
+  readonly apiTokens = {
+    list: (): Promise<ApiToken[]> => this.#list('/api-tokens', ApiToken),
+    /** The answer is the only one that holds the token. */
+    create: (token: NewApiToken): Promise<ApiTokenWithSecret> =>
+      this.#request('POST', '/api-tokens', ApiTokenWithSecret, token),
+    revoke: (id: string): Promise<void> => this.#send('DELETE', path`/api-tokens/${id}`),
+  };
+
+  /** What was changed, newest first. @param query as the API takes it */
+  audit(query: Readonly<Record<string, string>> = {}): Promise<AuditPage> {
+    return this.#request('GET', `/audit?${new URLSearchParams(query)}`, AuditPage);
+  }
+
+  /** Who the token belongs to, and what it may do. */
+  me(): Promise<Me> {
+    return this.#request('GET', '/me', Me);
+  }
 
   readonly webhooks = {
     list: (): Promise<Webhook[]> => this.#list('/webhooks', Webhook),

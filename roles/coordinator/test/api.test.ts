@@ -496,7 +496,7 @@ describe('documents', () => {
       openapi: '3.1.0',
       paths: {
         '/api/v1/assets': {
-          get: { security: [{ operator: [] }] },
+          get: { security: [{ token: ['assets:read'] }, { session: ['assets:read'] }] },
           post: { responses: { 202: expect.anything() } },
         },
         '/api/v1/backend/watch': { get: { security: [{ node: [] }] } },

@@ -21,7 +21,11 @@ export interface Lab {
   /** Milliseconds since 1970, as the coordinator sees it. */
   nowMs: number;
   /** Asks with a token, or without one, and does not care what comes back. */
-  request(method: string, path: string, options?: { token?: string; body?: unknown }): Promise<Response>;
+  request(
+    method: string,
+    path: string,
+    options?: { token?: string; body?: unknown; headers?: Record<string, string> },
+  ): Promise<Response>;
   /** Stops the coordinator and starts another one on the same folder. */
   restart(): Promise<Lab>;
   close(): Promise<void>;
@@ -56,10 +60,12 @@ export async function startLab(
     set nowMs(value) {
       clock.nowMs = value;
     },
-    request: (method, path, { token, body } = {}) =>
+    request: (method, path, { token, body, headers = {} } = {}) =>
       fetch(`${url}${path}`, {
         method,
+        redirect: 'manual',
         headers: {
+          ...headers,
           ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
           ...(body === undefined ? {} : { 'content-type': 'application/json' }),
         },
@@ -100,4 +106,19 @@ export async function addReadyAsset(lab: Lab, name: string, seconds: number): Pr
   const { id } = await lab.operator.assets.create({ source: `/videos/${name}.mp4` });
   await lab.node.reportImport(id, { state: 'ready', facts: factsOf(seconds) });
   return id;
+}
+
+/** Logs in as a browser does. @returns the headers of a request from a page of the site */
+export async function logIn(
+  lab: Lab,
+  name: string,
+  password: string,
+  code?: string,
+): Promise<Record<string, string>> {
+  const response = await lab.request('POST', '/api/v1/login', {
+    body: { name, password, ...(code === undefined ? {} : { code }) },
+  });
+  if (response.status !== 200) throw new Error(`login answered ${response.status}: ${await response.text()}`);
+  const cookie = response.headers.get('set-cookie')?.split(';')[0] ?? '';
+  return { cookie, 'sec-fetch-site': 'same-origin' };
 }
