@@ -5,7 +5,7 @@
  * Source: OWASP ASVS 4.0, 2.2.1 (anti-automation).
  */
 import type { LoginRequest } from '@starling/model/account';
-import type { Kysely, Selectable } from 'kysely';
+import { type Kysely, type Selectable, sql } from 'kysely';
 import type { Logger } from 'pino';
 import { actAs, auditedTransaction, recordLogin } from './audit.ts';
 import type { Tables } from './database.ts';
@@ -59,7 +59,7 @@ export class Logins {
             )
             .where('name', '=', name)
             .where('totp_last_counter', '=', account.totp_last_counter)
-            .where('recovery_sha256s', '=', account.recovery_sha256s)
+            .where(sql`cardinality(recovery_sha256s)`, '=', account.recovery_sha256s.length)
             .executeTakeFirst();
           if (numUpdatedRows === 0n) throw wrong;
         }

@@ -1,5 +1,5 @@
 /** A coordinator on a database of its own, as the tests of this folder use it. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
@@ -29,6 +29,14 @@ export interface Lab {
   /** Stops the coordinator and starts another one on the same folder. */
   restart(): Promise<Lab>;
   close(): Promise<void>;
+}
+
+/** All that a coordinator has written. */
+export async function writtenBytes({ dataDir }: Lab): Promise<Buffer> {
+  const files = readdirSync(dataDir, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => readFileSync(join(entry.parentPath, entry.name)));
+  return Buffer.concat(files);
 }
 
 export async function startLab(
