@@ -142,3 +142,13 @@ export function openLog(): Logger {
     pinoPretty({ destination: 2, sync: true, translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' }),
   );
 }
+
+/** What the first start says of the account that it made: the password is shown this once, and can be used once. */
+export function firstAccountText(
+  account: { readonly name: string; readonly password: string } | undefined,
+): string {
+  if (account === undefined) return '';
+  const { name, password } = account;
+  return `  To log in for the first time: name ${name}, password ${password}
+  The password is shown this once, and has to be replaced. Another one: npx starling account password ${name}\n\n`;
+}

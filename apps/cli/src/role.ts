@@ -14,6 +14,7 @@ import {
   answerHealth,
   asStartError,
   findSite,
+  firstAccountText,
   httpOptions,
   openLog,
   openRegistry,
@@ -125,7 +126,8 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       webDir: findSite(),
     });
     const { port } = await coordinator.listen(section.http.host, section.http.port);
-    return { says: `coordinator: HTTP on port ${port}`, close: () => coordinator.close() };
+    const says = `coordinator: HTTP on port ${port}\n${firstAccountText(coordinator.firstAccount)}`.trimEnd();
+    return { says, close: () => coordinator.close() };
   },
 };
 

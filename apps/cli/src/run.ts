@@ -5,6 +5,9 @@ import { ApiError } from '@starling/model/client';
 import { MAX_WORKERS } from '@starling/model/config';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
+import { addAccountCommands } from './commands/account.ts';
+import { addApiTokenCommands } from './commands/api-token.ts';
+import { addAuditCommand } from './commands/audit.ts';
 import { addChannelCommands } from './commands/channel.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addMediaCommands } from './commands/media.ts';
@@ -63,6 +66,9 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addTokenCommands(program, context);
   addViewersCommands(program, context);
   addWebhookCommands(program, context);
+  addAccountCommands(program, context);
+  addApiTokenCommands(program, context);
+  addAuditCommand(program, context);
   addDoctorCommand(program, context, { httpPort: DEFAULT_HTTP_PORT, rtmpPort: DEFAULT_RTMP_PORT });
   program.addHelpText(
     'after',

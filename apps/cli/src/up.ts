@@ -24,6 +24,7 @@ import {
   answerHealth,
   asStartError,
   findSite,
+  firstAccountText,
   httpOptions,
   openLog,
   openRegistry,
@@ -212,7 +213,8 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
         isDemoDone = true;
         while (!isReady()) await new Promise((wake) => setTimeout(wake, 50));
       },
-      welcome: () => welcomeText(port, backend.rtmpPort, dataDir),
+      welcome: () =>
+        welcomeText(port, backend.rtmpPort, dataDir) + firstAccountText(coordinator.firstAccount),
       close,
     };
   } catch (error) {
@@ -287,6 +289,7 @@ function welcomeText(httpPort: number, rtmpPort: number, dataDir: string): strin
     ['RTMP', `rtmp://localhost:${rtmpPort}/live/demo`],
     ['IPTV players', `${site}/playlist.m3u`],
     ['API', `${site}/api/docs`],
+    ['Log in', `${site}/login`],
     ['Publish', `rtmp://localhost:${rtmpPort}/live/<stream>?key=<key>   (npx starling stream add NAME)`],
     ['Data', dataDir],
   ];
