@@ -20,10 +20,11 @@ import {
 import { Name } from '@starling/model/entities';
 import type { FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
-import { type Caller, refuseOtherSites } from './access.ts';
+import { refuseOtherSites } from './access.ts';
 import type { Accounts } from './accounts.ts';
 import type { ApiTokens } from './api-tokens.ts';
 import type { Audit } from './audit.ts';
+import type { Caller } from './callers.ts';
 import type { Logins } from './logins.ts';
 import { ApiProblem } from './problem.ts';
 import { unixMsOf } from './schedule-routes.ts';

@@ -1,10 +1,11 @@
 /** Who may call which route: tokens, sessions, and a guard that no route can forget. */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { type Reach, type Role, reachOfRole, type Scope } from '@starling/model/account';
+import { reachOfRole, type Scope } from '@starling/model/account';
 import { bearerToken } from '@starling/model/viewing-token';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { API_TOKEN_PREFIX, type ApiTokens } from './api-tokens.ts';
 import { type Actor, actAs } from './audit.ts';
+import type { Caller } from './callers.ts';
 import { ApiProblem } from './problem.ts';
 import { API_LIMIT, addressGroup, isFromThisMachine, type Limit, type RateLimits } from './rate-limits.ts';
 import { readSessionCookie, type Sessions } from './sessions.ts';
@@ -18,25 +19,6 @@ export type Access = 'public' | 'node' | 'signed-in' | Scope;
 export interface Tokens {
   readonly operatorToken: string;
   readonly nodeToken: string;
-}
-
-/** Whom a request comes from. */
-export interface Caller {
-  readonly kind: 'operator-token' | 'node-token' | 'session' | 'api-token';
-  /** Whose count of requests its are, no two alike. */
-  readonly id: string;
-  /** For the audit log. */
-  readonly name: string;
-  /** Null for a token that belongs to no account. */
-  readonly account: string | null;
-  readonly role: Role;
-  /** Private channels that it may watch. */
-  readonly channels: readonly string[];
-  readonly hasOneTimePassword: boolean;
-  readonly hasSecondFactor: boolean;
-  readonly expiresAt: Date | null;
-  /** What it may do with a scope. */
-  reach(scope: Scope): Reach | undefined;
 }
 
 declare module 'fastify' {

@@ -8,9 +8,8 @@ import {
 } from '@starling/model/account';
 import type { Kysely, Selectable } from 'kysely';
 import type { Logger } from 'pino';
-import type { Caller } from './access.ts';
 import { unknownAccount } from './accounts.ts';
-import { CallerCache } from './caller-cache.ts';
+import { type Caller, CallerCache } from './callers.ts';
 import type { Changes } from './changes.ts';
 import type { Tables } from './database.ts';
 import { ApiProblem } from './problem.ts';

@@ -9,9 +9,8 @@ import { reachOfRole } from '@starling/model/account';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { type Kysely, sql } from 'kysely';
 import type { Logger } from 'pino';
-import type { Caller } from './access.ts';
 import { recordLogin } from './audit.ts';
-import { CallerCache } from './caller-cache.ts';
+import { type Caller, CallerCache } from './callers.ts';
 import type { Changes } from './changes.ts';
 import type { Tables, Transaction } from './database.ts';
 

@@ -1,12 +1,32 @@
-/** Who has which token, remembered until the next change, so that a request need not ask the database. */
-import type { Caller } from './access.ts';
+/** Whom requests come from; remembered until the next change, so that a request need not ask the database. */
+import type { Reach, Role, Scope } from '@starling/model/account';
 import type { Changes } from './changes.ts';
+
+/** Whom a request comes from. */
+export interface Caller {
+  readonly kind: 'operator-token' | 'node-token' | 'session' | 'api-token';
+  /** Whose count of requests its are, no two alike. */
+  readonly id: string;
+  /** For the audit log. */
+  readonly name: string;
+  /** Null for a token that belongs to no account. */
+  readonly account: string | null;
+  readonly role: Role;
+  /** Private channels that it may watch. */
+  readonly channels: readonly string[];
+  readonly hasOneTimePassword: boolean;
+  readonly hasSecondFactor: boolean;
+  readonly expiresAt: Date | null;
+  /** What it may do with a scope. */
+  reach(scope: Scope): Reach | undefined;
+}
 
 /** What no change tells of, a session that is not used for instance, is seen so much later. */
 const KEEP_MS = 5000;
 /** The longest known make room. */
 const MAX_CALLERS = 10_000;
 
+/** Who has which token. */
 export class CallerCache {
   readonly #now: () => number;
   readonly #callers = new Map<string, { readonly caller: Caller; readonly untilMs: number }>();
