@@ -110,16 +110,14 @@ export class Audit {
 
 /** Writes down what is no change of a table: how a login went. */
 export async function recordLogin(
-  db: Kysely<Tables> | Transaction,
-  at: Date,
+  transaction: Transaction,
   verb: 'succeeded' | 'failed' | 'locked' | 'ended',
   target: string,
 ): Promise<void> {
   const actor = actors.getStore();
-  await db
+  await transaction
     .insertInto('audit_entries')
     .values({
-      at,
       actor_kind: actor?.kind ?? 'anonymous',
       actor: actor?.name ?? '',
       address: actor?.address ?? null,

@@ -188,7 +188,7 @@ export interface Tables {
   };
   audit_entries: {
     number: ColumnType<string, never, never>;
-    at: Fixed<Date>;
+    at: ColumnType<Date, never, never>;
     actor_kind: Fixed<ActorKind>;
     actor: Fixed<string>;
     address: Fixed<string | null>;

@@ -21,6 +21,10 @@ const FIRST_LOCK_MS = 30_000;
 const MAX_LOCK_MS = 3600 * 1000;
 /** Then wrong attempts are forgotten. */
 const FORGET_AFTER_MS = 24 * 3600 * 1000;
+/** Names and addresses with wrong attempts; the oldest are forgotten when there are more. */
+const MAX_FAILURES = 100_000;
+/** How many attempts go by between two looks at that. */
+const TRIM_EVERY = 1000;
 
 type AccountRow = Selectable<Tables['accounts']>;
 
@@ -30,6 +34,7 @@ export class Logins {
   readonly #logger: Logger;
   readonly #now: () => number;
   readonly #turnstile = new Turnstile();
+  #untilTrim = TRIM_EVERY;
 
   constructor(db: Kysely<Tables>, sessions: Sessions, logger: Logger, now: () => number) {
     this.#db = db;
@@ -64,7 +69,7 @@ export class Logins {
           if (numUpdatedRows === 0n) throw wrong;
         }
         await transaction.deleteFrom('login_failures').where('key', '=', `account:${name}`).execute();
-        await recordLogin(transaction, new Date(this.#now()), 'succeeded', name);
+        await recordLogin(transaction, 'succeeded', name);
         return this.#sessions.begin(transaction, name);
       }),
     );
@@ -146,6 +151,15 @@ export class Logins {
         .deleteFrom('login_failures')
         .where('last_at', '<', new Date(nowMs - FORGET_AFTER_MS))
         .execute();
+      if (--this.#untilTrim <= 0) {
+        this.#untilTrim = TRIM_EVERY;
+        const tooMany = transaction
+          .selectFrom('login_failures')
+          .select('key')
+          .orderBy('last_at', 'desc')
+          .offset(MAX_FAILURES);
+        await transaction.deleteFrom('login_failures').where('key', 'in', tooMany).execute();
+      }
       for (const of of ['account', 'address'] as const) {
         const { count } = await transaction
           .insertInto('login_failures')
@@ -167,7 +181,7 @@ export class Logins {
           .where('key', '=', keys[of])
           .execute();
       }
-      await recordLogin(transaction, now, isLocked ? 'locked' : 'failed', name);
+      await recordLogin(transaction, isLocked ? 'locked' : 'failed', name);
     });
     this.#logger.warn({ account: name, address, isLocked }, 'a login failed');
   }

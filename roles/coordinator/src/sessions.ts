@@ -86,7 +86,7 @@ export class Sessions {
         .where('token_sha256', '=', sha256Hex(token))
         .returning('account')
         .executeTakeFirst();
-      if (ended !== undefined) await recordLogin(transaction, new Date(this.#now()), 'ended', ended.account);
+      if (ended !== undefined) await recordLogin(transaction, 'ended', ended.account);
     });
   }
 
