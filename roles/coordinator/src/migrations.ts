@@ -362,7 +362,7 @@ async function createAuditLog(db: Kysely<unknown>): Promise<void> {
       .execute();
   }
   await sql`
-    create function audit_change() returns trigger language plpgsql as $$
+    create or replace function audit_change() returns trigger language plpgsql as $$
     declare
       actor jsonb := nullif(current_setting('starling.actor', true), '')::jsonb;
       before jsonb := case tg_op when 'INSERT' then null else to_jsonb(old) end;
@@ -398,7 +398,7 @@ async function createAuditLog(db: Kysely<unknown>): Promise<void> {
     end $$`.execute(db);
   for (const [table, columns] of Object.entries(auditedTables)) await auditTable(db, table, columns);
   await sql`
-    create function keep_audit_entry() returns trigger language plpgsql as $$
+    create or replace function keep_audit_entry() returns trigger language plpgsql as $$
     begin
       if tg_op = 'DELETE' and old.at < now() - interval '400 days' then
         return old;
