@@ -115,6 +115,11 @@ it('gives channels of an older Starling a schedule, a number and their sources, 
   const path = join(folder, 'older');
   const older = await openDatabase(path, logger);
   // Back to the tables of before.
+  await sql`drop table audit_entries, login_failures, api_tokens, sessions, accounts cascade`.execute(
+    older.kysely,
+  );
+  await sql`drop function audit_change cascade`.execute(older.kysely);
+  await sql`alter table streams drop column owner`.execute(older.kysely);
   await sql`drop table schedules, webhook_deliveries, webhooks`.execute(older.kysely);
   await sql`alter table channels drop column has_sources, drop column primary_stream, drop column backup_stream,
     drop column fallback, drop column source_choice`.execute(older.kysely);
