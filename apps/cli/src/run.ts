@@ -6,6 +6,7 @@ import { MAX_WORKERS } from '@starling/model/config';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
 import { addChannelCommands } from './commands/channel.ts';
+import { addDestinationCommands } from './commands/destination.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addMediaCommands } from './commands/media.ts';
 import { addStreamCommands } from './commands/stream.ts';
@@ -60,6 +61,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addMediaCommands(program, context);
   addChannelCommands(program, context);
   addStreamCommands(program, context);
+  addDestinationCommands(program, context);
   addTokenCommands(program, context);
   addViewersCommands(program, context);
   addWebhookCommands(program, context);

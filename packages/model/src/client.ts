@@ -4,6 +4,7 @@
  */
 import { type Static, type TSchema, Type } from 'typebox';
 import { Check } from 'typebox/value';
+import { Destination, type DestinationUpdate, type NewDestination } from './destination.ts';
 import {
   Asset,
   type BackendReport,
@@ -167,6 +168,17 @@ export class CoordinatorClient {
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/streams/${name}`),
     rotateKey: (name: string): Promise<StreamWithKey> =>
       this.#request('POST', path`/streams/${name}/rotate-key`, StreamWithKey),
+  };
+
+  readonly destinations = {
+    list: (): Promise<Destination[]> => this.#list('/destinations', Destination),
+    create: (destination: NewDestination): Promise<Destination> =>
+      this.#request('POST', '/destinations', Destination, destination),
+    get: (name: string): Promise<Destination> =>
+      this.#request('GET', path`/destinations/${name}`, Destination),
+    update: (name: string, update: DestinationUpdate): Promise<Destination> =>
+      this.#request('PATCH', path`/destinations/${name}`, Destination, update),
+    remove: (name: string): Promise<void> => this.#send('DELETE', path`/destinations/${name}`),
   };
 
   readonly webhooks = {

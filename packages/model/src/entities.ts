@@ -3,6 +3,7 @@
  * validation, types and OpenAPI.
  */
 import { type Static, Type } from 'typebox';
+import { DestinationSettings, DestinationStatus } from './destination.ts';
 import { AssetFacts, ProgrammeInfo, Run } from './schedule.ts';
 import { NewStreamInput, ShownStreamInput, StreamInput, Transcode } from './stream-input.ts';
 import { NetworkEvent } from './webhook.ts';
@@ -277,6 +278,8 @@ export const BackendState = Type.Object({
       transcode: Type.Union([Transcode, Type.Null()]),
     }),
   ),
+  /** Those that are enabled. */
+  destinations: Type.Array(DestinationSettings),
   /** Assets that are ready. */
   assets: Type.Array(Type.Object({ id: Type.String(), name: Type.String(), facts: AssetFacts })),
   /** Imports that wait for a backend or run on one, oldest first. */
@@ -300,6 +303,8 @@ export const BackendReport = Type.Object({
   activeSources: Type.Array(Type.Object({ channel: Name, ...ActiveSource.properties })),
   /** Why nothing comes of the streams that the backend has to fetch. */
   inputProblems: Type.Array(Type.Object({ stream: Name, problem: Type.String({ maxLength: 2000 }) })),
+  /** What happens at the destinations. */
+  destinations: Type.Array(Type.Object({ name: Name, ...DestinationStatus.properties })),
   /** What happened since the last report that was taken; the coordinator knows by its id what comes again. */
   events: Type.Array(NetworkEvent, { maxItems: 256 }),
 });

@@ -2,6 +2,7 @@
  * What the backend last said that it has on the air. In memory: it is true for seconds only, and
  * after a restart the next report brings it back.
  */
+import type { DestinationStatus } from '@starling/model/destination';
 import type { ActiveSource, BackendReport } from '@starling/model/entities';
 
 /** A backend reports every 5 s; after three missed reports nothing is taken to be on the air. */
@@ -41,6 +42,11 @@ export class BackendPresence {
   /** Why nothing comes of a stream that the backend has to fetch. */
   inputProblem(stream: string): string | undefined {
     return this.#fresh()?.inputProblems.find((one) => one.stream === stream)?.problem;
+  }
+
+  /** What happens at a destination. */
+  destination(name: string): DestinationStatus | undefined {
+    return this.#fresh()?.destinations.find((one) => one.name === name);
   }
 
   #fresh(): BackendReport | undefined {

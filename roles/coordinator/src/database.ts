@@ -92,6 +92,16 @@ export interface Tables {
     /** JSON. */
     transcode: ColumnType<Transcode | null, string | null, never>;
   };
+  destinations: {
+    name: Fixed<string>;
+    channel: Fixed<string>;
+    /** In clear, with the stream key in it: the backend needs it. */
+    url: Fixed<string>;
+    is_enabled: boolean;
+    takes_enhanced_codecs: Fixed<boolean>;
+    accepts_any_certificate: Fixed<boolean>;
+    created_at: Fixed<Date>;
+  };
   webhooks: {
     id: Fixed<string>;
     /** May hold a password. */

@@ -17,6 +17,7 @@ import { Changes } from './changes.ts';
 import { Channels } from './channels.ts';
 import { lockDataFolder } from './data-folder-lock.ts';
 import { openDatabase } from './database.ts';
+import { Destinations } from './destinations.ts';
 import { FleetViewers } from './fleet-viewers.ts';
 import { FrontendStates, readViewingRules } from './frontend-states.ts';
 import { readDeviceId, TUNER_COUNT } from './hdhomerun.ts';
@@ -110,6 +111,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       viewingTokens: new ViewingTokens(db, changes, viewingKeys, rules, logger, now),
       viewers,
       frontendWatch,
+      destinations: new Destinations(db, changes, presence, logger, now),
       webhooks,
       presence,
       state,

@@ -200,6 +200,22 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
+  '009-destinations': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('destinations')
+        .addColumn('name', 'text', (column) => column.primaryKey())
+        .addColumn('channel', 'text', (column) =>
+          column.notNull().references('channels.name').onDelete('cascade'),
+        )
+        .addColumn('url', 'text', (column) => column.notNull())
+        .addColumn('is_enabled', 'boolean', (column) => column.notNull())
+        .addColumn('takes_enhanced_codecs', 'boolean', (column) => column.notNull())
+        .addColumn('accepts_any_certificate', 'boolean', (column) => column.notNull())
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+    },
+  },
 };
 
 /**

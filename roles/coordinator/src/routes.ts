@@ -26,6 +26,8 @@ import { type TSchema, Type } from 'typebox';
 import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
+import { destinationRoutes } from './destination-routes.ts';
+import type { Destinations } from './destinations.ts';
 import type { PublicChannels } from './public-channels.ts';
 import { scheduleRoutes, unixMsOf } from './schedule-routes.ts';
 import type { Schedules } from './schedules.ts';
@@ -42,6 +44,7 @@ export interface Nouns extends ViewingNouns {
   readonly schedules: Schedules;
   readonly streams: Streams;
   readonly publicChannels: PublicChannels;
+  readonly destinations: Destinations;
   readonly webhooks: Webhooks;
   readonly presence: BackendPresence;
   readonly watch: Watch;
@@ -283,6 +286,8 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       },
       (request) => streams.rotateKey(request.params.name),
     );
+
+    await app.register(destinationRoutes(nouns.destinations));
 
     app.get(
       '/webhooks',

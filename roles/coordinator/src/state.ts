@@ -6,6 +6,7 @@ import { readAssets } from './assets.ts';
 import { type Changes, readRevision } from './changes.ts';
 import { readChannels } from './channels.ts';
 import type { Tables, Transaction } from './database.ts';
+import { readDestinations } from './destinations.ts';
 import { readStreams } from './streams.ts';
 
 /** A backend that was slow to hear of a change looks so far back at most. */
@@ -53,6 +54,7 @@ export async function readBackendState(transaction: Transaction): Promise<Backen
     revision: await readRevision(transaction),
     channels: await readChannels(transaction),
     ...(await readStreams(transaction)),
+    ...(await readDestinations(transaction)),
     ...(await readAssets(transaction)),
   };
 }

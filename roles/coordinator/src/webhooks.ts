@@ -17,7 +17,13 @@ import type { Tables } from './database.ts';
 import { ApiProblem } from './problem.ts';
 import { post } from './webhook-request.ts';
 
-const ALL_EVENTS: readonly WebhookEventType[] = ['publish', 'unpublish', 'failover'];
+const ALL_EVENTS: readonly WebhookEventType[] = [
+  'publish',
+  'unpublish',
+  'failover',
+  'destination.failed',
+  'destination.restored',
+];
 const MAX_WEBHOOKS = 50;
 /** What may wait for one address; a further event drives out the oldest. */
 const MAX_WAITING = 500;

@@ -219,6 +219,7 @@ describe('sources of a channel', () => {
       publishingStreams: ['phone'],
       activeSources: [{ channel: 'mix', ...active }],
       inputProblems: [],
+      destinations: [],
       events: [],
     });
     expect(await lab.operator.channels.get('mix')).toMatchObject({ activeSource: active });
@@ -305,6 +306,7 @@ describe('public channels', () => {
       publishingStreams: ['cam'],
       activeSources: [],
       inputProblems: [],
+      destinations: [],
       events: [],
     });
     expect(await viewer.publicChannels.get('evening')).toEqual({

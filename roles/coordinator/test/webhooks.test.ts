@@ -48,6 +48,7 @@ const report = (...events: NetworkEvent[]) =>
     publishingStreams: [],
     activeSources: [],
     inputProblems: [],
+      destinations: [],
     events,
   });
 
