@@ -15,7 +15,14 @@ function fakeFetch(...answers: (Response | Error)[]) {
   return { fetch, requests };
 }
 
-const state = (revision: number) => ({ revision, channels: [], streams: [], destinations: [], assets: [], imports: [] });
+const state = (revision: number) => ({
+  revision,
+  channels: [],
+  streams: [],
+  destinations: [],
+  assets: [],
+  imports: [],
+});
 
 /** A stream that ends after the chunks. */
 function eventStream(chunks: readonly string[]): Response {

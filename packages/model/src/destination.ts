@@ -124,9 +124,12 @@ export function parseDestinationUrl(url: string): DestinationTarget {
     throw new DestinationUrlError('An address begins with rtmp://, rtmps:// or srt://.');
   }
   if (authority.includes('@')) {
-    throw new DestinationUrlError('An address has no user and password; the key stands in its path or query.');
+    throw new DestinationUrlError(
+      'An address has no user and password; the key stands in its path or query.',
+    );
   }
-  const [, bracketed, plain, portText] = /^(?:\[([0-9a-f:.]+)\]|([^:[\]]+))(?::(\d{1,5}))?$/i.exec(authority) ?? [];
+  const [, bracketed, plain, portText] =
+    /^(?:\[([0-9a-f:.]+)\]|([^:[\]]+))(?::(\d{1,5}))?$/i.exec(authority) ?? [];
   const host = bracketed ?? plain;
   if (host === undefined) throw new DestinationUrlError('The address has no host.');
   const port = portText === undefined ? undefined : Number(portText);

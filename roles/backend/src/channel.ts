@@ -27,6 +27,8 @@ interface BacklogSegment {
 
 /** Takes the messages of a channel; called many times a second. */
 export type MessageListener = (messages: readonly FlvMessage[]) => void;
+/** Takes the events of a channel; called many times a second. */
+export type EventListener = (events: readonly StreamEvent[]) => void;
 
 export class Channel {
   readonly name: string;
@@ -39,6 +41,7 @@ export class Channel {
   readonly #backlog: BacklogSegment[] = [];
   #backlogBytes = 0;
   readonly #listeners = new Set<MessageListener>();
+  readonly #followers = new Set<EventListener>();
 
   constructor(name: string) {
     this.name = name;
@@ -54,6 +57,14 @@ export class Channel {
       this.#keep(event, muxed);
     }
     for (const listener of this.#listeners) listener(messages);
+    for (const follower of this.#followers) follower(events);
+  }
+
+  /** Adds somebody who muxes the events by himself: he hears of the tracks at once, then every event. */
+  follow(follower: EventListener): () => void {
+    this.#followers.add(follower);
+    follower(this.#tracks.map((track): StreamEvent => ({ type: 'track', track })));
+    return () => this.#followers.delete(follower);
   }
 
   /** Adds a frontend's leg: it hears the backlog at once, then every message. */

@@ -14,6 +14,7 @@ import type { Logger } from 'pino';
 import { Gauge, type Registry } from 'prom-client';
 import { Channel } from './channel.ts';
 import { WallClock } from './clock.ts';
+import { Destinations } from './destinations.ts';
 import { EventLog } from './event-log.ts';
 import { Imports } from './imports.ts';
 import { Inputs } from './inputs.ts';
@@ -58,6 +59,8 @@ const PLAYOUT_HISTORY_MS = 12_000;
 /** A channel stays open on the frontends so long after its last source was lost. */
 const LIVE_LINGER_MS = 20_000;
 const REPORT_EVERY_MS = 5000;
+/** What changes in many places at once is told once. */
+const REPORT_SOON_MS = 100;
 
 /** A channel's legs, one for each frontend, by {@link byKey}. */
 type Legs = Map<string, FrontendLeg>;
@@ -89,6 +92,16 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   /** The channels that take each stream. */
   const byStream = new Map<string, OnAir[]>();
   const events = new EventLog({ nowUnixMs: () => clock.nowUnixMs(), onEvent: () => void report() });
+  const destinations = new Destinations({
+    logger,
+    registry: config.registry,
+    nowUnixMs: () => clock.nowUnixMs(),
+    onChange: () => {
+      reportSoonTimer ??= setTimeout(() => void report(), REPORT_SOON_MS);
+    },
+    onFailed: (destination, reason) => events.destinationFailed(destination, reason),
+    onRestored: (destination) => events.destinationRestored(destination),
+  });
   let state: BackendState | undefined;
 
   let frontends = byKey(config.frontends);
@@ -128,6 +141,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   });
 
   const closeLegs = (one: OnAir) => {
+    destinations.setOffAir(one.channel);
     for (const leg of one.legs?.values() ?? []) leg.close();
     one.legs = undefined;
   };
@@ -160,6 +174,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       startTicks: msToTicks(startUnixMs - epochUnixMs, VIDEO_TIMESCALE_HZ),
       logger: channelLogger,
     });
+    destinations.setOnAir(channel);
     return { ...idle, live: undefined, legs: fitLegs(channel, new Map()), playout };
   };
 
@@ -172,7 +187,10 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     events.sourceChanged(name, change);
     clearTimeout(one.lingerTimer);
     if (to === undefined) one.lingerTimer = setTimeout(() => closeLegs(one), LIVE_LINGER_MS);
-    else one.legs ??= fitLegs(one.channel, new Map());
+    else {
+      one.legs ??= fitLegs(one.channel, new Map());
+      destinations.setOnAir(one.channel);
+    }
     void report();
   };
 
@@ -198,6 +216,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       for (const name of one.live?.streams ?? []) byStream.set(name, [...(byStream.get(name) ?? []), one]);
     }
     inputs.setStreams(next.streams);
+    destinations.setDestinations(next.destinations);
     const withSlate = next.channels.filter(({ sources }) => sources !== null && sources.fallback !== 'none');
     void slates.retain(withSlate.map(({ title }) => title));
     imports.setQueue(next.imports);
@@ -220,7 +239,10 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     }
   }, PLAYOUT_TICK_MS);
 
+  let reportSoonTimer: NodeJS.Timeout | undefined;
   const report = async () => {
+    clearTimeout(reportSoonTimer);
+    reportSoonTimer = undefined;
     const activeSources = [...onAir].flatMap(([channel, { live }]) => {
       const { source, sinceUnixMs, reason } = live?.active ?? {};
       if (source === undefined || sinceUnixMs === undefined || reason === undefined) return [];
@@ -234,6 +256,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
         publishingStreams: inputs.publishingStreams,
         activeSources,
         inputProblems: inputs.problems,
+        destinations: destinations.statuses,
         events: [...pending],
       });
       events.taken(pending);
@@ -277,8 +300,10 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     async close() {
       clearInterval(playoutTimer);
       clearInterval(reportTimer);
+      clearTimeout(reportSoonTimer);
       watch.abort();
       events.close();
+      destinations.close();
       await Promise.all([inputs.close(), imports.close(), watching]);
       for (const [name, one] of onAir) takeOff(name, one);
       await Promise.all([library.close(), slates.close()]);

@@ -35,7 +35,10 @@ export function destinationRoutes(destinations: Destinations): FastifyPluginAsyn
       },
       async (request, reply) => {
         const destination = await destinations.add(request.body);
-        return reply.code(201).header('location', `/api/v1/destinations/${destination.name}`).send(destination);
+        return reply
+          .code(201)
+          .header('location', `/api/v1/destinations/${destination.name}`)
+          .send(destination);
       },
     );
     app.get(

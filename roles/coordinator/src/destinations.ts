@@ -101,10 +101,7 @@ export class Destinations {
         .returningAll()
         .executeTakeFirstOrThrow();
     });
-    this.#logger.info(
-      { destination: name, channel, address: shownDestinationUrl(url) },
-      'destination added',
-    );
+    this.#logger.info({ destination: name, channel, address: shownDestinationUrl(url) }, 'destination added');
     return this.#destinationOf(row);
   }
 

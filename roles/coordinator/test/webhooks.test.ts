@@ -48,7 +48,7 @@ const report = (...events: NetworkEvent[]) =>
     publishingStreams: [],
     activeSources: [],
     inputProblems: [],
-      destinations: [],
+    destinations: [],
     events,
   });
 

@@ -22,7 +22,10 @@ export function addDestinationCommands(program: Command, { io, dataDir, wantsJso
     .description('Push a channel to an address.')
     .argument('<name>', 'lower-case letters, digits and hyphens')
     .argument('<channel>')
-    .argument('<url>', 'rtmp[s]://host/app/key or srt://host:port?passphrase=...; "-" reads it from standard input')
+    .argument(
+      '<url>',
+      'rtmp[s]://host/app/key or srt://host:port?passphrase=...; "-" reads it from standard input',
+    )
     .option('--enhanced', 'it takes codecs of Enhanced RTMP, not only H.264, AAC and MP3')
     .option('--any-certificate', 'take a certificate that nobody vouches for')
     .option('--disabled', 'do not push yet')
@@ -51,7 +54,10 @@ export function addDestinationCommands(program: Command, { io, dataDir, wantsJso
     .command('ls')
     .description('List the destinations, and what happens at each.')
     .option('--channel <name>', 'of this channel only')
-    .addHelpText('after', examples('starling destination ls', 'starling destination ls --channel films --json'))
+    .addHelpText(
+      'after',
+      examples('starling destination ls', 'starling destination ls --channel films --json'),
+    )
     .action(async ({ channel }: { channel?: string }) => {
       const all = await destinations().list();
       const items = all.filter((one) => channel === undefined || one.channel === channel);
