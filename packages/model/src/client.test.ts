@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ApiError, CoordinatorClient } from './client.ts';
+import { defaultLibrarySettings } from './library.ts';
 
 /** Answers each request with the next of the given answers, and keeps what was asked. */
 function fakeFetch(...answers: (Response | Error)[]) {
@@ -16,12 +17,8 @@ function fakeFetch(...answers: (Response | Error)[]) {
 }
 
 const state = (revision: number) => ({
-  revision,
-  channels: [],
-  streams: [],
-  destinations: [],
-  assets: [],
-  imports: [],
+  ...{ revision, channels: [], streams: [], destinations: [], assets: [], imports: [], folders: [] },
+  library: defaultLibrarySettings,
 });
 
 /** A stream that ends after the chunks. */

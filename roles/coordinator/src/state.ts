@@ -7,6 +7,7 @@ import { type Changes, readRevision } from './changes.ts';
 import { readChannels } from './channels.ts';
 import type { Tables, Transaction } from './database.ts';
 import { readDestinations } from './destinations.ts';
+import { readLibrary } from './library.ts';
 import { readStreams } from './streams.ts';
 
 /** A backend that was slow to hear of a change looks so far back at most. */
@@ -56,6 +57,7 @@ export async function readBackendState(transaction: Transaction): Promise<Backen
     ...(await readStreams(transaction)),
     ...(await readDestinations(transaction)),
     ...(await readAssets(transaction)),
+    ...(await readLibrary(transaction)),
   };
 }
 
