@@ -19,7 +19,8 @@ const CONNECT_DEADLINE_MS = 3000;
 const STALL_DEADLINE_MS = 5000;
 const MAX_QUEUED_BYTES = 64 * 1024 * 1024;
 const FIRST_RETRY_MS = 100;
-const LAST_RETRY_MS = 1000;
+/** A frontend that is back is to have the stream within a second. */
+const LAST_RETRY_MS = 500;
 /** A frontend that sends its publishers away sooner is taken for a broken one. */
 const MIN_STAY_MS = 1000;
 

@@ -11,6 +11,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { Channel } from '../src/channel.ts';
 import { Destination, defaultDestinationTiming } from '../src/destination.ts';
 import { Destinations } from '../src/destinations.ts';
+import { audioTrack, avcConfig, GOP_FRAMES, gop, opening, videoTrack } from './gops.ts';
 
 const cleanUps: (() => void | Promise<void>)[] = [];
 afterEach(async () => {
@@ -19,73 +20,6 @@ afterEach(async () => {
 
 const log: string[] = [];
 const logger = pino({ level: 'trace' }, { write: (line: string) => log.push(line) });
-
-/** Baseline, level 3.0; `profile` makes another configuration of it. */
-const avcConfig = (profile = 0x42) =>
-  Uint8Array.from([1, profile, 0, 30, 0xff, 0xe1, 0, 4, 0x67, profile, 0, 30, 1, 0, 2, 0x68, 0xce]);
-const videoTrack = {
-  kind: 'video',
-  trackId: 0,
-  codec: 'avc',
-  config: avcConfig(),
-  codecString: 'avc1.42001e',
-  widthPx: 320,
-  heightPx: 180,
-  frameDurationTicks: 3600,
-} as const;
-const audioTrack = {
-  kind: 'audio',
-  trackId: 0,
-  language: undefined,
-  codec: 'aac',
-  config: Uint8Array.of(0x11, 0x90), // AAC-LC, 48 kHz, stereo
-  codecString: 'mp4a.40.2',
-  sampleRateHz: 48_000,
-  channelCount: 2,
-} as const;
-/** 25 pictures a second, a key frame each second. */
-const FRAME_TICKS = 3600;
-const GOP_FRAMES = 25;
-/** Long ago: times on the wire must not depend on it. */
-const START_FRAME = 40_000_000;
-
-const opening: StreamEvent[] = [
-  { type: 'timeline', epochUnixMs: 1_700_000_000_000 },
-  { type: 'track', track: videoTrack },
-  { type: 'track', track: { ...videoTrack, trackId: 1 } },
-  { type: 'track', track: audioTrack },
-];
-
-function gop(
-  number: number,
-  unitBytes = 100,
-  between: readonly StreamEvent[] = [],
-  discontinuity = 0,
-): StreamEvent[] {
-  const firstFrame = START_FRAME + number * GOP_FRAMES;
-  const cue = {
-    mediaSequenceNumber: number,
-    discontinuitySequence: discontinuity,
-    startTicks: firstFrame * FRAME_TICKS,
-    programDateTimeUnixMs: 1_700_000_000_000,
-    programmeId: 'p',
-    targetDurationMs: 1000,
-    isIndependent: true,
-  };
-  const units = Array.from({ length: GOP_FRAMES }, (_, index): StreamEvent[] => {
-    const video = (firstFrame + index) * FRAME_TICKS;
-    const audio = Math.round((video / 90_000) * 48_000);
-    const data = new Uint8Array(unitBytes);
-    const at = (ticks: number) => ({ trackId: 0, dtsTicks: ticks, ptsTicks: ticks, data });
-    return [
-      { type: 'unit', unit: { kind: 'video', isRandomAccess: index === 0, ...at(video) } },
-      // A second picture of another rendition, which nobody outside gets.
-      { type: 'unit', unit: { kind: 'video', isRandomAccess: index === 0, ...at(video), trackId: 1 } },
-      { type: 'unit', unit: { kind: 'audio', isRandomAccess: true, ...at(audio) } },
-    ];
-  });
-  return [{ type: 'cue', cue }, ...between, ...units.flat()];
-}
 
 /** A server of somebody else's. */
 async function openServer(port = 0) {
