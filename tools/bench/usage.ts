@@ -22,6 +22,13 @@ export function usageOf(pid: number): Usage {
   return { cpuSeconds: ticks / ticksPerSecond, rssBytes: pages * pageBytes };
 }
 
+/** Of one process. `pssBytes` shares out the pages that it has in common with others (proc_pid_smaps(5)). */
+export function memoryOf(pid: number): { readonly rssBytes: number; readonly pssBytes: number } {
+  const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8');
+  const bytes = (name: string) => 1024 * Number(new RegExp(`^${name}: +(\\d+) kB$`, 'm').exec(rollup)?.[1]);
+  return { rssBytes: bytes('Rss'), pssBytes: bytes('Pss') };
+}
+
 /** CPU seconds that all cores together have been busy since the machine started. */
 export function machineBusySeconds(): number {
   const line = readFileSync('/proc/stat', 'utf8').split('\n', 1)[0] ?? '';

@@ -1,17 +1,20 @@
 /**
- * A channel on the air: events go in from its source, and out to every frontend's leg. The newest
- * segments are kept, so that a frontend that joins or comes back has a full window at once.
+ * A channel on the air: events go in from its source, and out to every frontend's leg, muxed and cut into
+ * chunks once for all. A frontend that joins or comes back gets the newest segments first, so that it has a full
+ * window at once: they are kept in memory, or made again where the source can do that.
  */
 import { type StreamEvent, type Track, trackIndex } from '@starling/media/access-unit';
+import { concatBytes } from '@starling/media/bytes';
 import { LinkMuxer } from '@starling/media/flv/mux';
 import type { FlvMessage } from '@starling/media/flv/tag';
+import { SharedChunkWriter } from '@starling/media/rtmp/session';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 
 /**
  * What is kept for a frontend that joins, beside the open segment: what the playlists of those that were
  * there before it list, so that nobody can tell them apart.
  */
-const BACKLOG_DURATION_TICKS = msToTicks(30_000, VIDEO_TIMESCALE_HZ);
+export const BACKLOG_DURATION_TICKS = msToTicks(30_000, VIDEO_TIMESCALE_HZ);
 /** In case that segments are very short, or the timeline jumps. */
 const MAX_BACKLOG_SEGMENTS = 64;
 const MAX_BACKLOG_BYTES = 48 * 1024 * 1024;
@@ -25,14 +28,33 @@ interface BacklogSegment {
   sizeBytes: number;
 }
 
-/** Takes the messages of a channel; called many times a second. */
-export type MessageListener = (messages: readonly FlvMessage[]) => void;
-/** Takes the events of a channel; called many times a second. */
-export type EventListener = (events: readonly StreamEvent[]) => void;
+/** A frontend's leg. */
+export interface Joiner {
+  /** Many times a second, and the same bytes for all: RTMP chunks that refer to none before these. */
+  send(chunks: Buffer): void;
+  /** Resolves when what was sent has left the process. */
+  whenDrained(): Promise<void>;
+}
+
+/** Makes again what the channel has had. */
+export interface History {
+  /** Begins with the segment that was on {@link BACKLOG_DURATION_TICKS} ago. */
+  open(): HistoryReader;
+}
+
+export interface HistoryReader {
+  /** Brings some of what comes next into memory. Never rejects. */
+  readAhead(): Promise<void>;
+  /** What is in memory, and whether it reaches to the last event that was pushed into the channel. */
+  take(): { readonly events: readonly StreamEvent[]; readonly isUpToDate: boolean };
+  close(): void;
+}
 
 export class Channel {
   readonly name: string;
+  readonly #history: History | undefined;
   readonly #muxer = new LinkMuxer();
+  readonly #cutter = new ChunkCutter();
   #timeline: StreamEvent | undefined;
   #tracks: readonly Track[] = [];
   /** After a discontinuity: the first track that is announced clears those from before it. */
@@ -40,11 +62,13 @@ export class Channel {
   #discontinuitySequence: number | undefined;
   readonly #backlog: BacklogSegment[] = [];
   #backlogBytes = 0;
-  readonly #listeners = new Set<MessageListener>();
-  readonly #followers = new Set<EventListener>();
+  readonly #joiners = new Set<Joiner>();
+  readonly #taps = new Set<(events: readonly StreamEvent[]) => void>();
 
-  constructor(name: string) {
+  /** @param history kept in memory when undefined */
+  constructor(name: string, history?: History) {
     this.name = name;
+    this.#history = history;
   }
 
   /** Events in the order of the contract in access-unit.ts; muxed once for all frontends. */
@@ -56,27 +80,68 @@ export class Channel {
       messages.push(...muxed);
       this.#keep(event, muxed);
     }
-    for (const listener of this.#listeners) listener(messages);
-    for (const follower of this.#followers) follower(events);
+    if (this.#joiners.size > 0) {
+      const chunks = this.#cutter.cut(messages);
+      for (const joiner of this.#joiners) joiner.send(chunks);
+    }
+    for (const tap of this.#taps) tap(events);
   }
 
-  /** Adds somebody who muxes the events by himself: he hears of the tracks at once, then every event. */
-  follow(follower: EventListener): () => void {
-    this.#followers.add(follower);
-    follower(this.#tracks.map((track): StreamEvent => ({ type: 'track', track })));
-    return () => this.#followers.delete(follower);
+  /** Adds a listener to the events themselves: it hears the tracks at once, then every event. */
+  tap(listener: (events: readonly StreamEvent[]) => void): () => void {
+    this.#taps.add(listener);
+    listener(this.#tracks.map((track) => ({ type: 'track', track })));
+    return () => this.#taps.delete(listener);
   }
 
-  /** Adds a frontend's leg: it hears the backlog at once, then every message. */
-  join(listener: MessageListener): () => void {
-    this.#listeners.add(listener);
+  /** Adds a frontend's leg: it gets what there was, as fast as it takes it, then every event. */
+  join(joiner: Joiner): () => void {
+    if (this.#history === undefined) return this.#joinAfterBacklog(joiner);
+    return this.#joinAfter(this.#history.open(), joiner);
+  }
+
+  #joinAfterBacklog(joiner: Joiner): () => void {
+    this.#joiners.add(joiner);
     const muxer = new LinkMuxer();
-    const tracks = this.#backlog[0]?.tracks ?? this.#tracks;
+    const cutter = new ChunkCutter();
+    const head = this.#head(this.#backlog[0]?.tracks ?? this.#tracks);
+    if (head.length > 0) joiner.send(cutter.cut(head.flatMap((event) => muxer.encode(event))));
+    for (const segment of this.#backlog) joiner.send(cutter.cut(segment.messages));
+    return () => this.#joiners.delete(joiner);
+  }
+
+  #joinAfter(reader: HistoryReader, joiner: Joiner): () => void {
+    let hasLeft = false;
+    let isAnnounced = false;
+    const muxer = new LinkMuxer();
+    const cutter = new ChunkCutter();
+    const catchUp = async () => {
+      while (!hasLeft) {
+        await reader.readAhead();
+        await joiner.whenDrained();
+        if (hasLeft) break;
+        const { events: taken, isUpToDate } = reader.take();
+        isAnnounced ||= taken.some(({ type }) => type === 'timeline');
+        // Where nothing was on for so long, the channel's last announcement is all there is.
+        const events = isUpToDate && !isAnnounced ? this.#head(this.#tracks) : taken;
+        if (events.length > 0) joiner.send(cutter.cut(events.flatMap((event) => muxer.encode(event))));
+        if (!isUpToDate) continue;
+        if (!hasLeft) this.#joiners.add(joiner); // nothing is pushed between the two
+        break;
+      }
+      reader.close();
+    };
+    void catchUp();
+    return () => {
+      hasLeft = true;
+      this.#joiners.delete(joiner);
+    };
+  }
+
+  /** What comes before all units. */
+  #head(tracks: readonly Track[]): StreamEvent[] {
     const head = tracks.map((track): StreamEvent => ({ type: 'track', track }));
-    if (this.#timeline !== undefined) head.unshift(this.#timeline);
-    listener(head.flatMap((event) => muxer.encode(event)));
-    for (const segment of this.#backlog) listener(segment.messages);
-    return () => this.#listeners.delete(listener);
+    return this.#timeline === undefined ? head : [this.#timeline, ...head];
   }
 
   #keep(event: StreamEvent, messages: readonly FlvMessage[]): void {
@@ -87,6 +152,7 @@ export class Channel {
       case 'cue':
         this.#replacesTracks = event.cue.discontinuitySequence !== this.#discontinuitySequence;
         this.#discontinuitySequence = event.cue.discontinuitySequence;
+        if (this.#history !== undefined) return;
         this.#backlog.push({
           startTicks: event.cue.startTicks,
           tracks: this.#tracks,
@@ -126,5 +192,17 @@ export class Channel {
       this.#backlog.length > MAX_BACKLOG_SEGMENTS ||
       this.#backlogBytes > MAX_BACKLOG_BYTES
     );
+  }
+}
+
+/** Cuts messages into chunks that refer to none before them. */
+class ChunkCutter {
+  readonly #writer = new SharedChunkWriter();
+
+  cut(messages: readonly FlvMessage[]): Buffer {
+    this.#writer.restart();
+    const chunks = concatBytes(messages.flatMap((message) => this.#writer.write(message)));
+    // Of another Uint8Array each socket would make a Buffer for itself.
+    return Buffer.from(chunks.buffer, chunks.byteOffset, chunks.byteLength);
   }
 }

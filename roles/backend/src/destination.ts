@@ -168,7 +168,7 @@ export class Destination {
     this.#channelTracks = [];
     this.#discontinuitySequence = undefined;
     this.#isSkipping = true;
-    this.#leaveChannel = channel.follow((events) => this.#take(events));
+    this.#leaveChannel = channel.tap((events) => this.#take(events));
   }
 
   /** The channel is off the air. */

@@ -24,6 +24,7 @@ import { Inputs } from './inputs.ts';
 import { Library } from './library.ts';
 import { LiveChannel } from './live-channel.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
+import { PlayoutHistory } from './playout-history.ts';
 import { type FrontendAddress, FrontendLeg } from './publisher.ts';
 import { type RtmpsConfig, readCertificate } from './rtmps-certificate.ts';
 import { Slates } from './slate.ts';
@@ -58,8 +59,6 @@ export interface Backend {
 
 /** How often playout looks what is due: one frame at 25 Hz. */
 const PLAYOUT_TICK_MS = 40;
-/** A playout starts so far in the past, to fill the frontends' windows at once. */
-const PLAYOUT_HISTORY_MS = 12_000;
 /** A channel stays open on the frontends so long after its last source was lost. */
 const LIVE_LINGER_MS = 20_000;
 const REPORT_EVERY_MS = 5000;
@@ -77,6 +76,8 @@ interface OnAir {
   /** Undefined while the channel is not pushed. */
   legs: Legs | undefined;
   readonly playout: Playout | undefined;
+  /** Of the playout. */
+  readonly history: PlayoutHistory | undefined;
   readonly live: LiveChannel | undefined;
   lingerTimer: NodeJS.Timeout | undefined;
 }
@@ -184,27 +185,25 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   };
 
   const putOn = (model: ChannelModel, programme: PlayoutProgramme): OnAir => {
-    const channel = new Channel(model.name);
     const { epochUnixMs, sources } = model;
     const openAsset = (contentHash: string) => library.openAsset(contentHash);
     const nowUnixMs = clock.nowUnixMs();
     const channelLogger = logger.child({ channel: model.name });
-    const idle = { channel, epochUnixMs, legs: undefined, playout: undefined, lingerTimer: undefined };
+    const idle = { epochUnixMs, legs: undefined, lingerTimer: undefined };
     if (sources !== null) {
       const tracksOf = (stream: string) => inputs.tracksOf(stream);
       const parts = { slates, openAsset, tracksOf, logger: channelLogger };
       const live = new LiveChannel({ model, sources, programme, nowUnixMs, ...parts });
-      return { ...idle, live };
+      const channel = new Channel(model.name);
+      return { ...idle, channel, live, playout: undefined, history: undefined };
     }
-    const startUnixMs = Math.max(epochUnixMs, nowUnixMs - PLAYOUT_HISTORY_MS);
-    const playout = new Playout({
-      programme,
-      openAsset,
-      startTicks: msToTicks(startUnixMs - epochUnixMs, VIDEO_TIMESCALE_HZ),
-      logger: channelLogger,
-    });
+    const startTicks = msToTicks(Math.max(0, nowUnixMs - epochUnixMs), VIDEO_TIMESCALE_HZ);
+    const parts = { programme, openAsset, logger: channelLogger };
+    const playout = new Playout({ ...parts, startTicks });
+    const history = new PlayoutHistory({ ...parts, pushedTicks: startTicks });
+    const channel = new Channel(model.name, history);
     destinations.setOnAir(channel);
-    return { ...idle, live: undefined, legs: fitLegs(channel, new Map()), playout };
+    return { ...idle, channel, live: undefined, legs: fitLegs(channel, new Map()), playout, history };
   };
 
   /** Notes what is on the air of a channel with live sources, and opens it on the frontends while anything is. */
@@ -237,7 +236,10 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       const programme = { runs: model.runs, assets, epochUnixMs: model.epochUnixMs };
       const known = onAir.get(model.name);
       if (known === undefined) onAir.set(model.name, putOn(model, programme));
-      else known.playout?.update(programme);
+      else {
+        known.playout?.update(programme);
+        known.history?.update(programme);
+      }
       if (model.sources !== null) known?.live?.update(model, model.sources, programme);
     }
     byStream.clear();
@@ -257,13 +259,15 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const playoutTimer = setInterval(() => {
     const nowUnixMs = clock.nowUnixMs();
     for (const [name, one] of onAir) {
-      const { channel, playout, live, epochUnixMs } = one;
+      const { channel, playout, history, live, epochUnixMs } = one;
       if (live !== undefined) {
         channel.push(live.tick(nowUnixMs));
         follow(name, one, live);
       }
       if (playout !== undefined) {
-        channel.push(playout.eventsUntil(msToTicks(nowUnixMs - epochUnixMs, VIDEO_TIMESCALE_HZ)));
+        const dueTicks = msToTicks(nowUnixMs - epochUnixMs, VIDEO_TIMESCALE_HZ);
+        channel.push(playout.eventsUntil(dueTicks));
+        history?.advance(dueTicks);
         void playout.readAhead();
       }
     }

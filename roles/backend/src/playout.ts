@@ -40,15 +40,18 @@ export interface PlayoutOptions {
   openAsset(contentHash: string): Promise<PlayableAsset>;
   /** Playout begins with the segment that contains this time, in ticks of 1/90000 s. */
   readonly startTicks: number;
+  /** Segments kept in memory, the one being played included. */
+  readonly readAheadSegments?: number;
+  /** More than this is not caught up with: the machine was asleep. */
+  readonly maxBehindTicks?: number;
   readonly logger: Logger;
 }
 
-/** Segments kept in memory, the one being played included: 6 s, or 3 MB at the house's highest rate. */
+/** 6 s. */
 const READ_AHEAD_SEGMENTS = 3;
 /** How far ahead of the time last asked for segments are looked for, where items are missing. */
 const LOOK_AHEAD_TICKS = 10 * VIDEO_TIMESCALE_HZ;
-/** More than this is not caught up with: the machine was asleep. */
-const MAX_BACKLOG_TICKS = 30 * VIDEO_TIMESCALE_HZ;
+const MAX_BEHIND_TICKS = 30 * VIDEO_TIMESCALE_HZ;
 
 /** A segment of an asset that was read, on the channel's timeline. */
 interface StoredSegment {
@@ -81,11 +84,13 @@ interface Cursor {
 export class Playout {
   readonly #openAsset: PlayoutOptions['openAsset'];
   readonly #logger: Logger;
+  readonly #readAheadSegments: number;
+  readonly #maxBehindTicks: number;
   /** Content hashes of assets whose failure was logged; they are logged again after they were readable. */
   readonly #unreadable = new Set<string>();
   #programme: PlayoutProgramme;
   #cursor: Cursor;
-  /** At most `READ_AHEAD_SEGMENTS`. */
+  /** At most `#readAheadSegments`. */
   #segments: ReadSegment[] = [];
   /** Units of the first segment that were handed out; undefined before its cue was. */
   #unitsPlayed: number | undefined;
@@ -101,6 +106,8 @@ export class Playout {
   constructor(options: PlayoutOptions) {
     this.#openAsset = options.openAsset;
     this.#logger = options.logger;
+    this.#readAheadSegments = options.readAheadSegments ?? READ_AHEAD_SEGMENTS;
+    this.#maxBehindTicks = options.maxBehindTicks ?? MAX_BEHIND_TICKS;
     this.#programme = options.programme;
     this.#cursor = { ticks: options.startTicks, mode: 'containing' };
     this.#askedTicks = options.startTicks;
@@ -117,12 +124,12 @@ export class Playout {
 
   /**
    * The events with a DTS before `untilTicks` that were not handed out yet and are already in memory,
-   * in the order of the contract in access-unit.ts. When they lie more than 30 s back, playout goes on
+   * in the order of the contract in access-unit.ts. When they lie too far back, 30 s if nothing else was said, playout goes on
    * with the segment that contains `untilTicks` instead.
    */
   eventsUntil(untilTicks: number): StreamEvent[] {
     this.#askedTicks = Math.max(this.#askedTicks, untilTicks);
-    if (untilTicks - this.nextDueTicks > MAX_BACKLOG_TICKS) this.#skipTo(untilTicks);
+    if (untilTicks - this.nextDueTicks > this.#maxBehindTicks) this.#skipTo(untilTicks);
     const events: StreamEvent[] = [];
     for (;;) {
       const segment = this.#segments[0];
@@ -176,7 +183,8 @@ export class Playout {
    * Reads the next segments into memory, across the end of the item, up to a bound. An asset that
    * cannot be read is logged, and its place on the timeline stays empty. Never rejects.
    */
-  readAhead(): Promise<void> {
+  async readAhead(): Promise<void> {
+    if (this.#segments.length >= this.#readAheadSegments) return; // asked for many times a second
     this.#reading ??= this.#readAhead().finally(() => {
       this.#reading = undefined;
     });
@@ -186,7 +194,7 @@ export class Playout {
   async #readAhead(): Promise<void> {
     while (
       !this.#isClosed &&
-      this.#segments.length < READ_AHEAD_SEGMENTS &&
+      this.#segments.length < this.#readAheadSegments &&
       this.#cursor.ticks < this.#askedTicks + LOOK_AHEAD_TICKS
     ) {
       const position = programmeAt(this.#programme.runs, this.#programme.assets, this.#cursor.ticks);

@@ -68,12 +68,10 @@ export class FrontendLeg {
         readyAtMs = performance.now();
         if (this.#failures > 0) this.#logger.info('pushing to the frontend again');
         this.#failures = 0;
-        this.#leaveChannel = this.#channel.join((messages) => {
-          publishing.send(messages);
-          if (publishing.queuedBytes > MAX_QUEUED_BYTES) this.#fail('it does not keep up');
-          else if (publishing.isFull) {
-            this.#stallTimer ??= setTimeout(() => this.#fail('it does not read'), STALL_DEADLINE_MS);
-          }
+        if (!publishing.takesSharedChunks) return this.#fail('it is no frontend of ours');
+        this.#leaveChannel = this.#channel.join({
+          send: (chunks) => this.#send(publishing, chunks),
+          whenDrained: () => publishing.whenDrained(),
         });
       },
       onDrain: () => this.#stopStallTimer(),
@@ -88,6 +86,14 @@ export class FrontendLeg {
       onEnd: (reason) => this.#fail(reason),
     });
     this.#publishing = publishing;
+  }
+
+  #send(publishing: RtmpPublishing, chunks: Buffer): void {
+    publishing.sendChunks(chunks);
+    if (publishing.queuedBytes > MAX_QUEUED_BYTES) this.#fail('it does not keep up');
+    else if (publishing.isFull) {
+      this.#stallTimer ??= setTimeout(() => this.#fail('it does not read'), STALL_DEADLINE_MS);
+    }
   }
 
   #stopStallTimer(): void {

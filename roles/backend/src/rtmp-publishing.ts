@@ -41,6 +41,7 @@ export class RtmpPublishing {
   readonly #session: RtmpClientSession;
   readonly #listener: RtmpPublishingListener;
   readonly #deadline: NodeJS.Timeout;
+  readonly #drainWaiters: (() => void)[] = [];
   #isReady = false;
   #hasEnded = false;
 
@@ -70,7 +71,10 @@ export class RtmpPublishing {
     this.#socket.setNoDelay(true);
     this.#socket.on(tls === undefined ? 'connect' : 'secureConnect', () => this.#flush());
     this.#socket.on('data', (bytes) => this.#receive(bytes));
-    this.#socket.on('drain', () => listener.onDrain());
+    this.#socket.on('drain', () => {
+      for (const resolve of this.#drainWaiters.splice(0)) resolve();
+      listener.onDrain();
+    });
     this.#socket.on('error', (error) => this.#end(reasonOf(error)));
     this.#socket.on('close', () => this.#end('the server closed the connection'));
   }
@@ -92,6 +96,24 @@ export class RtmpPublishing {
   /** What the system has taken over to send. */
   get takenBytes(): number {
     return this.#socket.bytesWritten - this.#socket.writableLength;
+  }
+
+  /** True where {@link sendChunks} may be used. */
+  get takesSharedChunks(): boolean {
+    return this.#session.takesSharedChunks;
+  }
+
+  /** Sends what a SharedChunkWriter cut, as it is: the same bytes go to many. Not to be mixed with `send`. */
+  sendChunks(chunks: Buffer): void {
+    if (!this.#socket.destroyed) this.#socket.write(chunks);
+  }
+
+  /** Resolves when nothing waits, or when it has ended. */
+  async whenDrained(): Promise<void> {
+    if (this.#hasEnded || !this.isFull) return;
+    await new Promise<void>((resolve) => {
+      this.#drainWaiters.push(resolve);
+    });
   }
 
   /** Does nothing unless the server has accepted. */
@@ -155,6 +177,7 @@ export class RtmpPublishing {
     this.#hasEnded = true;
     this.#isReady = false;
     clearTimeout(this.#deadline);
+    for (const resolve of this.#drainWaiters.splice(0)) resolve();
     this.#socket.removeAllListeners();
     this.#socket.on('error', () => {}); // one more may come after destroy
   }

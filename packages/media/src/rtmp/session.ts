@@ -72,17 +72,18 @@ function writeMedia(writer: ChunkWriter, streamId: number, message: FlvMessage):
   });
 }
 
-/** The message stream that {@link PlayWriter} writes to: the first that a session creates. */
-export const SHARED_PLAY_STREAM_ID = 1;
+/** The message stream that {@link SharedChunkWriter} writes to: the first that a server creates, if it is ours. */
+export const SHARED_STREAM_ID = 1;
 
 /**
- * Cuts the messages of a stream once for all its players. Their sessions have all announced the same
- * chunk size and never send media themselves, so the bytes fit each of them.
+ * Cuts the messages of a stream once for all that take it: its players, or the servers that it is published
+ * to. Their sessions have all announced the same chunk size and never send media themselves, so the bytes fit
+ * each of them.
  *
- * After `restart` no chunk refers to one before it. A player may so begin, or go on after a gap, with
+ * After `restart` no chunk refers to one before it. A receiver may so begin, or go on after a gap, with
  * any message that `restart` preceded.
  */
-export class PlayWriter {
+export class SharedChunkWriter {
   #output: Uint8Array[] = [];
   #writer = this.#newWriter();
 
@@ -92,7 +93,7 @@ export class PlayWriter {
 
   /** @returns the message as chunks, in pieces; parts of the payload are views */
   write(message: FlvMessage): readonly Uint8Array[] {
-    writeMedia(this.#writer, SHARED_PLAY_STREAM_ID, message);
+    writeMedia(this.#writer, SHARED_STREAM_ID, message);
     return this.#output.splice(0);
   }
 
@@ -801,6 +802,11 @@ export class RtmpClientSession {
       this.#state.streamId,
       isMetadata ? { ...message, payload: concatBytes([SET_DATA_FRAME, message.payload]) } : message,
     );
+  }
+
+  /** True where the server takes what a {@link SharedChunkWriter} cuts: it is ready, and numbers streams as ours do. */
+  get takesSharedChunks(): boolean {
+    return this.#state.phase === 'ready' && this.#state.streamId === SHARED_STREAM_ID;
   }
 
   /** Says goodbye; what follows from the server is ignored. Idempotent. */
