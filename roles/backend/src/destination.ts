@@ -97,6 +97,7 @@ export class Destination {
   /** All default tracks of the channel, and those of them that are sent. */
   #channelTracks: readonly Track[] = [];
   #tracks: readonly Track[] = [];
+  #areTracksNew = false;
   /** After a discontinuity: the first track that is announced clears those from before it. */
   #replacesTracks = false;
   #discontinuitySequence: number | undefined;
@@ -214,6 +215,12 @@ export class Destination {
     this.#channelTracks = [...others, ...(isDefaultTrack(track) ? [track] : [])].sort(
       (a, b) => trackIndex(a) - trackIndex(b),
     );
+    this.#areTracksNew = true;
+  }
+
+  /** When all that were announced are known: at the first unit after them. */
+  #chooseTracks(): void {
+    this.#areTracksNew = false;
     const carried = this.#channelTracks.filter((one) => this.#canCarry(one));
     // Sound alone is not what somebody wants who pushes a picture.
     const hasLostPicture = this.#channelTracks.some((one) => one.kind === 'video' && !carried.includes(one));
@@ -234,6 +241,7 @@ export class Destination {
   }
 
   #takeUnit({ unit }: Extract<StreamEvent, { type: 'unit' }>): void {
+    if (this.#areTracksNew) this.#chooseTracks();
     const track = this.#tracks.find(({ kind }) => kind === unit.kind);
     if (track === undefined) return;
     this.#lastUnitAtMs = performance.now();
@@ -296,8 +304,7 @@ export class Destination {
     this.#outletSinceMs = performance.now();
     const outlet: Outlet = open({
       onReady: () => {
-        if (this.#hasFailed) this.#logger.info('the destination takes the channel again');
-        else this.#logger.info('the destination takes the channel');
+        this.#logger.info(`the destination takes the channel${this.#hasFailed ? ' again' : ''}`);
         this.#outletSinceMs = performance.now();
         this.#enter('sending', this.#leftOut);
         this.#sendQueue();

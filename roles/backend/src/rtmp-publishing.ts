@@ -95,7 +95,7 @@ export class RtmpPublishing {
 
   /** What the system has taken over to send. */
   get takenBytes(): number {
-    return this.#socket.bytesWritten - this.#socket.writableLength;
+    return Math.max(0, this.#socket.bytesWritten - this.#socket.writableLength);
   }
 
   /** True where {@link sendChunks} may be used. */
