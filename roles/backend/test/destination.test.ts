@@ -123,7 +123,7 @@ describe('a destination', () => {
     destination.attach(channel);
     channel.push([...opening, ...gop(0)]);
     await vi.waitFor(() => expect(destination.status.state).toBe('sending'));
-    const other = { ...videoTrack, config: avcConfig(0x64), codecString: 'avc1.64001e' };
+    const other = { ...videoTrack, config: avcConfig(0x42), codecString: 'avc1.420020' };
     const tracks: StreamEvent[] = [
       { type: 'track', track: other },
       { type: 'track', track: { ...other, trackId: 1 } },
@@ -133,9 +133,9 @@ describe('a destination', () => {
     await vi.waitFor(() => expect(mediaOf(server.messages, 'video')).toHaveLength(2 * GOP_FRAMES));
     const headers = sequenceHeaders(server.messages);
     expect(headers.map(({ kind, timestampMs, payload }) => [kind, timestampMs, payload[6]])).toEqual([
-      ['video', 0, 0x42],
+      ['video', 0, 0x64],
       ['audio', 0, undefined],
-      ['video', 1000, 0x64],
+      ['video', 1000, 0x42],
     ]);
     const times = mediaOf(server.messages, 'video').map(({ timestampMs }) => timestampMs);
     expect(times).toEqual(Array.from({ length: 2 * GOP_FRAMES }, (_, index) => index * 40));

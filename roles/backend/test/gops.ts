@@ -1,17 +1,26 @@
 /** A stream of pictures and sounds that hold nothing, a second at a time. */
 import type { StreamEvent } from '@starling/media/access-unit';
 
-/** Baseline, level 3.0; `profile` makes another configuration of it. */
-export const avcConfig = (profile = 0x42) =>
-  Uint8Array.from([1, profile, 0, 30, 0xff, 0xe1, 0, 4, 0x67, profile, 0, 30, 1, 0, 2, 0x68, 0xce]);
+/** The avcC of x264 at 1280x720, high profile, level 3.2; another `profile` makes another configuration of it. */
+export function avcConfig(profile = 0x64): Uint8Array {
+  const config = Uint8Array.from(
+    Buffer.from(
+      '01640020ffe1001d67640020acb402802dd80b50101014000003000400000301e03c60ca80' +
+        '01000568ef05f2c0fdf8f800',
+      'hex',
+    ),
+  );
+  config[1] = profile;
+  return config;
+}
 export const videoTrack = {
   kind: 'video',
   trackId: 0,
   codec: 'avc',
   config: avcConfig(),
-  codecString: 'avc1.42001e',
-  widthPx: 320,
-  heightPx: 180,
+  codecString: 'avc1.640020',
+  widthPx: 1280,
+  heightPx: 720,
   frameDurationTicks: 3600,
 } as const;
 export const audioTrack = {
