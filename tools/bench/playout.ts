@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ASSET_INDEX_NAME } from '@starling/backend/asset-file';
 import { AssetWriter } from '@starling/backend/asset-writer';
-import { planAsset } from '@starling/backend/house-format';
+import { houseSettings, planAsset } from '@starling/backend/house-format';
 import { FlvDemuxer, FlvReader } from '@starling/media/flv/demux';
 import type { BackendState, Channel } from '@starling/model/entities';
 import { defaultLibrarySettings } from '@starling/model/library';
@@ -125,6 +125,7 @@ export async function benchPlayout(options: PlayoutBenchOptions): Promise<Playou
 /** A busy picture at a constant bit rate in the form of an asset: closed GOPs of 2 s, no reordering. */
 function drawClip(path: string): void {
   const videoBps = BITRATE_BPS - AUDIO_BITRATE_BPS;
+  const filters = houseSettings.video.indexOf('-bsf:v');
   execFileSync('ffmpeg', [
     ...['-v', 'error', '-y'],
     ...['-f', 'lavfi', '-i', `testsrc2=s=1280x720:r=${FRAME_RATE},noise=alls=8:allf=t`],
@@ -133,6 +134,7 @@ function drawClip(path: string): void {
     ...['-g', '50', '-keyint_min', '50', '-sc_threshold', '0'],
     ...['-b:v', String(videoBps), '-minrate', String(videoBps), '-maxrate', String(videoBps)],
     ...['-bufsize', String(videoBps), '-nal-hrd', 'cbr'],
+    ...houseSettings.video.slice(filters, filters + 2), // the timing that the writer of assets expects
     ...['-c:a', 'aac', '-ac', '2', '-b:a', String(AUDIO_BITRATE_BPS), '-f', 'flv', path],
   ]);
 }
