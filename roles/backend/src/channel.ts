@@ -4,8 +4,7 @@
  * window at once: they are kept in memory, or made again where the source can do that.
  */
 import { type StreamEvent, type Track, trackIndex } from '@starling/media/access-unit';
-import { concatBytes } from '@starling/media/bytes';
-import { LinkMuxer } from '@starling/media/flv/mux';
+import { type FlvMessageParts, LinkMuxer } from '@starling/media/flv/mux';
 import type { FlvMessage } from '@starling/media/flv/tag';
 import { SharedChunkWriter } from '@starling/media/rtmp/session';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
@@ -74,16 +73,19 @@ export class Channel {
   /** Events in the order of the contract in access-unit.ts; muxed once for all frontends. */
   push(events: readonly StreamEvent[]): void {
     if (events.length === 0) return;
-    const messages: FlvMessage[] = [];
     for (const event of events) {
-      const muxed = this.#muxer.encode(event);
-      messages.push(...muxed);
-      this.#keep(event, muxed);
+      if (this.#history === undefined) {
+        // What is kept must not hold on to the large buffers that its units may be part of: copied.
+        const messages = this.#muxer.encode(event);
+        for (const message of messages) this.#cutter.add(message, [message.payload]);
+        this.#keep(event, messages);
+      } else {
+        for (const message of this.#muxer.encodeParts(event)) this.#cutter.add(message, message.parts);
+        this.#keep(event, []);
+      }
     }
-    if (this.#joiners.size > 0) {
-      const chunks = this.#cutter.cut(messages);
-      for (const joiner of this.#joiners) joiner.send(chunks);
-    }
+    const chunks = this.#cutter.take();
+    for (const joiner of this.#joiners) joiner.send(chunks);
     for (const tap of this.#taps) tap(events);
   }
 
@@ -105,8 +107,12 @@ export class Channel {
     const muxer = new LinkMuxer();
     const cutter = new ChunkCutter();
     const head = this.#head(this.#backlog[0]?.tracks ?? this.#tracks);
-    if (head.length > 0) joiner.send(cutter.cut(head.flatMap((event) => muxer.encode(event))));
-    for (const segment of this.#backlog) joiner.send(cutter.cut(segment.messages));
+    for (const event of head) cutter.addAll(muxer.encodeParts(event));
+    joiner.send(cutter.take());
+    for (const { messages } of this.#backlog) {
+      for (const message of messages) cutter.add(message, [message.payload]);
+      joiner.send(cutter.take());
+    }
     return () => this.#joiners.delete(joiner);
   }
 
@@ -124,7 +130,8 @@ export class Channel {
         isAnnounced ||= taken.some(({ type }) => type === 'timeline');
         // Where nothing was on for so long, the channel's last announcement is all there is.
         const events = isUpToDate && !isAnnounced ? this.#head(this.#tracks) : taken;
-        if (events.length > 0) joiner.send(cutter.cut(events.flatMap((event) => muxer.encode(event))));
+        for (const event of events) cutter.addAll(muxer.encodeParts(event));
+        joiner.send(cutter.take());
         if (!isUpToDate) continue;
         if (!hasLeft) this.#joiners.add(joiner); // nothing is pushed between the two
         break;
@@ -195,14 +202,36 @@ export class Channel {
   }
 }
 
-/** Cuts messages into chunks that refer to none before them. */
+/** Much more than what is pushed at once; memory is taken in pieces of it, since each costs the collector. */
+const SLAB_BYTES = 128 * 1024;
+
+/** Cuts messages into chunks that refer to none before the last `take`. */
 class ChunkCutter {
   readonly #writer = new SharedChunkWriter();
+  #slab = Buffer.alloc(0);
 
-  cut(messages: readonly FlvMessage[]): Buffer {
+  add(message: Omit<FlvMessage, 'payload'>, parts: readonly Uint8Array[]): void {
+    this.#writer.add(message, parts);
+  }
+
+  addAll(messages: readonly FlvMessageParts[]): void {
+    for (const message of messages) this.add(message, message.parts);
+  }
+
+  /** What was added. Nobody writes to it any more: all may send the same bytes. */
+  take(): Buffer {
+    const pieces = this.#writer.take();
     this.#writer.restart();
-    const chunks = concatBytes(messages.flatMap((message) => this.#writer.write(message)));
-    // Of another Uint8Array each socket would make a Buffer for itself.
-    return Buffer.from(chunks.buffer, chunks.byteOffset, chunks.byteLength);
+    let sizeBytes = 0;
+    for (const piece of pieces) sizeBytes += piece.length;
+    if (sizeBytes > this.#slab.length) this.#slab = Buffer.allocUnsafeSlow(Math.max(sizeBytes, SLAB_BYTES));
+    const chunks = this.#slab.subarray(0, sizeBytes);
+    this.#slab = this.#slab.subarray(sizeBytes);
+    let at = 0;
+    for (const piece of pieces) {
+      chunks.set(piece, at);
+      at += piece.length;
+    }
+    return chunks;
   }
 }

@@ -129,7 +129,9 @@ export class Playout {
    */
   eventsUntil(untilTicks: number): StreamEvent[] {
     this.#askedTicks = Math.max(this.#askedTicks, untilTicks);
-    if (untilTicks - this.nextDueTicks > this.#maxBehindTicks) this.#skipTo(untilTicks);
+    const segmentTicks = this.#segments[0]?.startTicks ?? Number.NEGATIVE_INFINITY;
+    const mayBeBehind = untilTicks - segmentTicks > this.#maxBehindTicks;
+    if (mayBeBehind && untilTicks - this.nextDueTicks > this.#maxBehindTicks) this.#skipTo(untilTicks);
     const events: StreamEvent[] = [];
     for (;;) {
       const segment = this.#segments[0];

@@ -35,6 +35,8 @@ export interface RtmpPublishingListener {
 const GOODBYE_MS = 1000;
 /** What servers say to publishers is short. */
 const MAX_MESSAGE_BYTES = 64 * 1024;
+/** More than this waiting is much: a key frame of a good picture is less. */
+const HIGH_WATER_MARK_BYTES = 256 * 1024;
 
 export class RtmpPublishing {
   readonly #socket: Socket;
@@ -60,7 +62,7 @@ export class RtmpPublishing {
     this.#deadline = setTimeout(() => this.#end('no answer in time'), connectDeadlineMs);
     this.#socket =
       tls === undefined
-        ? connectTcp({ host, port, noDelay: true })
+        ? connectTcp({ host, port, ...{ writableHighWaterMark: HIGH_WATER_MARK_BYTES } })
         : connectTls({
             host,
             port,

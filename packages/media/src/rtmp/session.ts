@@ -63,13 +63,13 @@ const ENHANCEMENTS: Amf0Object = {
 const SET_DATA_FRAME = encodeAmf0(['@setDataFrame']);
 const ON_META_DATA = encodeAmf0(['onMetaData']);
 
-function writeMedia(writer: ChunkWriter, streamId: number, message: FlvMessage): void {
-  writer.write(CHUNK_STREAM_ID[message.kind], {
-    typeId: MEDIA_TYPE_ID[message.kind],
-    streamId,
-    timestampMs: message.timestampMs,
-    payload: message.payload,
-  });
+function writeMedia(
+  writer: ChunkWriter,
+  streamId: number,
+  { kind, timestampMs }: Omit<FlvMessage, 'payload'>,
+  parts: readonly Uint8Array[],
+): void {
+  writer.writeParts(CHUNK_STREAM_ID[kind], { typeId: MEDIA_TYPE_ID[kind], streamId, timestampMs }, parts);
 }
 
 /** The message stream that {@link SharedChunkWriter} writes to: the first that a server creates, if it is ours. */
@@ -84,21 +84,27 @@ export const SHARED_STREAM_ID = 1;
  * any message that `restart` preceded.
  */
 export class SharedChunkWriter {
-  #output: Uint8Array[] = [];
-  #writer = this.#newWriter();
+  readonly #output: Uint8Array[] = [];
+  readonly #writer = new ChunkWriter(this.#output, CHUNK_SIZE_BYTES);
 
   restart(): void {
-    this.#writer = this.#newWriter();
+    this.#writer.restart();
   }
 
   /** @returns the message as chunks, in pieces; parts of the payload are views */
   write(message: FlvMessage): readonly Uint8Array[] {
-    writeMedia(this.#writer, SHARED_STREAM_ID, message);
-    return this.#output.splice(0);
+    this.add(message, [message.payload]);
+    return this.take();
   }
 
-  #newWriter(): ChunkWriter {
-    return new ChunkWriter(this.#output, CHUNK_SIZE_BYTES);
+  /** Adds a message whose payload lies in several pieces to what `take` gives. */
+  add(message: Omit<FlvMessage, 'payload'>, parts: readonly Uint8Array[]): void {
+    writeMedia(this.#writer, SHARED_STREAM_ID, message, parts);
+  }
+
+  /** All that was added since the last call, as chunks, in pieces. */
+  take(): readonly Uint8Array[] {
+    return this.#output.splice(0);
   }
 }
 
@@ -180,7 +186,7 @@ class RtmpConnection {
   }
 
   sendMedia(streamId: number, message: FlvMessage): void {
-    writeMedia(this.#writer, streamId, message);
+    writeMedia(this.#writer, streamId, message, [message.payload]);
   }
 
   takeOutput(): Uint8Array | undefined {
