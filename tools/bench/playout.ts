@@ -9,7 +9,7 @@ import { createServer } from 'node:http';
 import { cpus, loadavg, release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ASSET_INDEX_NAME } from '@starling/backend/asset-file';
+import { ASSET_INDEX_NAME, ASSET_MEDIA_NAME } from '@starling/backend/asset-file';
 import { AssetWriter } from '@starling/backend/asset-writer';
 import { houseSettings, planAsset } from '@starling/backend/house-format';
 import { FlvDemuxer, FlvReader } from '@starling/media/flv/demux';
@@ -17,7 +17,7 @@ import type { BackendState, Channel } from '@starling/model/entities';
 import { defaultLibrarySettings } from '@starling/model/library';
 import type { AssetFacts } from '@starling/model/schedule';
 import { Sink, type SinkReport } from './playout-sink.ts';
-import { machineBusySeconds, memoryOf, usageOf } from './usage.ts';
+import { machineBusySeconds, memoryOf, runSecondsOf, usageOf } from './usage.ts';
 
 export interface PlayoutBenchOptions {
   /** The built bench and the built `starling`. */
@@ -104,7 +104,10 @@ export async function benchPlayout(options: PlayoutBenchOptions): Promise<Playou
     progress(`${channels} channels of one backend`);
     const starling = await measureStarling(options, scratch, assets, sinks);
     progress(`${ffmpegProcesses} FFmpeg processes`);
-    const ffmpeg = await measureFfmpeg(options, clip, sinks);
+    const [asset] = assets;
+    if (asset === undefined) throw new Error('there are no assets');
+    const file = join(scratch, 'media', asset.contentHash, ASSET_MEDIA_NAME);
+    const ffmpeg = await measureFfmpeg(options, file, sinks);
     const perChannel = (one: PlayoutMeasurement) => ({
       cores: one.cores / one.channels,
       megabytes: one.rssMegabytes / one.channels,
@@ -275,7 +278,7 @@ async function measureStarling(
 
 async function measureFfmpeg(
   options: PlayoutBenchOptions,
-  clip: string,
+  file: string,
   sinks: readonly Sink[],
 ): Promise<PlayoutMeasurement> {
   const children: ChildProcess[] = [];
@@ -284,7 +287,7 @@ async function measureFfmpeg(
       const outputs = sinks.flatMap(({ port }) => [
         ...['-map', '0', '-c', 'copy', '-f', 'flv', `rtmp://127.0.0.1:${port}/live/ffmpeg-${index}`],
       ]);
-      const args = ['-v', 'error', '-nostdin', '-re', '-stream_loop', '-1', '-i', clip, ...outputs];
+      const args = ['-v', 'error', '-nostdin', '-re', '-stream_loop', '-1', '-i', file, ...outputs];
       children.push(spawn('ffmpeg', args, { stdio: 'ignore' }));
       await sleep(50); // people do not start them all at once
     }
@@ -316,7 +319,7 @@ async function measure(
   const pids = children.flatMap(({ pid }) => (pid === undefined ? [] : [pid]));
   const read = () => ({
     atMs: performance.now(),
-    cpuSeconds: pids.reduce((sum, pid) => sum + usageOf(pid).cpuSeconds, 0),
+    cpuSeconds: pids.reduce((sum, pid) => sum + runSecondsOf(pid), 0),
     sinkSeconds: sinks.reduce((sum, sink) => sum + usageOf(sink.pid).cpuSeconds, 0),
     benchSeconds: process.cpuUsage().user / 1e6 + process.cpuUsage().system / 1e6,
     busySeconds: machineBusySeconds(),

@@ -57,8 +57,12 @@ export interface Backend {
   close(): Promise<void>;
 }
 
-/** How often playout looks what is due: one frame at 25 Hz. */
-const PLAYOUT_TICK_MS = 40;
+/** How often live channels look what is due: one frame at 25 Hz. */
+const TICK_MS = 40;
+/** Channels that their schedule alone makes take turns: each is pushed so often, for every write has its price. */
+const TICKS_PER_PLAYOUT_PUSH = 2;
+/** They are pushed ahead of their time by half of that, so that nothing comes late by more than the other half. */
+const PLAYOUT_LEAD_MS = (TICK_MS * TICKS_PER_PLAYOUT_PUSH) / 2;
 /** A channel stays open on the frontends so long after its last source was lost. */
 const LIVE_LINGER_MS = 20_000;
 const REPORT_EVERY_MS = 5000;
@@ -256,22 +260,26 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     void report();
   };
 
+  let turn = 0;
   const playoutTimer = setInterval(() => {
     const nowUnixMs = clock.nowUnixMs();
+    turn++;
+    let index = 0;
     for (const [name, one] of onAir) {
       const { channel, playout, history, live, epochUnixMs } = one;
       if (live !== undefined) {
         channel.push(live.tick(nowUnixMs));
         follow(name, one, live);
       }
-      if (playout !== undefined) {
-        const dueTicks = msToTicks(nowUnixMs - epochUnixMs, VIDEO_TIMESCALE_HZ);
+      const isItsTurn = (turn + index++) % TICKS_PER_PLAYOUT_PUSH === 0;
+      if (playout !== undefined && isItsTurn) {
+        const dueTicks = msToTicks(nowUnixMs + PLAYOUT_LEAD_MS - epochUnixMs, VIDEO_TIMESCALE_HZ);
         channel.push(playout.eventsUntil(dueTicks));
         history?.advance(dueTicks);
         void playout.readAhead();
       }
     }
-  }, PLAYOUT_TICK_MS);
+  }, TICK_MS);
 
   let reportSoonTimer: NodeJS.Timeout | undefined;
   const report = async () => {

@@ -47,8 +47,8 @@ export interface PlayoutOptions {
   readonly logger: Logger;
 }
 
-/** 6 s. */
-const READ_AHEAD_SEGMENTS = 3;
+/** So there are always 2 s at least: what an operation on a busy disk may take. */
+const READ_AHEAD_SEGMENTS = 2;
 /** How far ahead of the time last asked for segments are looked for, where items are missing. */
 const LOOK_AHEAD_TICKS = 10 * VIDEO_TIMESCALE_HZ;
 const MAX_BEHIND_TICKS = 30 * VIDEO_TIMESCALE_HZ;
