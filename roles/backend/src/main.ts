@@ -60,9 +60,9 @@ export interface Backend {
 /** How often live channels look what is due: one frame at 25 Hz. */
 const TICK_MS = 40;
 /** Channels that their schedule alone makes take turns: each is pushed so often, for every write has its price. */
-const TICKS_PER_PLAYOUT_PUSH = 2;
-/** They are pushed ahead of their time by half of that, so that nothing comes late by more than the other half. */
-const PLAYOUT_LEAD_MS = (TICK_MS * TICKS_PER_PLAYOUT_PUSH) / 2;
+const TICKS_PER_PLAYOUT_PUSH = 3;
+/** They are pushed ahead of their time, so that nothing comes later than it would at every tick. */
+const PLAYOUT_LEAD_MS = TICK_MS * (TICKS_PER_PLAYOUT_PUSH - 1);
 /** A channel stays open on the frontends so long after its last source was lost. */
 const LIVE_LINGER_MS = 20_000;
 const REPORT_EVERY_MS = 5000;
