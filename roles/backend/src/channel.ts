@@ -29,6 +29,8 @@ interface BacklogSegment {
 
 /** A frontend's leg. */
 export interface Joiner {
+  /** Nothing of what was sent is needed any more. */
+  readonly isDrained: boolean;
   /** Many times a second, and the same bytes for all: RTMP chunks that refer to none before these. */
   send(chunks: Buffer): void;
   /** Resolves when what was sent has left the process. */
@@ -85,7 +87,13 @@ export class Channel {
       }
     }
     const chunks = this.#cutter.take();
-    for (const joiner of this.#joiners) joiner.send(chunks);
+    let isDrained = true;
+    for (const joiner of this.#joiners) {
+      joiner.send(chunks);
+      isDrained &&= joiner.isDrained;
+    }
+    // Mostly the system takes it at once. The same memory again and again stays in the processor's caches.
+    if (isDrained) slab.giveBack(chunks);
     for (const tap of this.#taps) tap(events);
   }
 
@@ -202,13 +210,33 @@ export class Channel {
   }
 }
 
-/** Much more than what is pushed at once; memory is taken in pieces of it, since each costs the collector. */
-const SLAB_BYTES = 128 * 1024;
+const SLAB_BYTES = 1024 * 1024;
+
+/** Memory for what is sent, in one piece: each piece costs the collector. */
+class Slab {
+  #free = Buffer.alloc(0);
+
+  take(sizeBytes: number): Buffer {
+    if (sizeBytes > this.#free.length) this.#free = Buffer.allocUnsafeSlow(Math.max(sizeBytes, SLAB_BYTES));
+    const taken = this.#free.subarray(0, sizeBytes);
+    this.#free = this.#free.subarray(sizeBytes);
+    return taken;
+  }
+
+  /** Nobody reads it any more. Does nothing unless it was taken last. */
+  giveBack(taken: Buffer): void {
+    const isLast =
+      taken.buffer === this.#free.buffer && taken.byteOffset + taken.length === this.#free.byteOffset;
+    if (isLast) this.#free = Buffer.from(taken.buffer, taken.byteOffset, taken.length + this.#free.length);
+  }
+}
+
+/** One for all channels: what one has given back the next one takes. */
+const slab = new Slab();
 
 /** Cuts messages into chunks that refer to none before the last `take`. */
 class ChunkCutter {
   readonly #writer = new SharedChunkWriter();
-  #slab = Buffer.alloc(0);
 
   add(message: Omit<FlvMessage, 'payload'>, parts: readonly Uint8Array[]): void {
     this.#writer.add(message, parts);
@@ -224,9 +252,7 @@ class ChunkCutter {
     this.#writer.restart();
     let sizeBytes = 0;
     for (const piece of pieces) sizeBytes += piece.length;
-    if (sizeBytes > this.#slab.length) this.#slab = Buffer.allocUnsafeSlow(Math.max(sizeBytes, SLAB_BYTES));
-    const chunks = this.#slab.subarray(0, sizeBytes);
-    this.#slab = this.#slab.subarray(sizeBytes);
+    const chunks = slab.take(sizeBytes);
     let at = 0;
     for (const piece of pieces) {
       chunks.set(piece, at);

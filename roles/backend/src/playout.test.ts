@@ -399,6 +399,7 @@ describe('what a playout channel has had', () => {
     const demuxer = new FlvDemuxer();
     const events: StreamEvent[] = [];
     const joiner: Joiner = {
+      isDrained: true,
       send(chunks) {
         for (const { typeId, timestampMs, payload } of reader.push(chunks)) {
           const kind = typeId === 8 ? 'audio' : typeId === 9 ? 'video' : 'data';

@@ -70,6 +70,9 @@ export class FrontendLeg {
         this.#failures = 0;
         if (!publishing.takesSharedChunks) return this.#fail('it is no frontend of ours');
         this.#leaveChannel = this.#channel.join({
+          get isDrained() {
+            return publishing.queuedBytes === 0;
+          },
           send: (chunks) => this.#send(publishing, chunks),
           whenDrained: () => publishing.whenDrained(),
         });
