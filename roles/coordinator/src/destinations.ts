@@ -17,36 +17,31 @@ import { ApiProblem, unknownChannel } from './problem.ts';
 /** The backend keeps a connection, and for SRT a process, for each. */
 const MAX_DESTINATIONS = 500;
 
-export class Destinations {
-  readonly #db: Kysely<Tables>;
-  readonly #changes: Changes;
-  readonly #presence: BackendPresence;
-  readonly #logger: Logger;
-  readonly #now: () => number;
+export interface DestinationsOptions {
+  readonly db: Kysely<Tables>;
+  readonly changes: Changes;
+  readonly presence: BackendPresence;
+  readonly logger: Logger;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+}
 
-  constructor(
-    db: Kysely<Tables>,
-    changes: Changes,
-    presence: BackendPresence,
-    logger: Logger,
-    now: () => number,
-  ) {
-    this.#db = db;
-    this.#changes = changes;
-    this.#presence = presence;
-    this.#logger = logger;
-    this.#now = now;
+export class Destinations {
+  readonly #options: DestinationsOptions;
+
+  constructor(options: DestinationsOptions) {
+    this.#options = options;
   }
 
   /** All destinations by name. */
   async list(): Promise<Destination[]> {
-    const rows = await this.#db.selectFrom('destinations').selectAll().orderBy('name').execute();
+    const rows = await this.#options.db.selectFrom('destinations').selectAll().orderBy('name').execute();
     return rows.map((row) => this.#destinationOf(row));
   }
 
   /** @throws ApiProblem DESTINATION_UNKNOWN */
   async get(name: string): Promise<Destination> {
-    const row = await this.#db
+    const row = await this.#options.db
       .selectFrom('destinations')
       .selectAll()
       .where('name', '=', name)
@@ -69,7 +64,7 @@ export class Destinations {
       if (!(error instanceof DestinationUrlError)) throw error;
       throw new ApiProblem('REQUEST_INVALID', error.message);
     }
-    const row = await this.#changes.make(async (transaction) => {
+    const row = await this.#options.changes.make(async (transaction) => {
       const known = await transaction
         .selectFrom('channels')
         .select('name')
@@ -96,18 +91,21 @@ export class Destinations {
           is_enabled: isEnabled,
           takes_enhanced_codecs: takesEnhancedCodecs,
           accepts_any_certificate: acceptsAnyCertificate,
-          created_at: new Date(this.#now()),
+          created_at: new Date(this.#options.now()),
         })
         .returningAll()
         .executeTakeFirstOrThrow();
     });
-    this.#logger.info({ destination: name, channel, address: shownDestinationUrl(url) }, 'destination added');
+    this.#options.logger.info(
+      { destination: name, channel, address: shownDestinationUrl(url) },
+      'destination added',
+    );
     return this.#destinationOf(row);
   }
 
   /** @throws ApiProblem DESTINATION_UNKNOWN */
   async setEnabled(name: string, isEnabled: boolean): Promise<Destination> {
-    const row = await this.#changes.make(async (transaction) => {
+    const row = await this.#options.changes.make(async (transaction) => {
       const changed = await transaction
         .updateTable('destinations')
         .set({ is_enabled: isEnabled })
@@ -117,20 +115,20 @@ export class Destinations {
       if (changed === undefined) throw unknownDestination(name);
       return changed;
     });
-    this.#logger.info({ destination: name, isEnabled }, 'destination changed');
+    this.#options.logger.info({ destination: name, isEnabled }, 'destination changed');
     return this.#destinationOf(row);
   }
 
   /** @throws ApiProblem DESTINATION_UNKNOWN */
   async remove(name: string): Promise<void> {
-    await this.#changes.make(async (transaction) => {
+    await this.#options.changes.make(async (transaction) => {
       const { numDeletedRows } = await transaction
         .deleteFrom('destinations')
         .where('name', '=', name)
         .executeTakeFirst();
       if (numDeletedRows === 0n) throw unknownDestination(name);
     });
-    this.#logger.info({ destination: name }, 'destination removed');
+    this.#options.logger.info({ destination: name }, 'destination removed');
   }
 
   #destinationOf(row: Selectable<Tables['destinations']>): Destination {
@@ -142,7 +140,7 @@ export class Destinations {
       takesEnhancedCodecs: row.takes_enhanced_codecs,
       acceptsAnyCertificate: row.accepts_any_certificate,
       createdAt: row.created_at.toISOString(),
-      status: (row.is_enabled ? this.#presence.destination(row.name) : undefined) ?? null,
+      status: (row.is_enabled ? this.#options.presence.destination(row.name) : undefined) ?? null,
     };
   }
 }

@@ -115,7 +115,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       viewingTokens: new ViewingTokens(db, changes, viewingKeys, rules, logger, now),
       viewers,
       frontendWatch,
-      destinations: new Destinations(db, changes, presence, logger, now),
+      destinations: new Destinations({ db, changes, presence, logger, now }),
       webhooks,
       presence,
       state,
