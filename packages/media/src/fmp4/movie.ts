@@ -45,6 +45,8 @@ export interface FragmentEntry {
   /** Of the file's first track, in its timescale. */
   readonly startTicks: number;
   readonly endTicks: number;
+  /** When its first picture in the order of presentation is shown. */
+  readonly presentationTicks: number;
   /** A player can start here. */
   readonly isRandomAccess: boolean;
 }
@@ -253,10 +255,19 @@ function entryOf(
     const hz = reference === undefined ? VIDEO_TIMESCALE_HZ : timescaleHz(reference.track);
     const startTicks = rescaleTicks(fragmentStartTicks, VIDEO_TIMESCALE_HZ, hz);
     const ends = tracks.map(({ track, endTicks }) => rescaleTicks(endTicks, timescaleHz(track), hz));
-    return { sizeBytes, startTicks, endTicks: Math.max(startTicks, ...ends), isRandomAccess: false };
+    const endTicks = Math.max(startTicks, ...ends);
+    return { sizeBytes, startTicks, endTicks, presentationTicks: startTicks, isRandomAccess: false };
   }
-  const { endTicks } = reference;
-  return { sizeBytes, startTicks: first.dtsTicks, endTicks, isRandomAccess: first.isRandomAccess };
+  return {
+    sizeBytes,
+    startTicks: first.dtsTicks,
+    endTicks: reference.endTicks,
+    presentationTicks: reference.units.reduce(
+      (least, { ptsTicks }) => Math.min(least, ptsTicks),
+      Number.POSITIVE_INFINITY,
+    ),
+    isRandomAccess: first.isRandomAccess,
+  };
 }
 
 /** What a file begins with: `ftyp`, `moov` and the room for the index. */
@@ -304,7 +315,7 @@ export function movieIndex(tracks: readonly Track[], entries: readonly FragmentE
   writeFullBox(writer, 'sidx', 1, 0, () => {
     writer.u32(1); // reference_ID: the first track
     writer.u32(track === undefined ? VIDEO_TIMESCALE_HZ : timescaleHz(track));
-    writer.u64(references[0]?.startTicks ?? 0); // earliest_presentation_time
+    writer.u64(references[0]?.presentationTicks ?? 0); // earliest_presentation_time
     writer.u64(INDEX_SIZE_BYTES - sidxSizeBytes); // first_offset: the free box that follows
     writer.u16(0).u16(references.length); // reserved, reference_count
     references.forEach((reference, index) => {
@@ -347,21 +358,19 @@ export function readFragmentEntry(moof: Uint8Array, sizeBytes: number): Fragment
     const sampleCount = run.u32();
     run.skip(4); // data_offset
     let firstFlags = trun.flags & TRUN.firstSampleFlags ? run.u32() : defaultFlags;
-    if (defaultDurationTicks !== undefined && !(trun.flags & TRUN.sampleFlags)) {
-      const endTicks = startTicks + sampleCount * defaultDurationTicks;
-      return { sizeBytes, startTicks, endTicks, isRandomAccess: firstFlags !== NON_SYNC_SAMPLE_FLAGS };
-    }
     let endTicks = startTicks;
+    let presentationTicks = Number.POSITIVE_INFINITY;
     for (let index = 0; index < sampleCount; index++) {
+      const dtsTicks = endTicks;
       endTicks += trun.flags & TRUN.sampleDuration ? run.u32() : (defaultDurationTicks ?? 0);
       run.skip(4); // sample_size
-      if (trun.flags & TRUN.sampleFlags) {
-        const sampleFlags = run.u32();
-        if (index === 0) firstFlags = sampleFlags;
-      }
-      if (trun.flags & TRUN.sampleCompositionTimeOffset) run.skip(4);
+      const sampleFlags = trun.flags & TRUN.sampleFlags ? run.u32() : firstFlags;
+      if (index === 0) firstFlags = sampleFlags;
+      const offsetTicks = trun.flags & TRUN.sampleCompositionTimeOffset ? run.i32() : 0;
+      presentationTicks = Math.min(presentationTicks, dtsTicks + offsetTicks);
     }
-    return { sizeBytes, startTicks, endTicks, isRandomAccess: firstFlags !== NON_SYNC_SAMPLE_FLAGS };
+    const isRandomAccess = firstFlags !== NON_SYNC_SAMPLE_FLAGS;
+    return { sizeBytes, startTicks, endTicks, presentationTicks, isRandomAccess };
   }
   return undefined;
 }
