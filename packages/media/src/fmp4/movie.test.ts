@@ -202,9 +202,12 @@ describe('a movie file', () => {
 
   test('can have its index made from the fragments alone', () => {
     const file = only(write(events));
+    let endTicks = 0;
     const read = file.fragments.map((bytes) => {
       const [moof] = readBoxes(bytes);
-      return readFragmentEntry(moof?.content ?? new Uint8Array(0), bytes.length);
+      const entry = readFragmentEntry(moof?.content ?? new Uint8Array(0), bytes.length, endTicks);
+      endTicks = entry.endTicks;
+      return entry;
     });
     expect(read).toEqual(file.entries);
   });

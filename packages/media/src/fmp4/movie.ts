@@ -74,8 +74,10 @@ interface OpenFile {
   unitBytes: number;
   /** Of the newest unit of each track, in the file's time. */
   readonly lastDtsTicks: number[];
-  /** Where the open fragment starts, in the file's time, 1/90000 s. */
-  fragmentStartTicks: number;
+  /** Of the first unit of the open fragment, in the file's time, 1/90000 s; undefined while it has none. */
+  fragmentStartTicks: number | undefined;
+  /** Where the last fragment ends, in the timescale of the first track. */
+  endTicks: number;
   /** Of the newest unit of any track, in the file's time, 1/90000 s. */
   newestTicks: number;
 }
@@ -166,7 +168,8 @@ export class MovieWriter {
       units: tracks.map(() => []),
       unitBytes: 0,
       lastDtsTicks: tracks.map(() => -1),
-      fragmentStartTicks: 0,
+      fragmentStartTicks: undefined,
+      endTicks: 0,
       newestTicks: 0,
     };
     made.push({ type: 'file', head: movieHead(tracks), tracks, startUnixMs: cue.programDateTimeUnixMs });
@@ -193,7 +196,7 @@ export class MovieWriter {
     const dtsTicks = unit.dtsTicks - shiftTicks;
     if (dtsTicks <= (file.lastDtsTicks[place] ?? -1)) return [];
     const ticks = rescaleTicks(dtsTicks, timescaleHz(track), VIDEO_TIMESCALE_HZ);
-    const elapsedTicks = ticks - file.fragmentStartTicks;
+    const elapsedTicks = ticks - (file.fragmentStartTicks ?? ticks);
     const isFull =
       elapsedTicks >= MAX_FRAGMENT_TICKS ||
       file.unitBytes + unit.data.length > MAX_FRAGMENT_BYTES ||
@@ -201,6 +204,7 @@ export class MovieWriter {
     const made = isFull ? this.#flush(file.startTicks + ticks) : [];
     file.lastDtsTicks[place] = dtsTicks;
     file.units[place]?.push({ ...unit, dtsTicks, ptsTicks: unit.ptsTicks - shiftTicks });
+    file.fragmentStartTicks ??= ticks;
     file.unitBytes += unit.data.length;
     file.newestTicks = Math.max(file.newestTicks, ticks);
     return made;
@@ -216,13 +220,11 @@ export class MovieWriter {
       return { track, units, endTicks: endOf(track, units, nextTicks) };
     });
     const bytes = fragment({ sequenceNumber: ++file.sequenceNumber, tracks });
-    const entry = entryOf(tracks, bytes.length, file.fragmentStartTicks);
+    const entry = entryOf(tracks, bytes.length, file.endTicks);
+    file.endTicks = entry.endTicks;
     file.units = file.tracks.map(() => []);
     file.unitBytes = 0;
-    const [first] = file.tracks;
-    if (first !== undefined) {
-      file.fragmentStartTicks = rescaleTicks(entry.endTicks, timescaleHz(first), VIDEO_TIMESCALE_HZ);
-    }
+    file.fragmentStartTicks = undefined;
     return [{ type: 'fragment', bytes, entry }];
   }
 }
@@ -246,17 +248,20 @@ function entryOf(
     readonly endTicks: number;
   }[],
   sizeBytes: number,
-  fragmentStartTicks: number,
+  beforeTicks: number,
 ): FragmentEntry {
   const [reference] = tracks;
   const [first] = reference?.units ?? [];
   if (reference === undefined || first === undefined) {
-    // A picture that stood still while the sound went on.
-    const hz = reference === undefined ? VIDEO_TIMESCALE_HZ : timescaleHz(reference.track);
-    const startTicks = rescaleTicks(fragmentStartTicks, VIDEO_TIMESCALE_HZ, hz);
-    const ends = tracks.map(({ track, endTicks }) => rescaleTicks(endTicks, timescaleHz(track), hz));
-    const endTicks = Math.max(startTicks, ...ends);
-    return { sizeBytes, startTicks, endTicks, presentationTicks: startTicks, isRandomAccess: false };
+    // The picture stands still while the sound goes on.
+    const startTicks = beforeTicks;
+    return {
+      sizeBytes,
+      startTicks,
+      endTicks: startTicks,
+      presentationTicks: startTicks,
+      isRandomAccess: false,
+    };
   }
   return {
     sizeBytes,
@@ -338,10 +343,10 @@ function joined(first: FragmentEntry, second: FragmentEntry): FragmentEntry {
  *
  * @param moof the content of the box
  * @param sizeBytes of `moof` and `mdat`
- * @returns undefined where the fragment has nothing of the first track
+ * @param beforeTicks where the fragment before it ends: what has nothing of the first track takes no time
  * @throws MediaError MP4_BAD_BOX, MP4_MISSING_BOX or BYTES_TRUNCATED for what {@link MovieWriter} did not write
  */
-export function readFragmentEntry(moof: Uint8Array, sizeBytes: number): FragmentEntry | undefined {
+export function readFragmentEntry(moof: Uint8Array, sizeBytes: number, beforeTicks: number): FragmentEntry {
   for (const traf of readBoxes(moof)) {
     if (traf.type !== 'traf') continue;
     const boxes = readBoxes(traf.content);
@@ -372,7 +377,8 @@ export function readFragmentEntry(moof: Uint8Array, sizeBytes: number): Fragment
     const isRandomAccess = firstFlags !== NON_SYNC_SAMPLE_FLAGS;
     return { sizeBytes, startTicks, endTicks, presentationTicks, isRandomAccess };
   }
-  return undefined;
+  const ticks = { startTicks: beforeTicks, endTicks: beforeTicks, presentationTicks: beforeTicks };
+  return { sizeBytes, ...ticks, isRandomAccess: false };
 }
 
 /**
