@@ -32,6 +32,7 @@ import {
   ViewingToken,
   ViewingTokenWithSecret,
 } from './entities.ts';
+import { type NewRecording, Recording, type RecordingReport } from './recording.ts';
 import { type Effective, Schedule } from './schedule-definition.ts';
 import { type NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from './webhook.ts';
 
@@ -169,6 +170,24 @@ export class CoordinatorClient {
       this.#request('POST', path`/streams/${name}/rotate-key`, StreamWithKey),
   };
 
+  readonly recordings = {
+    /** Newest first. */
+    list: (): Promise<Recording[]> => this.#list('/recordings', Recording),
+    get: (id: string): Promise<Recording> => this.#request('GET', path`/recordings/${id}`, Recording),
+    start: (recording: NewRecording): Promise<Recording> =>
+      this.#request('POST', '/recordings', Recording, recording),
+    stop: (id: string): Promise<Recording> => this.#request('POST', path`/recordings/${id}/stop`, Recording),
+    remove: (id: string): Promise<void> => this.#send('DELETE', path`/recordings/${id}`),
+    /** Queues the import of each of its files; follow them with `assets.get`. */
+    import: (id: string, name?: string): Promise<Asset[]> =>
+      this.#request(
+        'POST',
+        path`/recordings/${id}/import`,
+        Items(Asset),
+        name === undefined ? {} : { name },
+      ).then(({ items }) => items),
+  };
+
   readonly webhooks = {
     list: (): Promise<Webhook[]> => this.#list('/webhooks', Webhook),
     /** The answer is the only one that holds the secret. */
@@ -220,6 +239,10 @@ export class CoordinatorClient {
 
   reportBackend(report: BackendReport): Promise<void> {
     return this.#send('POST', '/backend/report', report);
+  }
+
+  reportRecordings(report: RecordingReport): Promise<void> {
+    return this.#send('POST', '/backend/recordings', report);
   }
 
   reportFrontend(report: FrontendReport): Promise<FrontendReportAnswer> {

@@ -3,6 +3,7 @@
  * validation, types and OpenAPI.
  */
 import { type Static, Type } from 'typebox';
+import { AlwaysRecord, RecordingOrders } from './recording.ts';
 import { AssetFacts, ProgrammeInfo, Run } from './schedule.ts';
 import { NewStreamInput, ShownStreamInput, StreamInput, Transcode } from './stream-input.ts';
 import { NetworkEvent } from './webhook.ts';
@@ -114,6 +115,9 @@ export const ActiveSource = Type.Object({
 });
 export type ActiveSource = Static<typeof ActiveSource>;
 
+/** More than one only where a schedule alone makes the channel, for then all make the same. */
+const Redundancy = Type.Integer({ minimum: 1, maximum: 2 });
+
 export const Channel = Type.Object({
   name: Name,
   ...presentation,
@@ -129,6 +133,10 @@ export const Channel = Type.Object({
   /** Null for a channel that its schedule alone makes, and that never had a live source. */
   sources: Type.Union([ChannelSources, Type.Null()]),
   sourceChoice: SourceChoice,
+  /** Null for one that is recorded only when asked for. */
+  record: Type.Union([AlwaysRecord, Type.Null()]),
+  /** Backends that make the channel at the same time. */
+  redundancy: Redundancy,
   createdAt: Type.String({ format: 'date-time' }),
 });
 export type Channel = Static<typeof Channel>;
@@ -150,6 +158,8 @@ export const ChannelUpdate = Type.Object(
     group: Type.Optional(presentation.group),
     isPrivate: Type.Optional(Type.Boolean()),
     maxViewers: Type.Optional(MaxViewers),
+    record: Type.Optional(Channel.properties.record),
+    redundancy: Type.Optional(Redundancy),
   },
   { additionalProperties: false, minProperties: 1 },
 );
@@ -281,6 +291,7 @@ export const BackendState = Type.Object({
   assets: Type.Array(Type.Object({ id: Type.String(), name: Type.String(), facts: AssetFacts })),
   /** Imports that wait for a backend or run on one, oldest first. */
   imports: Type.Array(Type.Object({ assetId: Type.String(), sourcePath: Type.String() })),
+  recordings: RecordingOrders,
 });
 export type BackendState = Static<typeof BackendState>;
 

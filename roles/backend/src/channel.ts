@@ -39,6 +39,7 @@ export class Channel {
   readonly #backlog: BacklogSegment[] = [];
   #backlogBytes = 0;
   readonly #listeners = new Set<MessageListener>();
+  readonly #taps = new Set<(events: readonly StreamEvent[]) => void>();
 
   constructor(name: string) {
     this.name = name;
@@ -54,6 +55,14 @@ export class Channel {
       this.#keep(event, muxed);
     }
     for (const listener of this.#listeners) listener(messages);
+    for (const tap of this.#taps) tap(events);
+  }
+
+  /** Adds a listener to the events themselves: it hears the tracks at once, then every event. */
+  tap(listener: (events: readonly StreamEvent[]) => void): () => void {
+    this.#taps.add(listener);
+    listener(this.#tracks.map((track) => ({ type: 'track', track })));
+    return () => this.#taps.delete(listener);
   }
 
   /** Adds a frontend's leg: it hears the backlog at once, then every message. */

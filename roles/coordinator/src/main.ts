@@ -8,7 +8,7 @@
 
 import { mkdir } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { createApi } from './api.ts';
 import { Assets } from './assets.ts';
@@ -22,6 +22,7 @@ import { FrontendStates, readViewingRules } from './frontend-states.ts';
 import { readDeviceId, TUNER_COUNT } from './hdhomerun.ts';
 import { DISCOVERY_PORT, startDiscovery } from './hdhomerun-discovery.ts';
 import { PublicChannels } from './public-channels.ts';
+import { Recordings } from './recordings.ts';
 import { Schedules } from './schedules.ts';
 import { readBackendState, Snapshot, withoutPast } from './state.ts';
 import { Streams } from './streams.ts';
@@ -101,8 +102,11 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const deviceId = await readDeviceId(db);
     const webhooks = new Webhooks({ db, logger, now });
     closers.push(() => webhooks.close());
+    const assets = new Assets(db, changes, logger, now);
+    const recordingsDir = join(resolve(dataDir), 'recordings');
     const app = await createApi(config, {
-      assets: new Assets(db, changes, logger, now),
+      assets,
+      recordings: new Recordings({ db, changes, assets, dir: recordingsDir, logger, now }),
       channels: new Channels(db, changes, logger, now),
       schedules,
       streams: new Streams(db, changes, presence, logger, now),

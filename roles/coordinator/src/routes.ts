@@ -27,6 +27,8 @@ import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
 import type { PublicChannels } from './public-channels.ts';
+import { recordingRoutes } from './recording-routes.ts';
+import type { Recordings } from './recordings.ts';
 import { scheduleRoutes, unixMsOf } from './schedule-routes.ts';
 import type { Schedules } from './schedules.ts';
 import type { State } from './state.ts';
@@ -42,6 +44,7 @@ export interface Nouns extends ViewingNouns {
   readonly schedules: Schedules;
   readonly streams: Streams;
   readonly publicChannels: PublicChannels;
+  readonly recordings: Recordings;
   readonly webhooks: Webhooks;
   readonly presence: BackendPresence;
   readonly watch: Watch;
@@ -391,6 +394,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         publicChannels.get(request.params.name, await viewingRightOf(request, viewingTokens)),
     );
     await app.register(viewingRoutes(nouns));
+    await app.register(recordingRoutes(nouns.recordings));
     app.get(
       '/public/guide',
       {

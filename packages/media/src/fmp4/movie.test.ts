@@ -275,6 +275,15 @@ describe('a new movie file begins', () => {
     expect(files.map(({ startUnixMs }) => startUnixMs % 4000)).toEqual([0, 0]);
     expect(files.map(({ fragments }) => fragments.length)).toEqual([2, 2]);
   });
+
+  test('with the next segment, once it is asked for', () => {
+    const writer = new MovieWriter();
+    const cue = events.findIndex((event) => event.type === 'cue' && event.cue.mediaSequenceNumber === 1);
+    const made = events.slice(0, cue - 10).flatMap((event) => writer.push(event));
+    writer.beginFile();
+    made.push(...events.slice(cue - 10).flatMap((event) => writer.push(event)), ...writer.end());
+    expect(filesOf(made).map(({ fragments }) => fragments.length)).toEqual([1, 3]);
+  });
 });
 
 test('the largest picture and all sound are written', () => {

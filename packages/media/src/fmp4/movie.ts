@@ -97,6 +97,7 @@ export class MovieWriter {
   #discontinuitySequence: number | undefined;
   /** No unit has followed it. */
   #openingCue: Cue | undefined;
+  #isFileDue = false;
   #file: OpenFile | undefined;
 
   /** @param options.fileDurationMs a file begins at each multiple of it since 1970; at no time where undefined */
@@ -116,8 +117,7 @@ export class MovieWriter {
         return [];
       case 'cue': {
         const { discontinuitySequence } = event.cue;
-        this.#replacesTracks =
-          discontinuitySequence !== (this.#discontinuitySequence ?? discontinuitySequence);
+        this.#replacesTracks = discontinuitySequence !== this.#discontinuitySequence;
         this.#discontinuitySequence = discontinuitySequence;
         this.#openingCue = event.cue;
         return [];
@@ -129,6 +129,11 @@ export class MovieWriter {
         return made;
       }
     }
+  }
+
+  /** Begins a new file at the next random access point that opens a segment. */
+  beginFile(): void {
+    this.#isFileDue = true;
   }
 
   /** Ends the open file with what it has. The next cue may begin another one. */
@@ -152,14 +157,16 @@ export class MovieWriter {
     if (file !== undefined && !hasOtherTracks) {
       const holeTicks = cue.startTicks - file.startTicks - file.newestTicks;
       const isDue =
+        this.#isFileDue ||
         Math.floor(cue.programDateTimeUnixMs / this.#fileDurationMs) >
-        Math.floor(file.startUnixMs / this.#fileDurationMs);
+          Math.floor(file.startUnixMs / this.#fileDurationMs);
       if (holeTicks <= MAX_HOLE_TICKS && holeTicks > -MAX_HOLE_TICKS && !(isDue && cue.isIndependent))
         return [];
     }
     const made = this.#flush(cue.startTicks);
     this.#file = undefined;
     if (tracks.length === 0 || !cue.isIndependent || !unit.isRandomAccess) return made;
+    this.#isFileDue = false;
     this.#file = {
       tracks,
       startUnixMs: cue.programDateTimeUnixMs,
