@@ -181,7 +181,7 @@ export class Recordings {
     const assets: Asset[] = [];
     for (const { number, path } of parts) {
       const assetName = (name ?? recording.name) + (parts.length > 1 ? ` (${number})` : '');
-      assets.push(await this.#options.assets.add({ sourcePath: path, name: assetName }));
+      assets.push(await this.#options.assets.add({ source: path, name: assetName }));
     }
     return assets;
   }

@@ -6,6 +6,7 @@ import { readAssets } from './assets.ts';
 import { type Changes, readRevision } from './changes.ts';
 import { readChannels } from './channels.ts';
 import type { Tables, Transaction } from './database.ts';
+import { readLibrary } from './library.ts';
 import { readRecordingOrders } from './recordings.ts';
 import { readStreams } from './streams.ts';
 
@@ -55,6 +56,7 @@ export async function readBackendState(transaction: Transaction): Promise<Backen
     channels: await readChannels(transaction),
     ...(await readStreams(transaction)),
     ...(await readAssets(transaction)),
+    ...(await readLibrary(transaction)),
     recordings: await readRecordingOrders(transaction),
   };
 }
