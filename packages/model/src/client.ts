@@ -32,6 +32,7 @@ import {
   ViewingToken,
   ViewingTokenWithSecret,
 } from './entities.ts';
+import { HeldLease, LeaseGrants, type LeaseWish } from './lease.ts';
 import {
   type FolderReport,
   LibrarySettings,
@@ -44,6 +45,8 @@ import { type Effective, Schedule } from './schedule-definition.ts';
 import { type NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from './webhook.ts';
 
 const REQUEST_TIMEOUT_MS = 30_000;
+/** Below the life of a lease: a request that got stuck must not cost it. */
+const LEASE_TIMEOUT_MS = 1500;
 /** The coordinator pings every 15 s; a watch that is silent for longer than two pings is dead. */
 const WATCH_SILENCE_MS = 40_000;
 const MAX_EVENT_CHARS = 64 * 1024 * 1024;
@@ -250,6 +253,11 @@ export class CoordinatorClient {
       this.#request('GET', path`/public/channels/${name}`, PublicChannel),
   };
 
+  /** Which backends run what. */
+  leases(): Promise<HeldLease[]> {
+    return this.#list('/leases', HeldLease);
+  }
+
   status(): Promise<CoordinatorStatus> {
     return this.#request('GET', '/status', CoordinatorStatus);
   }
@@ -265,6 +273,15 @@ export class CoordinatorClient {
 
   reportBackend(report: BackendReport): Promise<void> {
     return this.#send('POST', '/backend/report', report);
+  }
+
+  /** Renews the leases of a node, takes what is free, and releases what is not named. */
+  renewLeases(nodeId: string, leases: readonly LeaseWish[]): Promise<LeaseGrants> {
+    return this.#request('PUT', path`/leases/${nodeId}`, LeaseGrants, { leases }, LEASE_TIMEOUT_MS);
+  }
+
+  releaseLeases(nodeId: string): Promise<void> {
+    return this.#send('DELETE', path`/leases/${nodeId}`, undefined, LEASE_TIMEOUT_MS);
   }
 
   reportRecordings(report: RecordingReport): Promise<void> {
@@ -374,13 +391,19 @@ export class CoordinatorClient {
     apiPath: string,
     schema: T,
     body?: unknown,
+    timeoutMs = REQUEST_TIMEOUT_MS,
   ): Promise<Static<T>> {
-    const response = await this.#fetchApi(method, apiPath, body, AbortSignal.timeout(REQUEST_TIMEOUT_MS));
+    const response = await this.#fetchApi(method, apiPath, body, AbortSignal.timeout(timeoutMs));
     return checked(schema, await response.json());
   }
 
-  async #send(method: string, apiPath: string, body?: unknown): Promise<void> {
-    const response = await this.#fetchApi(method, apiPath, body, AbortSignal.timeout(REQUEST_TIMEOUT_MS));
+  async #send(
+    method: string,
+    apiPath: string,
+    body?: unknown,
+    timeoutMs = REQUEST_TIMEOUT_MS,
+  ): Promise<void> {
+    const response = await this.#fetchApi(method, apiPath, body, AbortSignal.timeout(timeoutMs));
     await response.body?.cancel();
   }
 

@@ -3,6 +3,7 @@
  * validation, types and OpenAPI.
  */
 import { type Static, Type } from 'typebox';
+import { NodeId } from './lease.ts';
 import { LibrarySettings, WatchedFolder } from './library.ts';
 import { AlwaysRecord, RecordingOrders } from './recording.ts';
 import { AssetFacts, ProgrammeInfo, Run } from './schedule.ts';
@@ -321,6 +322,7 @@ export type ImportReport = Static<typeof ImportReport>;
 
 /** A backend's report on what it has on the air; sent at each change and every 5 s. */
 export const BackendReport = Type.Object({
+  nodeId: NodeId,
   onAirChannels: Type.Array(Name),
   publishingStreams: Type.Array(Name),
   /** What is on the air of the channels that have live sources. */

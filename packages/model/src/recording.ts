@@ -1,5 +1,6 @@
 /** Recordings: what of a channel or a stream is kept as files, on the machine of the backend that makes it. */
 import { type Static, Type } from 'typebox';
+import { NodeId } from './lease.ts';
 
 /** The names of channels and streams. */
 const EntityName = Type.String({ minLength: 1, maxLength: 63 });
@@ -67,9 +68,7 @@ export const Recording = Type.Object({
   durationMs: partFields.durationMs,
   sizeBytes: partFields.sizeBytes,
   /** In the order of time: a further one where the codecs changed, nothing came for a while, or the backend was restarted. */
-  parts: Type.Array(
-    Type.Object({ number: Type.Integer({ minimum: 1 }), backend: Type.String(), ...partFields }),
-  ),
+  parts: Type.Array(Type.Object({ number: Type.Integer({ minimum: 1 }), backend: NodeId, ...partFields })),
 });
 export type Recording = Static<typeof Recording>;
 
@@ -119,7 +118,7 @@ export const MAX_REPORTED_PARTS = 2000;
 
 /** A backend's report on recordings: those that run, and those of which something changed. */
 export const RecordingReport = Type.Object({
-  nodeId: Type.String({ pattern: '^[0-9a-f]{16}$' }),
+  nodeId: NodeId,
   recordings: Type.Array(ReportedRecording, { maxItems: MAX_REPORTED_RECORDINGS }),
   /** Whose files it has deleted. */
   removedIds: Type.Array(RecordingId, { maxItems: 10_000 }),

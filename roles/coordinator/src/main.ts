@@ -22,6 +22,7 @@ import { FleetViewers } from './fleet-viewers.ts';
 import { FrontendStates, readViewingRules } from './frontend-states.ts';
 import { readDeviceId, TUNER_COUNT } from './hdhomerun.ts';
 import { DISCOVERY_PORT, startDiscovery } from './hdhomerun-discovery.ts';
+import { LeaseTable } from './lease-table.ts';
 import { Library } from './library.ts';
 import { PublicChannels } from './public-channels.ts';
 import { Recordings } from './recordings.ts';
@@ -110,6 +111,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       library: new Library(db, changes, logger, now),
       assetFiles: new AssetFiles(join(dataDir, 'media')),
       assets,
+      leases: new LeaseTable(now()),
       recordings: new Recordings({ db, changes, assets, dir: recordingsDir, logger, now }),
       channels: new Channels(db, changes, logger, now),
       schedules,

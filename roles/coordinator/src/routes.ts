@@ -34,6 +34,8 @@ import type { AssetFiles } from './asset-files.ts';
 import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
+import { leaseRoutes } from './lease-routes.ts';
+import type { LeaseTable } from './lease-table.ts';
 import type { Library } from './library.ts';
 import type { PublicChannels } from './public-channels.ts';
 import { recordingRoutes } from './recording-routes.ts';
@@ -56,6 +58,7 @@ export interface Nouns extends ViewingNouns {
   readonly streams: Streams;
   readonly publicChannels: PublicChannels;
   readonly recordings: Recordings;
+  readonly leases: LeaseTable;
   readonly webhooks: Webhooks;
   readonly presence: BackendPresence;
   readonly watch: Watch;
@@ -531,6 +534,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     );
     await app.register(viewingRoutes(nouns));
     await app.register(recordingRoutes(nouns.recordings));
+    await app.register(leaseRoutes(nouns.leases));
     app.get(
       '/public/guide',
       {

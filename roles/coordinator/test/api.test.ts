@@ -335,6 +335,7 @@ describe('sources of a channel', () => {
   it('show which one is on the air while the backend says so', async () => {
     const active = { source: 'backup', since: '2026-11-22T12:00:00.000Z', reason: 'silent' } as const;
     await lab.node.reportBackend({
+      nodeId: '00000000000000aa',
       onAirChannels: ['mix'],
       publishingStreams: ['phone'],
       activeSources: [{ channel: 'mix', ...active }],
@@ -421,6 +422,7 @@ describe('public channels', () => {
     // One loop of 30 s and 15 s later: 5 s into the second clip of the second loop.
     lab.nowMs += 45_000;
     await lab.node.reportBackend({
+      nodeId: '00000000000000aa',
       onAirChannels: ['evening', 'cam'],
       publishingStreams: ['cam'],
       activeSources: [],
