@@ -8,6 +8,7 @@ import packageJson from '../package.json' with { type: 'json' };
 import { addChannelCommands } from './commands/channel.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addMediaCommands } from './commands/media.ts';
+import { addRecordingCommands } from './commands/recording.ts';
 import { addStreamCommands } from './commands/stream.ts';
 import { addTokenCommands } from './commands/token.ts';
 import { addViewersCommands } from './commands/viewers.ts';
@@ -60,6 +61,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addMediaCommands(program, context);
   addChannelCommands(program, context);
   addStreamCommands(program, context);
+  addRecordingCommands(program, context);
   addTokenCommands(program, context);
   addViewersCommands(program, context);
   addWebhookCommands(program, context);

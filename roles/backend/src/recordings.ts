@@ -355,7 +355,10 @@ export class Recordings {
           if (folder === undefined) return;
           await folder.write(event);
           this.#written.inc(length);
-          if (event.type === 'file') this.#changed(folder);
+          if (event.type === 'file') {
+            this.#changed(folder);
+            void this.#report();
+          }
           this.#sync(folder);
         } catch (error) {
           await this.#fail(recorder, error);
