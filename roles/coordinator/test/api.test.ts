@@ -220,6 +220,8 @@ describe('channels', () => {
         { startTicks: 0, firstMediaSequenceNumber: 0, firstDiscontinuitySequence: 0, loop: [two, one, two] },
       ],
       sources: null,
+      record: null,
+      redundancy: 1,
       sourceChoice: 'auto',
       isPrivate: false,
       maxViewers: null,
