@@ -107,6 +107,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     closers.push(() => webhooks.close());
     const assets = new Assets(db, changes, logger, now);
     const recordingsDir = join(resolve(dataDir), 'recordings');
+    await mkdir(recordingsDir, { recursive: true, mode: 0o700 });
     const app = await createApi(config, {
       library: new Library(db, changes, logger, now),
       assetFiles: new AssetFiles(join(dataDir, 'media')),
