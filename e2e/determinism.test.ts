@@ -58,6 +58,7 @@ beforeAll(async () => {
     rtmpHost: '127.0.0.1',
     rtmpPort: 0,
     frontends: frontends.map(({ rtmpPort }) => ({ host: '127.0.0.1', port: rtmpPort, publishToken })),
+    leases: { from: 'nobody' },
     logger,
     registry: new Registry(),
   });

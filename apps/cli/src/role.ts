@@ -109,6 +109,10 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
         port,
         publishToken: readSecret(publishTokenFile),
       })),
+      leases:
+        section.leaseDir === undefined
+          ? { from: 'coordinator' }
+          : { from: 'folder', dir: resolvePath(section.leaseDir) },
       logger,
       registry,
     });

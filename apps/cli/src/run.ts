@@ -9,6 +9,7 @@ import { addChannelCommands } from './commands/channel.ts';
 import { addDestinationCommands } from './commands/destination.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addMediaCommands } from './commands/media.ts';
+import { addRecordingCommands } from './commands/recording.ts';
 import { addStreamCommands } from './commands/stream.ts';
 import { addTokenCommands } from './commands/token.ts';
 import { addViewersCommands } from './commands/viewers.ts';
@@ -62,6 +63,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addChannelCommands(program, context);
   addStreamCommands(program, context);
   addDestinationCommands(program, context);
+  addRecordingCommands(program, context);
   addTokenCommands(program, context);
   addViewersCommands(program, context);
   addWebhookCommands(program, context);

@@ -144,6 +144,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       },
       onPlay: frontend.onPlay, // publish and play on one address
       frontends: [],
+      leases: { from: 'nobody' },
       logger: logger.child({ role: 'backend' }),
       registry,
     }).catch((error: unknown) => {

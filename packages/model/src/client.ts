@@ -33,6 +33,7 @@ import {
   ViewingToken,
   ViewingTokenWithSecret,
 } from './entities.ts';
+import { HeldLease, LeaseGrants, type LeaseWish } from './lease.ts';
 import {
   type FolderReport,
   LibrarySettings,
@@ -40,10 +41,13 @@ import {
   type NewWatchedFolder,
   WatchedFolder,
 } from './library.ts';
+import { type NewRecording, Recording, type RecordingReport } from './recording.ts';
 import { type Effective, Schedule } from './schedule-definition.ts';
 import { type NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from './webhook.ts';
 
 const REQUEST_TIMEOUT_MS = 30_000;
+/** Below the life of a lease: a request that got stuck must not cost it. */
+const LEASE_TIMEOUT_MS = 1500;
 /** The coordinator pings every 15 s; a watch that is silent for longer than two pings is dead. */
 const WATCH_SILENCE_MS = 40_000;
 const MAX_EVENT_CHARS = 64 * 1024 * 1024;
@@ -203,6 +207,24 @@ export class CoordinatorClient {
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/destinations/${name}`),
   };
 
+  readonly recordings = {
+    /** Newest first. */
+    list: (): Promise<Recording[]> => this.#list('/recordings', Recording),
+    get: (id: string): Promise<Recording> => this.#request('GET', path`/recordings/${id}`, Recording),
+    start: (recording: NewRecording): Promise<Recording> =>
+      this.#request('POST', '/recordings', Recording, recording),
+    stop: (id: string): Promise<Recording> => this.#request('POST', path`/recordings/${id}/stop`, Recording),
+    remove: (id: string): Promise<void> => this.#send('DELETE', path`/recordings/${id}`),
+    /** Queues the import of each of its files; follow them with `assets.get`. */
+    import: (id: string, name?: string): Promise<Asset[]> =>
+      this.#request(
+        'POST',
+        path`/recordings/${id}/import`,
+        Items(Asset),
+        name === undefined ? {} : { name },
+      ).then(({ items }) => items),
+  };
+
   readonly webhooks = {
     list: (): Promise<Webhook[]> => this.#list('/webhooks', Webhook),
     /** The answer is the only one that holds the secret. */
@@ -243,6 +265,11 @@ export class CoordinatorClient {
       this.#request('GET', path`/public/channels/${name}`, PublicChannel),
   };
 
+  /** Which backends run what. */
+  leases(): Promise<HeldLease[]> {
+    return this.#list('/leases', HeldLease);
+  }
+
   status(): Promise<CoordinatorStatus> {
     return this.#request('GET', '/status', CoordinatorStatus);
   }
@@ -258,6 +285,19 @@ export class CoordinatorClient {
 
   reportBackend(report: BackendReport): Promise<void> {
     return this.#send('POST', '/backend/report', report);
+  }
+
+  /** Renews the leases of a node, takes what is free, and releases what is not named. */
+  renewLeases(nodeId: string, leases: readonly LeaseWish[]): Promise<LeaseGrants> {
+    return this.#request('PUT', path`/leases/${nodeId}`, LeaseGrants, { leases }, LEASE_TIMEOUT_MS);
+  }
+
+  releaseLeases(nodeId: string): Promise<void> {
+    return this.#send('DELETE', path`/leases/${nodeId}`, undefined, LEASE_TIMEOUT_MS);
+  }
+
+  reportRecordings(report: RecordingReport): Promise<void> {
+    return this.#send('POST', '/backend/recordings', report);
   }
 
   reportFrontend(report: FrontendReport): Promise<FrontendReportAnswer> {
@@ -363,13 +403,19 @@ export class CoordinatorClient {
     apiPath: string,
     schema: T,
     body?: unknown,
+    timeoutMs = REQUEST_TIMEOUT_MS,
   ): Promise<Static<T>> {
-    const response = await this.#fetchApi(method, apiPath, body, AbortSignal.timeout(REQUEST_TIMEOUT_MS));
+    const response = await this.#fetchApi(method, apiPath, body, AbortSignal.timeout(timeoutMs));
     return checked(schema, await response.json());
   }
 
-  async #send(method: string, apiPath: string, body?: unknown): Promise<void> {
-    const response = await this.#fetchApi(method, apiPath, body, AbortSignal.timeout(REQUEST_TIMEOUT_MS));
+  async #send(
+    method: string,
+    apiPath: string,
+    body?: unknown,
+    timeoutMs = REQUEST_TIMEOUT_MS,
+  ): Promise<void> {
+    const response = await this.#fetchApi(method, apiPath, body, AbortSignal.timeout(timeoutMs));
     await response.body?.cancel();
   }
 

@@ -85,6 +85,12 @@ export const BackendSection = Type.Object(
         { additionalProperties: false, description: 'RTMP over TLS, for encoders' },
       ),
     ),
+    leaseDir: Type.Optional(
+      Type.String({
+        description:
+          'Folder in which backends of one machine agree on who runs which channel; left out, the coordinator says',
+      }),
+    ),
     coordinator: Coordinator,
     frontends: Type.Array(
       Type.Object(

@@ -4,7 +4,9 @@
  */
 import { type Static, Type } from 'typebox';
 import { DestinationSettings, DestinationStatus } from './destination.ts';
+import { NodeId } from './lease.ts';
 import { LibrarySettings, WatchedFolder } from './library.ts';
+import { AlwaysRecord, RecordingOrders } from './recording.ts';
 import { AssetFacts, ProgrammeInfo, Run } from './schedule.ts';
 import { NewStreamInput, ShownStreamInput, StreamInput, Transcode } from './stream-input.ts';
 import { NetworkEvent } from './webhook.ts';
@@ -120,6 +122,9 @@ export const ActiveSource = Type.Object({
 });
 export type ActiveSource = Static<typeof ActiveSource>;
 
+/** More than one only where a schedule alone makes the channel, for then all make the same. */
+const Redundancy = Type.Integer({ minimum: 1, maximum: 2 });
+
 export const Channel = Type.Object({
   name: Name,
   ...presentation,
@@ -135,6 +140,10 @@ export const Channel = Type.Object({
   /** Null for a channel that its schedule alone makes, and that never had a live source. */
   sources: Type.Union([ChannelSources, Type.Null()]),
   sourceChoice: SourceChoice,
+  /** Null for one that is recorded only when asked for. */
+  record: Type.Union([AlwaysRecord, Type.Null()]),
+  /** Backends that make the channel at the same time. */
+  redundancy: Redundancy,
   createdAt: Type.String({ format: 'date-time' }),
 });
 export type Channel = Static<typeof Channel>;
@@ -156,6 +165,8 @@ export const ChannelUpdate = Type.Object(
     group: Type.Optional(presentation.group),
     isPrivate: Type.Optional(Type.Boolean()),
     maxViewers: Type.Optional(MaxViewers),
+    record: Type.Optional(Channel.properties.record),
+    redundancy: Type.Optional(Redundancy),
   },
   { additionalProperties: false, minProperties: 1 },
 );
@@ -298,6 +309,7 @@ export const BackendState = Type.Object({
   ),
   library: LibrarySettings,
   folders: Type.Array(WatchedFolder),
+  recordings: RecordingOrders,
 });
 export type BackendState = Static<typeof BackendState>;
 
@@ -313,6 +325,7 @@ export type ImportReport = Static<typeof ImportReport>;
 
 /** A backend's report on what it has on the air; sent at each change and every 5 s. */
 export const BackendReport = Type.Object({
+  nodeId: NodeId,
   onAirChannels: Type.Array(Name),
   publishingStreams: Type.Array(Name),
   /** What is on the air of the channels that have live sources. */

@@ -15,17 +15,22 @@ import type { PlayHandler } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
 import { Gauge, type Registry } from 'prom-client';
 import { Channel } from './channel.ts';
+import { leaseNames, wantedLeases } from './channel-leases.ts';
 import { WallClock } from './clock.ts';
 import { Destinations } from './destinations.ts';
 import { EventLog } from './event-log.ts';
+import { FileLeases } from './file-leases.ts';
 import { ladderRungs, RUNGS, type Rung } from './house-format.ts';
 import { Imports } from './imports.ts';
 import { Inputs } from './inputs.ts';
+import { CoordinatorLeases, type Leases, RenewedLeases, SoleHolder } from './leases.ts';
 import { Library } from './library.ts';
 import { LiveChannel } from './live-channel.ts';
+import { readNodeId } from './node-id.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
 import { PlayoutHistory } from './playout-history.ts';
 import { type FrontendAddress, FrontendLeg } from './publisher.ts';
+import { Recordings } from './recordings.ts';
 import { type RtmpsConfig, readCertificate } from './rtmps-certificate.ts';
 import { Slates } from './slate.ts';
 import { WatchedFolders } from './watched-folders.ts';
@@ -42,6 +47,10 @@ export interface BackendConfig {
   /** Where a frontend runs in the same process: serves RTMP players on this port, too. */
   readonly onPlay?: PlayHandler;
   readonly frontends: readonly FrontendAddress[];
+  /** Who says which channels run here: nobody where this is the only backend. */
+  readonly leases:
+    | { readonly from: 'nobody' | 'coordinator' }
+    | { readonly from: 'folder'; readonly dir: string };
   readonly logger: Logger;
   readonly registry: Registry;
 }
@@ -122,6 +131,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const parallelism = Math.min(availableParallelism(), MAX_PARALLEL_IMPORTS);
   const imports = new Imports({ library, coordinator, logger, parallelism });
   const folders = new WatchedFolders({ coordinator, logger, mediaDir });
+  const nodeId = await readNodeId(config.dataDir);
   const onAir = new Map<string, OnAir>();
   /** The channels that take each stream. */
   const byStream = new Map<string, OnAir[]>();
@@ -166,12 +176,24 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       for (const { channel, live } of byStream.get(name) ?? []) {
         if (live !== undefined) channel.push(live.push(name, event, nowUnixMs));
       }
+      recordings.streamEvent(name, event);
     },
     onPublishChange: (name, isPublishing) => {
       for (const { live } of byStream.get(name) ?? []) live?.setPublishing(name, isPublishing);
+      if (!isPublishing) recordings.streamEnded(name);
       events.publishChanged(name, isPublishing);
       void report();
     },
+  });
+
+  const recordings = new Recordings({
+    dir: resolve(config.dataDir, 'recordings'),
+    nodeId,
+    coordinator,
+    logger,
+    registry: config.registry,
+    nowUnixMs: () => clock.nowUnixMs(),
+    tracksOf: (stream) => inputs.tracksOf(stream),
   });
 
   const closeLegs = (one: OnAir) => {
@@ -228,7 +250,15 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
 
   const takeState = (next: BackendState) => {
     state = next;
-    const models = new Map(next.channels.map((model) => [model.name, model]));
+    leases.want(wantedLeases(next.channels));
+    arrange(next);
+  };
+
+  /** Runs the channels whose leases are held, and no others. */
+  const arrange = (next: BackendState) => {
+    const leaseOf = leaseNames(next.channels);
+    const held = next.channels.filter(({ name }) => leases.held.has(leaseOf(name)));
+    const models = new Map(held.map((model) => [model.name, model]));
     for (const [name, one] of onAir) {
       const model = models.get(name);
       const isSame =
@@ -236,7 +266,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       if (!isSame) takeOff(name, one);
     }
     const assets = new Map(next.assets.map((asset) => [asset.id, asset.facts]));
-    for (const model of next.channels) {
+    for (const model of held) {
       const programme = { runs: model.runs, assets, epochUnixMs: model.epochUnixMs };
       const known = onAir.get(model.name);
       if (known === undefined) onAir.set(model.name, putOn(model, programme));
@@ -250,12 +280,23 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     for (const one of onAir.values()) {
       for (const name of one.live?.streams ?? []) byStream.set(name, [...(byStream.get(name) ?? []), one]);
     }
-    inputs.setStreams(next.streams, (stream) => rungsFor(stream, next, assets, clock.nowUnixMs()));
-    destinations.setDestinations(next.destinations);
+    // An encoder that comes here although its channel runs elsewhere is to try again there.
+    const streamsHere = next.streams.filter(({ name }) => leases.held.has(leaseOf(name)));
+    inputs.setStreams(streamsHere, (stream) => rungsFor(stream, next, assets, clock.nowUnixMs()));
+    const isFirst = (channel: string) => leases.held.get(leaseOf(channel))?.isFirst === true;
+    destinations.setDestinations(next.destinations.filter(({ channel }) => isFirst(channel)));
     const withSlate = next.channels.filter(({ sources }) => sources !== null && sources.fallback !== 'none');
     void slates.retain(withSlate.map(({ title }) => title));
     imports.setQueue(next.imports, next.library);
     folders.setFolders(next.folders);
+    recordings.update(
+      next.recordings,
+      new Map(
+        next.channels.map(({ name, record }) => {
+          return [name, { record, source: isFirst(name) ? onAir.get(name)?.channel : undefined }];
+        }),
+      ),
+    );
     void library.retain(next.assets.map((asset) => asset.facts.contentHash));
     void report();
   };
@@ -294,6 +335,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     const playing = [...onAir].filter(([, one]) => one.playout !== undefined).map(([name]) => name);
     try {
       await coordinator.reportBackend({
+        nodeId,
         onAirChannels: [...playing, ...activeSources.map(({ channel }) => channel)],
         publishingStreams: inputs.publishingStreams,
         activeSources,
@@ -308,6 +350,9 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   };
   const reportTimer = setInterval(() => void report(), REPORT_EVERY_MS);
 
+  const leases = openLeases(config.leases, coordinator, nodeId, logger, () => {
+    if (state !== undefined) arrange(state);
+  });
   const watch = new AbortController();
   const watching = coordinator.watchBackendState(takeState, watch.signal);
 
@@ -347,10 +392,29 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       events.close();
       destinations.close();
       await Promise.all([inputs.close(), imports.close(), folders.close(), watching]);
+      await recordings.close();
       for (const [name, one] of onAir) takeOff(name, one);
+      await leases.close();
       await Promise.all([library.close(), slates.close()]);
     },
   };
+}
+
+function openLeases(
+  from: BackendConfig['leases'],
+  coordinator: CoordinatorClient,
+  nodeId: string,
+  logger: Logger,
+  onChange: () => void,
+): Leases {
+  switch (from.from) {
+    case 'nobody':
+      return new SoleHolder();
+    case 'coordinator':
+      return new RenewedLeases({ authority: new CoordinatorLeases(coordinator, nodeId), onChange, logger });
+    case 'folder':
+      return new RenewedLeases({ authority: new FileLeases(from.dir, nodeId), onChange, logger });
+  }
 }
 
 /** Frontends by all that makes them what they are: one that changes its token is another one. */

@@ -12,6 +12,7 @@ import type { Logger } from 'pino';
 import type { Changes } from './changes.ts';
 import type { Tables, Transaction } from './database.ts';
 import { ApiProblem, unknownChannel } from './problem.ts';
+import { endRecordingsOf } from './recordings.ts';
 import { insertSchedule, loopSchedule, resolveItems, runOf } from './schedules.ts';
 
 /** A timeline begins so long before its channel was made, so that the first viewer finds a full window. */
@@ -68,9 +69,10 @@ export class Channels {
    * @throws ApiProblem CHANNEL_UNKNOWN or CHANNEL_NUMBER_TAKEN
    */
   async update(name: string, update: ChannelUpdate): Promise<Channel> {
-    const { title, number, logo, group, isPrivate, maxViewers } = update;
+    const { title, number, logo, group, isPrivate, maxViewers, record, redundancy } = update;
     await this.#changes.make(async (transaction) => {
       if (number !== undefined) await refuseTakenNumber(transaction, name, number);
+      if (redundancy === 2) await refuseLiveRedundancy(transaction, name);
       const { numUpdatedRows } = await transaction
         .updateTable('channels')
         .set({
@@ -80,6 +82,8 @@ export class Channels {
           ...(group !== undefined && { group_title: group }),
           ...(isPrivate !== undefined && { is_private: isPrivate }),
           ...(maxViewers !== undefined && { max_viewers: maxViewers }),
+          ...(record !== undefined && { record: record && JSON.stringify(record) }),
+          ...(redundancy !== undefined && { redundancy }),
         })
         .where('name', '=', name)
         .executeTakeFirst();
@@ -122,7 +126,8 @@ export class Channels {
       }
       await transaction
         .updateTable('channels')
-        .set({ has_sources: true, primary_stream: primary, backup_stream: backup, fallback })
+        // What comes in live comes to one backend.
+        .set({ has_sources: true, primary_stream: primary, backup_stream: backup, fallback, redundancy: 1 })
         .where('name', '=', name)
         .execute();
       return readChannels(transaction, name);
@@ -172,6 +177,7 @@ export class Channels {
         .returning('kind')
         .executeTakeFirst();
       if (removed === undefined) throw unknownChannel(name);
+      await endRecordingsOf(transaction, { channel: name }, this.#now());
       if (removed.kind === 'live') {
         throw new ApiProblem(
           'CHANNEL_IS_LIVE',
@@ -181,6 +187,20 @@ export class Channels {
     });
     this.#logger.info({ channel: name }, 'channel removed');
   }
+}
+
+/** Two backends make the same of a schedule, and of nothing else. */
+async function refuseLiveRedundancy(transaction: Transaction, name: string): Promise<void> {
+  const channel = await transaction
+    .selectFrom('channels')
+    .select('has_sources')
+    .where('name', '=', name)
+    .executeTakeFirst();
+  if (channel?.has_sources !== true) return;
+  throw new ApiProblem(
+    'SOURCES_INVALID',
+    `Channel ${name} has live sources, which come to one backend. Only a channel of its schedule alone can be made by two.`,
+  );
 }
 
 async function refuseTakenNumber(transaction: Transaction, name: string, number: number): Promise<void> {
@@ -275,6 +295,8 @@ export async function readChannels(transaction: Transaction, name?: string): Pro
       ? { primary: channel.primary_stream, backup: channel.backup_stream, fallback: channel.fallback }
       : null,
     sourceChoice: channel.source_choice,
+    record: channel.record,
+    redundancy: channel.redundancy,
     createdAt: channel.created_at.toISOString(),
   }));
 }

@@ -125,6 +125,8 @@ it('gives channels of an older Starling a schedule, a number and their sources, 
   await sql`alter table channels drop column number, drop column logo, drop column group_title`.execute(
     older.kysely,
   );
+  await sql`drop table recordings`.execute(older.kysely);
+  await sql`alter table channels drop column record, drop column redundancy`.execute(older.kysely);
   await sql`drop table watched_files, watched_folders`.execute(older.kysely);
   await sql`alter table runs drop column tracks`.execute(older.kysely);
   await sql`alter table assets drop column attempt`.execute(older.kysely);

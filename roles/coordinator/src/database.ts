@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { AssetState, ChannelKind, Fallback, SourceChoice } from '@starling/model/entities';
+import type { AlwaysRecord, RecordingEnd, ReportedRecording } from '@starling/model/recording';
 import type { AssetFacts, ProgrammeInfo } from '@starling/model/schedule';
 import type { Schedule } from '@starling/model/schedule-definition';
 import type { StreamInput, Transcode } from '@starling/model/stream-input';
@@ -34,6 +35,9 @@ type Fixed<T> = ColumnType<T, T, never>;
 /** 64 bits: read as text, as `pg` reads it. */
 type Int8 = ColumnType<string, number, number>;
 type NullableInt8 = ColumnType<string | null, number | null, number | null>;
+
+/** A file of a recording, as the backend that has it last said. */
+export type StoredPart = ReportedRecording['parts'][number] & { readonly nodeId: string };
 
 export interface Tables {
   assets: {
@@ -64,6 +68,9 @@ export interface Tables {
     backup_stream: string | null;
     fallback: Generated<Fallback>;
     source_choice: Generated<SourceChoice>;
+    /** JSON. */
+    record: ColumnType<AlwaysRecord | null, string | null | undefined, string | null>;
+    redundancy: Generated<number>;
   };
   runs: {
     channel: Fixed<string>;
@@ -138,6 +145,22 @@ export interface Tables {
     folder: Fixed<string>;
     path: Fixed<string>;
     version: string;
+  };
+  recordings: {
+    id: Fixed<string>;
+    name: Fixed<string>;
+    channel: Fixed<string | null>;
+    stream: Fixed<string | null>;
+    is_automatic: Fixed<boolean>;
+    /** The backends are to make it. */
+    is_wanted: boolean;
+    end_reason: RecordingEnd | null;
+    ended_at: Date | null;
+    /** JSON. */
+    parts: ColumnType<StoredPart[], string | undefined, string>;
+    created_at: Fixed<Date>;
+    /** The backends are to delete its files; the row goes when they have. */
+    removed_at: Date | null;
   };
   viewing_tokens: {
     /** The `jti`. The token itself is not kept. */

@@ -8,7 +8,7 @@
 
 import { mkdir } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { createApi } from './api.ts';
 import { AssetFiles } from './asset-files.ts';
@@ -23,8 +23,10 @@ import { FleetViewers } from './fleet-viewers.ts';
 import { FrontendStates, readViewingRules } from './frontend-states.ts';
 import { readDeviceId, TUNER_COUNT } from './hdhomerun.ts';
 import { DISCOVERY_PORT, startDiscovery } from './hdhomerun-discovery.ts';
+import { LeaseTable } from './lease-table.ts';
 import { Library } from './library.ts';
 import { PublicChannels } from './public-channels.ts';
+import { Recordings } from './recordings.ts';
 import { Schedules } from './schedules.ts';
 import { readBackendState, Snapshot, withoutPast } from './state.ts';
 import { Streams } from './streams.ts';
@@ -104,10 +106,15 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const deviceId = await readDeviceId(db);
     const webhooks = new Webhooks({ db, logger, now });
     closers.push(() => webhooks.close());
+    const assets = new Assets(db, changes, logger, now);
+    const recordingsDir = join(resolve(dataDir), 'recordings');
+    await mkdir(recordingsDir, { recursive: true, mode: 0o700 });
     const app = await createApi(config, {
-      assets: new Assets(db, changes, logger, now),
       library: new Library(db, changes, logger, now),
       assetFiles: new AssetFiles(join(dataDir, 'media')),
+      assets,
+      leases: new LeaseTable(now()),
+      recordings: new Recordings({ db, changes, assets, dir: recordingsDir, logger, now }),
       channels: new Channels(db, changes, logger, now),
       schedules,
       streams: new Streams(db, changes, presence, logger, now),

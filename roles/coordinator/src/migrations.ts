@@ -256,6 +256,38 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
+  '010-recordings': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('channels')
+        .addColumn('record', 'jsonb')
+        .addColumn('redundancy', 'int4', (column) =>
+          column.notNull().defaultTo(1).check(sql`redundancy in (1, 2)`),
+        )
+        .execute();
+      await db.schema
+        .createTable('recordings')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('name', 'text', (column) => column.notNull())
+        .addColumn('channel', 'text')
+        .addColumn('stream', 'text')
+        .addColumn('is_automatic', 'boolean', (column) => column.notNull())
+        .addColumn('is_wanted', 'boolean', (column) => column.notNull())
+        .addColumn('end_reason', 'text')
+        .addColumn('ended_at', 'timestamptz')
+        .addColumn('parts', 'jsonb', (column) => column.notNull().defaultTo(sql`'[]'::jsonb`))
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('removed_at', 'timestamptz')
+        .addCheckConstraint('recordings_have_source', sql`(channel is null) <> (stream is null)`)
+        .addCheckConstraint('recordings_end', sql`(end_reason is null) = (ended_at is null)`)
+        .execute();
+      await db.schema
+        .createIndex('recordings_by_creation')
+        .on('recordings')
+        .columns(['created_at', 'id'])
+        .execute();
+    },
+  },
 };
 
 /**

@@ -36,8 +36,12 @@ import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
 import { destinationRoutes } from './destination-routes.ts';
 import type { Destinations } from './destinations.ts';
+import { leaseRoutes } from './lease-routes.ts';
+import type { LeaseTable } from './lease-table.ts';
 import type { Library } from './library.ts';
 import type { PublicChannels } from './public-channels.ts';
+import { recordingRoutes } from './recording-routes.ts';
+import type { Recordings } from './recordings.ts';
 import { scheduleRoutes, unixMsOf } from './schedule-routes.ts';
 import type { Schedules } from './schedules.ts';
 import type { State } from './state.ts';
@@ -56,6 +60,8 @@ export interface Nouns extends ViewingNouns {
   readonly streams: Streams;
   readonly publicChannels: PublicChannels;
   readonly destinations: Destinations;
+  readonly recordings: Recordings;
+  readonly leases: LeaseTable;
   readonly webhooks: Webhooks;
   readonly presence: BackendPresence;
   readonly watch: Watch;
@@ -532,6 +538,8 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         publicChannels.get(request.params.name, await viewingRightOf(request, viewingTokens)),
     );
     await app.register(viewingRoutes(nouns));
+    await app.register(recordingRoutes(nouns.recordings));
+    await app.register(leaseRoutes(nouns.leases));
     app.get(
       '/public/guide',
       {

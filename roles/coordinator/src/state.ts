@@ -8,6 +8,7 @@ import { readChannels } from './channels.ts';
 import type { Tables, Transaction } from './database.ts';
 import { readDestinations } from './destinations.ts';
 import { readLibrary } from './library.ts';
+import { readRecordingOrders } from './recordings.ts';
 import { readStreams } from './streams.ts';
 
 /** A backend that was slow to hear of a change looks so far back at most. */
@@ -58,6 +59,7 @@ export async function readBackendState(transaction: Transaction): Promise<Backen
     ...(await readDestinations(transaction)),
     ...(await readAssets(transaction)),
     ...(await readLibrary(transaction)),
+    recordings: await readRecordingOrders(transaction),
   };
 }
 

@@ -15,6 +15,7 @@ import type { Changes } from './changes.ts';
 import { insertChannel } from './channels.ts';
 import type { Tables, Transaction } from './database.ts';
 import { ApiProblem } from './problem.ts';
+import { endRecordingsOf } from './recordings.ts';
 
 /** 160 bits: beyond guessing, so a fast digest protects the stored key well enough. */
 const KEY_BYTES = 20;
@@ -127,6 +128,7 @@ export class Streams {
         .where('kind', '=', 'live')
         .executeTakeFirst();
       if (numDeletedRows === 0n) throw unknownStream(name);
+      await endRecordingsOf(transaction, { channel: name, stream: name }, this.#now());
       await transaction
         .updateTable('channels')
         .set({

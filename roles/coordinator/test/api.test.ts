@@ -220,6 +220,8 @@ describe('channels', () => {
         { startTicks: 0, firstMediaSequenceNumber: 0, firstDiscontinuitySequence: 0, loop: [two, one, two] },
       ],
       sources: null,
+      record: null,
+      redundancy: 1,
       sourceChoice: 'auto',
       isPrivate: false,
       maxViewers: null,
@@ -335,6 +337,7 @@ describe('sources of a channel', () => {
   it('show which one is on the air while the backend says so', async () => {
     const active = { source: 'backup', since: '2026-11-22T12:00:00.000Z', reason: 'silent' } as const;
     await lab.node.reportBackend({
+      nodeId: '00000000000000aa',
       onAirChannels: ['mix'],
       publishingStreams: ['phone'],
       activeSources: [{ channel: 'mix', ...active }],
@@ -422,6 +425,7 @@ describe('public channels', () => {
     // One loop of 30 s and 15 s later: 5 s into the second clip of the second loop.
     lab.nowMs += 45_000;
     await lab.node.reportBackend({
+      nodeId: '00000000000000aa',
       onAirChannels: ['evening', 'cam'],
       publishingStreams: ['cam'],
       activeSources: [],

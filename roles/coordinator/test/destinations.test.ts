@@ -49,6 +49,7 @@ describe('destinations', () => {
 
   it('have the state that the backend reports', async () => {
     await lab.node.reportBackend({
+      nodeId: '00000000000000aa',
       ...{ onAirChannels: [], publishingStreams: [], activeSources: [], inputProblems: [], events: [] },
       destinations: [{ name: 'youtube', ...status }],
     });

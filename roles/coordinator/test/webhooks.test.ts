@@ -44,6 +44,7 @@ function published(stream = 'cam'): NetworkEvent {
 
 const report = (...events: NetworkEvent[]) =>
   lab.node.reportBackend({
+    nodeId: '00000000000000aa',
     onAirChannels: [],
     publishingStreams: [],
     activeSources: [],
