@@ -47,7 +47,7 @@ export interface PlayoutOptions {
   readonly logger: Logger;
 }
 
-/** So there are always 2 s at least: what an operation on a busy disk may take. */
+/** The one that is played, and the next: 2 s, unless an item is shorter, in which the disk may be busy. */
 const READ_AHEAD_SEGMENTS = 2;
 /** How far ahead of the time last asked for segments are looked for, where items are missing. */
 const LOOK_AHEAD_TICKS = 10 * VIDEO_TIMESCALE_HZ;
