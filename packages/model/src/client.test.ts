@@ -18,6 +18,7 @@ function fakeFetch(...answers: (Response | Error)[]) {
 
 const state = (revision: number) => ({
   ...{ revision, channels: [], streams: [], destinations: [], assets: [], imports: [], folders: [] },
+  recordings: { wanted: [], removedIds: [] },
   library: defaultLibrarySettings,
 });
 

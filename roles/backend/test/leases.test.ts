@@ -1,17 +1,15 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { LeaseGrant, LeaseWish } from '@starling/model/lease';
-import { build } from 'esbuild';
 import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { FileLeases } from '../src/file-leases.ts';
 import { type HeldLease, type LeaseAuthority, RenewedLeases, SoleHolder } from '../src/leases.ts';
+import { bundleProgram } from './node-program.ts';
 
-const here = dirname(fileURLToPath(import.meta.url));
 const logger = pino({ level: 'silent' });
 const NAME = 'channel/films';
 const [A, B, C] = ['a', 'b', 'c'].map((letter) => letter.repeat(16)) as [string, string, string];
@@ -100,34 +98,16 @@ test('the only backend holds whatever it wants', () => {
 
 describe('leases in a folder', () => {
   const dir = mkdtempSync(join(tmpdir(), 'starling-leases-'));
-  const buildDir = join(here, '../../../node_modules/.cache', `starling-leases-${process.pid}`);
+  let program: string;
   const children: ChildProcess[] = [];
 
   beforeAll(async () => {
-    mkdirSync(buildDir, { recursive: true });
-    await build({
-      entryPoints: [join(here, 'lease-process.ts')],
-      outdir: buildDir,
-      bundle: true,
-      platform: 'node',
-      format: 'esm',
-      logLevel: 'error',
-      plugins: [
-        {
-          name: 'npm-packages-outside',
-          setup(esbuild) {
-            esbuild.onResolve({ filter: /^[^./]/ }, ({ path, kind }) =>
-              kind === 'entry-point' || path.startsWith('@starling/') ? undefined : { path, external: true },
-            );
-          },
-        },
-      ],
-    });
+    program = await bundleProgram('lease-process.ts');
   });
   afterAll(() => {
     for (const child of children) child.kill('SIGKILL');
     rmSync(dir, { recursive: true, force: true });
-    rmSync(buildDir, { recursive: true, force: true });
+    rmSync(dirname(program), { recursive: true, force: true });
   });
 
   interface Backend {
@@ -137,11 +117,9 @@ describe('leases in a folder', () => {
   }
 
   function start(folder: string, nodeId: string, maxHolders = 1): Backend {
-    const child = spawn(
-      process.execPath,
-      [join(buildDir, 'lease-process.js'), join(dir, folder), nodeId, String(maxHolders)],
-      { stdio: ['ignore', 'pipe', 'inherit'] },
-    );
+    const child = spawn(process.execPath, [program, join(dir, folder), nodeId, String(maxHolders)], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     children.push(child);
     const backend: Backend = { process: child, held: undefined };
     child.stdout.setEncoding('utf8').on('data', (text: string) => {

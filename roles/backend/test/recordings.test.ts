@@ -1,26 +1,24 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import type {
   AlwaysRecord,
   RecordingOrders,
   RecordingReport,
   ReportedRecording,
 } from '@starling/model/recording';
-import { build } from 'esbuild';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Channel } from '../src/channel.ts';
 import { Recordings, type RecordingsOptions } from '../src/recordings.ts';
 import { ffmpeg, ffprobe } from './flash-and-beep.ts';
+import { bundleProgram } from './node-program.ts';
 import { makeMovie, type RecordedStream, streamOf } from './recorded-stream.ts';
 
-const here = dirname(fileURLToPath(import.meta.url));
 const work = mkdtempSync(join(tmpdir(), 'starling-recordings-'));
 const ID = '0123456789abcdef';
 let movie: Buffer;
@@ -248,32 +246,11 @@ describe('a channel that is always recorded', () => {
 
 describe('kill -9', () => {
   test('costs no more than the fragment that was being made, and the recording goes on', async () => {
-    const buildDir = join(here, '../../../node_modules/.cache', `starling-recorder-${process.pid}`);
-    mkdirSync(buildDir, { recursive: true });
+    const program = await bundleProgram('recorder-process.ts');
     try {
-      await build({
-        entryPoints: [join(here, 'recorder-process.ts')],
-        outdir: buildDir,
-        bundle: true,
-        platform: 'node',
-        format: 'esm',
-        logLevel: 'error',
-        plugins: [
-          {
-            name: 'npm-packages-outside',
-            setup(esbuild) {
-              esbuild.onResolve({ filter: /^[^./]/ }, ({ path, kind }) =>
-                kind === 'entry-point' || path.startsWith('@starling/')
-                  ? undefined
-                  : { path, external: true },
-              );
-            },
-          },
-        ],
-      });
       const moviePath = join(work, 'source.mp4');
       writeFileSync(moviePath, movie);
-      const child = spawn(process.execPath, [join(buildDir, 'recorder-process.js'), dir, ID, moviePath], {
+      const child = spawn(process.execPath, [program, dir, ID, moviePath], {
         stdio: ['ignore', 'pipe', 'inherit'],
       });
       let gopCount = 0;
@@ -284,7 +261,7 @@ describe('kill -9', () => {
       child.kill('SIGKILL');
       await once(child, 'exit');
     } finally {
-      rmSync(buildDir, { recursive: true, force: true });
+      rmSync(dirname(program), { recursive: true, force: true });
     }
     // As if it had been killed in the midst of a write.
     appendFileSync(join(dir, ID, 'part-1.mp4'), Buffer.from('0000ffff6d6f6f66000000106d666864', 'hex'));
