@@ -134,6 +134,11 @@ export class IngestGrid {
     return this.#cutter.earliestRunTicks;
   }
 
+  /** The next encoder's stream may begin up to here without a discontinuity; what begins later leaves a hole. */
+  get latestSeamlessStartTicks(): number {
+    return this.#cutter.latestSeamlessRunTicks;
+  }
+
   /** Units that came too late to be sorted in, overlapped others, or had a foreign time. */
   get droppedUnits(): number {
     return this.#droppedUnits + (this.#run?.buffer.lateUnits ?? 0);
@@ -537,6 +542,12 @@ class SegmentCutter {
     return Math.max(this.#endTicks, (this.#segment.mediaSequenceNumber + 1) * VIDEO_TIMESCALE_HZ);
   }
 
+  /** The open segment reaches to the start of the next run, and may not outlast the target. */
+  get latestSeamlessRunTicks(): number {
+    const holeTicks = this.#endTicks + MAX_HOLE_TICKS;
+    return this.#segment === undefined ? holeTicks : Math.min(holeTicks, this.#latestEndTicks(this.#segment));
+  }
+
   /** The next unit opens a segment, whatever the length of the one before. */
   beginRun(run: { tracks: Tracks; leading: number; isDiscontinuity: boolean }): void {
     this.#tracks = run.tracks;
@@ -597,6 +608,11 @@ class SegmentCutter {
     return this.#targetDurationMs + MAX_EXCESS_MS + lagMs;
   }
 
+  #latestEndTicks(segment: OpenSegment): number {
+    const maxMs = this.#maxSegmentMs(this.#hasVideo || this.#tracks.size > 1);
+    return segment.startTicks + maxMs * TICKS_PER_MS;
+  }
+
   #isDue(isFollower: boolean, isRandomAccess: boolean, elapsedTicks: number, durationTicks: number): boolean {
     const elapsedMs = elapsedTicks / TICKS_PER_MS;
     if (elapsedMs + durationTicks / TICKS_PER_MS > this.#maxSegmentMs(isFollower)) return true;
@@ -615,10 +631,7 @@ class SegmentCutter {
     const before = this.#segment;
     const hasHole = startTicks - this.#endTicks > MAX_HOLE_TICKS;
     // A gap that would stretch the segment before over the target: then that ends with its media instead.
-    const isTooLong =
-      before !== undefined &&
-      startTicks - before.startTicks >
-        this.#maxSegmentMs(this.#hasVideo || this.#tracks.size > 1) * TICKS_PER_MS;
+    const isTooLong = before !== undefined && startTicks > this.#latestEndTicks(before);
     const isDiscontinuity =
       before !== undefined && (hasHole || isTooLong || (this.#opensRun && this.#isDiscontinuity));
     if (before !== undefined && this.#targetDurationMs === 0) {

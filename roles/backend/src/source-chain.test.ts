@@ -507,21 +507,52 @@ describe('whatever happens', () => {
     return { simulation, lateMs: Math.max(...lastMs) };
   }
 
-  it('the events keep their contract, and the pictures never stop for more than a second', () => {
-    fc.assert(
-      fc.property(encoder, encoder, fc.array(action, { maxLength: 12 }), (primary, backup, script) => {
-        const { simulation, lateMs } = play([primary, backup], script);
-        checkContract(simulation.events);
-        const pictures = simulation.pictures();
-        const longest = Math.max(...pictures.slice(1).map(({ ms }, i) => ms - (pictures[i]?.ms ?? ms)));
-        expect(longest).toBeLessThanOrEqual(1000);
-        expect(lateMs).toBeLessThanOrEqual(1100);
-      }),
-      { seed: 20261122, numRuns: 150 },
-    );
+  /**
+   * Found by the property below. The backup stops 197 ms before the schedule's next key frame, in a segment that
+   * is already 2.36 s long: with the hole it would have outlasted the target duration.
+   */
+  it('a small hole before a scheduled source is filled where the open segment is too long to take it in', () => {
+    const encoders = [
+      { gopMs: 400, frameMs: 16 },
+      { gopMs: 4000, frameMs: 16 },
+    ];
+    const { simulation } = play(encoders, [
+      { ms: 340, what: 'light', who: 0, byMs: 0 },
+      { ms: 2980, what: 'forth', who: 0, byMs: 0 },
+      { ms: 1400, what: 'stop', who: 1, byMs: 0 },
+      { ms: 3800, what: 'go', who: 1, byMs: 0 },
+      { ms: 720, what: 'dark', who: 0, byMs: 0 },
+      { ms: 3500, what: 'stop', who: 0, byMs: 0 },
+      { ms: 20, what: 'stop', who: 1, byMs: 0 },
+      { ms: 240, what: 'stop', who: 0, byMs: 0 },
+      { ms: 20, what: 'dark', who: 1, byMs: 0 },
+    ]);
+    checkContract(simulation.events);
+    expect(simulation.active).toBe('playout');
+    expect(discontinuities(simulation.events)).toBe(0);
   });
 
-  it('there is no discontinuity as long as all configurations are equal', () => {
+  /** The same scripts in every run. The second seed once found a needless discontinuity. */
+  const seeds = [20261122, 524669191];
+
+  it.each(seeds)(
+    'the events keep their contract, and the pictures never stop for more than a second (%i)',
+    (seed) => {
+      fc.assert(
+        fc.property(encoder, encoder, fc.array(action, { maxLength: 12 }), (primary, backup, script) => {
+          const { simulation, lateMs } = play([primary, backup], script);
+          checkContract(simulation.events);
+          const pictures = simulation.pictures();
+          const longest = Math.max(...pictures.slice(1).map(({ ms }, i) => ms - (pictures[i]?.ms ?? ms)));
+          expect(longest).toBeLessThanOrEqual(1000);
+          expect(lateMs).toBeLessThanOrEqual(1100);
+        }),
+        { seed, numRuns: 150 },
+      );
+    },
+  );
+
+  it.each(seeds)('there is no discontinuity as long as all configurations are equal (%i)', (seed) => {
     fc.assert(
       fc.property(encoder, encoder, fc.array(action, { maxLength: 12 }), (primary, backup, script) => {
         const same = { config: 1, hasSound: true };
@@ -534,8 +565,7 @@ describe('whatever happens', () => {
         );
         expect(discontinuities(simulation.events)).toBe(0);
       }),
-      // Another seed found a needless discontinuity once in 140 scripts: seed 524669191, not mended yet.
-      { seed: 20261122, numRuns: 150 },
+      { seed, numRuns: 150 },
     );
   });
 });

@@ -187,7 +187,7 @@ export class SourceChain {
   #start(source: SourceName, feed: SourceFeed, reason: SourceReason, nowMs: number): void {
     this.#end(reason);
     const nowTicks = Math.round((nowMs - this.#epochUnixMs) * TICKS_PER_MS);
-    const placement = new Placement(feed, this.#grid.earliestStartTicks, nowTicks);
+    const placement = new Placement(feed, this.#grid, nowTicks);
     this.#active = { info: { source, sinceUnixMs: Math.round(nowMs), reason }, feed, placement };
     for (const track of feed.tracks) this.#forward({ type: 'track', track });
     const placed = placement.gops
@@ -259,21 +259,25 @@ class Placement {
   readonly #caughtUpTicks: number;
 
   /**
-   * @param endTicks of what was emitted so far; 0 before anything was
+   * @param grid after the end of the source before
    * @throws Error when the feed has nothing to begin with
    */
-  constructor(feed: SourceFeed, endTicks: number, nowTicks: number) {
+  constructor(feed: SourceFeed, grid: IngestGrid, nowTicks: number) {
     this.#feed = feed;
+    const endTicks = grid.earliestStartTicks;
     let shiftTicks = feed.isScheduled ? 0 : Math.max(nowTicks, endTicks) - feed.newestTicks;
     const { gops } = feed;
     const isFirst = endTicks === 0;
+    // A scheduled source is not moved: a hole that the open segment cannot take in is no small one.
+    const latestTicks = feed.isScheduled ? grid.latestSeamlessStartTicks : Number.POSITIVE_INFINITY;
+    const enterableTicks = Math.min(endTicks + SMALL_HOLE_TICKS, latestTicks);
     const index = isFirst
       ? feed.isScheduled
         ? 0
         : gops.length - 1
       : Math.max(
           0,
-          gops.findLastIndex((gop) => gop.startTicks + shiftTicks <= endTicks + SMALL_HOLE_TICKS),
+          gops.findLastIndex((gop) => gop.startTicks + shiftTicks <= enterableTicks),
         );
     const gop = gops[index];
     if (gop === undefined) throw new Error('a source without a random access point cannot be changed to');
