@@ -9,7 +9,6 @@ import {
   type BackendReport,
   BackendState,
   Channel,
-  type ChannelSources,
   type ChannelUpdate,
   ChannelWithStatus,
   CoordinatorStatus,
@@ -19,6 +18,7 @@ import {
   type ImportReport,
   type NewAsset,
   type NewChannel,
+  type NewChannelSources,
   type NewStream,
   type NewViewingToken,
   Problem,
@@ -106,7 +106,7 @@ export class CoordinatorClient {
       this.#request('GET', path`/channels/${name}`, ChannelWithStatus),
     update: (name: string, update: ChannelUpdate): Promise<Channel> =>
       this.#request('PATCH', path`/channels/${name}`, Channel, update),
-    setSources: (name: string, sources: ChannelSources): Promise<ChannelWithStatus> =>
+    setSources: (name: string, sources: NewChannelSources): Promise<ChannelWithStatus> =>
       this.#request('PUT', path`/channels/${name}/sources`, ChannelWithStatus, sources),
     chooseSource: (name: string, source: SourceChoice): Promise<void> =>
       this.#send('POST', path`/channels/${name}/source`, { source }),

@@ -89,10 +89,22 @@ export const ChannelSources = Type.Object(
     /** The stream that is shown while the primary one is not well. */
     backup: Type.Union([Name, Type.Null()]),
     fallback: Fallback,
+    /**
+     * A live stream whose picture is black and does not move is replaced after so many milliseconds; null for
+     * never. For films, which may be black between two scenes: longer.
+     */
+    darkAfterMs: Type.Union([Type.Integer({ minimum: 1000, maximum: 60_000 }), Type.Null()]),
   },
   { additionalProperties: false },
 );
 export type ChannelSources = Static<typeof ChannelSources>;
+
+/** Sets them all: a second of black where nothing else is said. */
+export const NewChannelSources = Type.Object(
+  { ...ChannelSources.properties, darkAfterMs: Type.Optional(ChannelSources.properties.darkAfterMs) },
+  { additionalProperties: false },
+);
+export type NewChannelSources = Static<typeof NewChannelSources>;
 
 /** Why the active source is the active one. */
 export const SourceReason = Type.Union([

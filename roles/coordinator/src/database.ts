@@ -61,6 +61,8 @@ export interface Tables {
     primary_stream: string | null;
     backup_stream: string | null;
     fallback: Generated<Fallback>;
+    /** Null: never. */
+    dark_after_ms: Generated<number | null>;
     source_choice: Generated<SourceChoice>;
   };
   runs: {

@@ -172,7 +172,7 @@ describe('channels', () => {
 });
 
 describe('sources of a channel', () => {
-  const none = { primary: null, backup: null, fallback: 'none' } as const;
+  const none = { primary: null, backup: null, fallback: 'none', darkAfterMs: 1000 } as const;
 
   it('are none for a schedule alone, and the stream itself for the channel of a stream', async () => {
     expect(await lab.operator.channels.get('mix')).toMatchObject({ sources: null, activeSource: null });
@@ -185,7 +185,7 @@ describe('sources of a channel', () => {
   });
 
   it('can be set, reach the backends, and are refused where they cannot be', async () => {
-    const sources = { primary: 'studio', backup: 'phone', fallback: 'playout' } as const;
+    const sources = { primary: 'studio', backup: 'phone', fallback: 'playout', darkAfterMs: null } as const;
     expect(await lab.operator.channels.setSources('mix', sources)).toMatchObject({ sources });
     const set = (name: string, change: object) =>
       lab.operator.channels.setSources(name, { ...none, ...change });
