@@ -103,9 +103,13 @@ describe('a schedule on the air', () => {
   it('begins each programme on the second that the guide names, with its first picture', async () => {
     const guide = await (await fetch(`${site}/guide.xml`)).text();
     for (const [i, title] of ['First', 'Second'].entries()) {
-      const [, start = ''] =
-        new RegExp(`start="(\\d+) \\+0000"[^>]*channel="planned"><title>${title}<`).exec(guide) ?? [];
-      const time = start.replace(/(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)/, '$1-$2-$3T$4:$5:$6Z');
+      const [, start = '', stop = ''] =
+        new RegExp(`start="(\\d+) \\+0000" stop="(\\d+) \\+0000" channel="planned"><title>${title}<`).exec(
+          guide,
+        ) ?? [];
+      const isoTime = (xmltv: string) =>
+        xmltv.replace(/(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)/, '$1-$2-$3T$4:$5:$6Z');
+      const time = isoTime(start);
       expect(Date.parse(time)).toBe(startsAtMs[i]);
       const name = await until(`the segment at ${time}`, 30_000, async () =>
         (await segments()).get(Date.parse(time)),
@@ -115,6 +119,12 @@ describe('a schedule on the air', () => {
         (await segments()).get(Date.parse(time) + 2000),
       );
       expect(await firstFrame(next)).toBe(50);
+      const [, startDate = '', duration] =
+        new RegExp(`START-DATE="([^"]+)",DURATION=([\\d.]+),X-TITLE="${title}"`).exec(
+          await (await fetch(`${media}/index.m3u8`)).text(),
+        ) ?? [];
+      expect(Date.parse(startDate)).toBe(startsAtMs[i]);
+      expect(Number(duration) * 1000).toBe(Date.parse(isoTime(stop)) - Date.parse(time));
     }
   });
 

@@ -6,7 +6,7 @@
  * moves the unit of the active source to the channel's time ({@link Placement}); the channel's one
  * {@link IngestGrid} sorts, cuts and numbers, as it does for a single encoder.
  */
-import { type AccessUnit, type StreamEvent, trackIndex } from '@starling/media/access-unit';
+import { type AccessUnit, type Cue, type StreamEvent, trackIndex } from '@starling/media/access-unit';
 import { IngestGrid } from '@starling/media/ingest-grid';
 import { compareTicks, rescaleTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import type { SourceChoice, SourceName, SourceReason } from '@starling/model/entities';
@@ -218,18 +218,22 @@ export class SourceChain {
     for (const event of events) {
       this.#events.push(
         event.type === 'cue'
-          ? { type: 'cue', cue: { ...event.cue, programmeId: this.#programmeAt(event.cue.startTicks) } }
+          ? { type: 'cue', cue: { ...event.cue, ...this.#programmeAt(event.cue.startTicks) } }
           : event,
       );
     }
   }
 
-  #programmeAt(ticks: number): string {
+  /** The schedule's guide is that of the picture only while the schedule is on. */
+  #programmeAt(ticks: number): Pick<Cue, 'programmeId' | 'programme'> {
     const active = this.#active;
-    if (active === undefined || !active.feed.isScheduled) return `live-${this.#channel}`;
-    if (active.info.source === 'slate') return 'slate';
+    const live = { programmeId: `live-${this.#channel}` };
+    if (active === undefined || !active.feed.isScheduled) return live;
+    if (active.info.source === 'slate') return { programmeId: 'slate' };
     const gop = active.feed.gops.findLast(({ startTicks }) => startTicks <= ticks) ?? active.feed.gops[0];
-    return gop?.programmeId ?? `live-${this.#channel}`;
+    if (gop?.cue === undefined) return live;
+    const { programmeId, programme } = gop.cue;
+    return { programmeId, ...(programme !== undefined && { programme }) };
   }
 
   #takeEvents(): StreamEvent[] {

@@ -4,6 +4,7 @@
  */
 import {
   type AccessUnit,
+  type Cue,
   isDefaultTrack,
   isSameTrack,
   type StreamEvent,
@@ -52,7 +53,8 @@ export type Fault = 'silent' | 'left' | 'clock' | 'dark';
 export interface Gop {
   readonly startTicks: number;
   readonly arrivedAtMs: number;
-  readonly programmeId: string | undefined;
+  /** Of the last cue before it; undefined for a source that sends none. */
+  readonly cue: Cue | undefined;
   readonly units: AccessUnit[];
   sizeBytes: number;
 }
@@ -70,7 +72,7 @@ export class SourceFeed {
   #gops: Gop[] = [];
   #keptUnits = 0;
   #keptBytes = 0;
-  #programmeId: string | undefined;
+  #cue: Cue | undefined;
 
   /** The last time of the track that rules: the default picture, or the sound where there is no picture. */
   #newestTicks: number | undefined;
@@ -142,7 +144,7 @@ export class SourceFeed {
       case 'timeline':
         return undefined;
       case 'cue':
-        this.#programmeId = event.cue.programmeId;
+        this.#cue = event.cue;
         return undefined;
       case 'track':
         this.#takeTrack(event.track);
@@ -231,8 +233,7 @@ export class SourceFeed {
     }
     const opens = isRuling && unit.isRandomAccess;
     if (opens) {
-      const programmeId = this.#programmeId;
-      this.#gops.push({ startTicks: ticks, arrivedAtMs: nowMs, programmeId, units: [], sizeBytes: 0 });
+      this.#gops.push({ startTicks: ticks, arrivedAtMs: nowMs, cue: this.#cue, units: [], sizeBytes: 0 });
     }
     this.#keep(unit);
     return wasSet ? 'clock' : opens ? 'random-access' : undefined;
