@@ -62,7 +62,7 @@ beforeAll(async () => {
     registry: new Registry(),
   });
   const client = new CoordinatorClient({ baseUrl: `http://127.0.0.1:${port}`, token: 'o' });
-  const asset = await client.assets.create({ sourcePath: TEST_CARD_SOURCE, name: 'card' });
+  const asset = await client.assets.create({ source: TEST_CARD_SOURCE, name: 'card' });
   await until('the test card', 60_000, async () =>
     (await client.assets.get(asset.id)).state === 'ready' ? true : undefined,
   );

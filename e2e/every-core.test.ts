@@ -180,7 +180,8 @@ describe('with one of two backends killed', () => {
     const clip = join(folder, 'clip.mp4');
     const source = '-v error -f lavfi -i testsrc2=s=320x180:r=25 -f lavfi -i sine=r=48000 -t 10';
     execFileSync('ffmpeg', [...source.split(' '), '-c:v', 'libx264', '-preset', 'ultrafast', clip]);
-    const asset = await client.assets.create({ sourcePath: clip, name: 'clip' });
+    await client.library.changeSettings({ ladder: ['720p'] }); // the viewers look for one rendition
+    const asset = await client.assets.create({ source: clip, name: 'clip' });
     await until('the import', 60_000, async () =>
       (await client.assets.get(asset.id)).state === 'ready' ? true : undefined,
     );

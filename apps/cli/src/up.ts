@@ -228,7 +228,7 @@ async function makeDemo(client: CoordinatorClient, dataDir: string, logger: Logg
   const known = await client.channels.list();
   if (!known.some((channel) => channel.name === DEMO_CHANNEL)) {
     logger.info('first start: drawing the test card for the demo channel (about ten seconds)');
-    let asset = await client.assets.create({ sourcePath: TEST_CARD_SOURCE, name: 'Test card' });
+    let asset = await client.assets.create({ source: TEST_CARD_SOURCE, name: 'Test card' });
     while (asset.state === 'queued' || asset.state === 'importing') {
       await new Promise((wake) => setTimeout(wake, 100));
       asset = await client.assets.get(asset.id);

@@ -1,5 +1,5 @@
 /** The command line from the outside: arguments in, text and exit code out, against a real coordinator. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startCoordinator } from '@starling/coordinator/main';
@@ -16,17 +16,27 @@ const facts = {
   durationTicks: 3723 * 90_000,
   segmentCount: 1862,
   sizeBytes: 1_234_567_890,
-  widthPx: 1280,
-  heightPx: 720,
+  widthPx: 1920,
+  heightPx: 1080,
   frameRate: 25,
+  videoTracks: [
+    { widthPx: 1920, heightPx: 1080, bitrateBps: 4_000_000 },
+    { widthPx: 1280, heightPx: 720, bitrateBps: 2_000_000 },
+  ],
+  audioTracks: [
+    { language: 'en', loudnessLufs: -20, gainDb: -3 },
+    { language: null, loudnessLufs: null, gainDb: 0 },
+  ],
+  subtitles: [],
+  hasPictures: true,
 };
 const closers: (() => Promise<unknown>)[] = [];
 
 /** What the stand-in for a backend reports on an import, step by step. */
-function reportsOn(sourcePath: string): ImportReport[] {
+function reportsOn(source: string): ImportReport[] {
   const importing: ImportReport = { state: 'importing', progress: 0.5 };
-  if (sourcePath.endsWith('endless.mp4')) return [importing];
-  if (sourcePath.endsWith('broken.mp4'))
+  if (source.endsWith('endless.mp4')) return [importing];
+  if (source.endsWith('broken.mp4'))
     return [importing, { state: 'failed', error: 'The file holds no picture.' }];
   return [importing, { state: 'ready', facts }];
 }
@@ -49,11 +59,11 @@ beforeAll(async () => {
   const stop = new AbortController();
   const begun = new Set<string>();
   const watching = backend.watchBackendState((state) => {
-    for (const { assetId, sourcePath } of state.imports) {
+    for (const { assetId, source } of state.imports) {
       if (begun.has(assetId)) continue;
       begun.add(assetId);
       void (async () => {
-        for (const report of reportsOn(sourcePath)) await backend.reportImport(assetId, report);
+        for (const report of reportsOn(source)) await backend.reportImport(assetId, report);
       })();
     }
   }, stop.signal);
@@ -109,6 +119,11 @@ describe('help and misuse', () => {
     ['media', 'import'],
     ['media', 'ls'],
     ['media', 'rm'],
+    ['media', 'cancel'],
+    ['media', 'retry'],
+    ['media', 'folders'],
+    ['media', 'unwatch'],
+    ['media', 'settings'],
     ['channel', 'add'],
     ['channel', 'set'],
     ['channel', 'ls'],
@@ -235,9 +250,9 @@ describe('media', () => {
     const ids = stdout.trimEnd().split('\n');
     expect(ids).toHaveLength(2);
     const list = await starling(['media', 'ls']);
-    expect(list.stdout.split('\n')[0]).toMatch(/^ID +NAME +STATE +LENGTH +PICTURE +SIZE$/);
+    expect(list.stdout.split('\n')[0]).toMatch(/^ID +NAME +STATE +LENGTH +PICTURE +SOUND +SIZE +NOTE$/);
     expect(list.stdout).toMatch(
-      new RegExp(`^${ids[0]} +film +ready +1:02:03 +1280x720 25/s +1\\.23 GB$`, 'm'),
+      new RegExp(`^${ids[0]} +film +ready +1:02:03 +1080p 720p, 25/s +en - +1\\.23 GB$`, 'm'),
     );
     const json: { items: { id: string }[] } = JSON.parse((await starling(['media', 'ls', '--json'])).stdout);
     expect(json.items.map(({ id }) => id)).toEqual(expect.arrayContaining(ids));
@@ -272,8 +287,86 @@ describe('media', () => {
       code: 1,
       stderr: 'There is no file gone.mp4.\n',
     });
-    expect(await starling(['media', 'import', '.'])).toMatchObject({ code: 1, stderr: '. is not a file.\n' });
+    mkdirSync(join(dataDir, 'empty'));
+    expect(await starling(['media', 'import', 'empty'])).toMatchObject({
+      code: 1,
+      stderr: 'There are no video or sound files in empty.\n',
+    });
     expect((await starling(['media', 'ls'])).stdout).toBe(before);
+  });
+});
+
+describe('media of other sources', () => {
+  it('imports the media files of a folder, and of those in it when asked', async () => {
+    const folder = join(dataDir, 'season');
+    mkdirSync(join(folder, 'extras'), { recursive: true });
+    for (const name of ['2.mkv', '1.mkv', 'cover.jpg', '.hidden.mkv', 'extras/3.mkv']) {
+      writeFileSync(join(folder, name), 'x');
+    }
+    const sourcesOf = async (...flags: string[]) => {
+      const { stdout } = await starling(['--json', 'media', 'import', 'season', ...flags]);
+      const { items }: { items: { source: string }[] } = JSON.parse(stdout);
+      return items.map(({ source }) => source);
+    };
+    expect(await sourcesOf()).toEqual([join(folder, '1.mkv'), join(folder, '2.mkv')]);
+    expect(await sourcesOf('--recursive')).toContain(join(folder, 'extras', '3.mkv'));
+  });
+
+  it('imports a URL, named by its last part', async () => {
+    const url = 'https://example.org/films/The%20Film.mp4?token=secret';
+    const { stdout } = await starling(['--json', 'media', 'import', url]);
+    expect(JSON.parse(stdout).items).toMatchObject([{ source: url, name: 'The Film', state: 'ready' }]);
+    const refused = await starling(['media', 'import', 'https://me:secret@example.org/film.mp4']);
+    expect(refused.code).toBe(1);
+    expect(refused.stderr).toMatch(/password/);
+  });
+
+  it('watches a folder until told not to', async () => {
+    const added = await starling(['media', 'import', '--watch', '--recursive', 'season']);
+    const id = added.stdout.trim();
+    expect((await starling(['media', 'folders'])).stdout).toMatch(
+      new RegExp(`^${id} +${join(dataDir, 'season')} +yes$`, 'm'),
+    );
+    expect((await starling(['media', 'import', '--watch', 'season'])).stderr).toMatch(/watched already/);
+    expect((await starling(['media', 'import', '--watch', 'film.mp4'])).stderr).toMatch(/not a folder/);
+    expect(await starling(['media', 'unwatch', id])).toEqual({ code: 0, stdout: '', stderr: '' });
+    expect((await starling(['media', 'folders'])).stdout).toMatch(/^No folder is watched/);
+  });
+
+  it('cancels an import, and imports again', async () => {
+    const list = async () => JSON.parse((await starling(['media', 'ls', '--json'])).stdout).items;
+    const { id } = (await list()).find((asset: { name: string }) => asset.name === 'endless');
+    expect((await starling(['media', 'retry', id])).stderr).toMatch(/has not ended/);
+    expect(await starling(['media', 'cancel', id])).toEqual({ code: 0, stdout: '', stderr: '' });
+    expect((await starling(['media', 'ls'])).stdout).toMatch(/endless +cancelled/);
+    expect((await starling(['media', 'retry', id])).code).toBe(0);
+    expect((await starling(['media', 'ls'])).stdout).toMatch(/endless +queued/);
+    expect((await starling(['media', 'cancel', id])).code).toBe(0);
+  });
+
+  it('shows and changes the settings', async () => {
+    expect((await starling(['media', 'settings'])).stdout).toMatch(/--ladder +1080p,720p,480p\n/);
+    const flags = [
+      '--ladder',
+      '720p,360p',
+      '--max-size',
+      '1.5TB',
+      '--languages',
+      'de,en',
+      '--scale-up',
+      'no',
+    ];
+    const { stdout } = await starling(['--json', 'media', 'settings', ...flags]);
+    expect(JSON.parse(stdout)).toEqual({
+      ladder: ['720p', '360p'],
+      scalesUp: false,
+      languages: ['de', 'en'],
+      maxStoreBytes: 1_500_000_000_000,
+      maxSourceHours: 8,
+      allowsPrivateUrls: false,
+    });
+    expect((await starling(['media', 'settings', '--ladder', '719p'])).code).toBe(1);
+    expect((await starling(['media', 'settings', '--max-size', 'much'])).code).toBe(2);
   });
 });
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ApiError, CoordinatorClient } from './client.ts';
+import { defaultLibrarySettings } from './library.ts';
 
 /** Answers each request with the next of the given answers, and keeps what was asked. */
 function fakeFetch(...answers: (Response | Error)[]) {
@@ -15,7 +16,10 @@ function fakeFetch(...answers: (Response | Error)[]) {
   return { fetch, requests };
 }
 
-const state = (revision: number) => ({ revision, channels: [], streams: [], assets: [], imports: [] });
+const state = (revision: number) => ({
+  ...{ revision, channels: [], streams: [], assets: [], imports: [], folders: [] },
+  library: defaultLibrarySettings,
+});
 
 /** A stream that ends after the chunks. */
 function eventStream(chunks: readonly string[]): Response {

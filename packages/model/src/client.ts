@@ -32,6 +32,13 @@ import {
   ViewingToken,
   ViewingTokenWithSecret,
 } from './entities.ts';
+import {
+  type FolderReport,
+  LibrarySettings,
+  type LibrarySettingsChange,
+  type NewWatchedFolder,
+  WatchedFolder,
+} from './library.ts';
 import { type Effective, Schedule } from './schedule-definition.ts';
 import { type NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from './webhook.ts';
 
@@ -97,6 +104,21 @@ export class CoordinatorClient {
     create: (asset: NewAsset): Promise<Asset> => this.#request('POST', '/assets', Asset, asset),
     get: (id: string): Promise<Asset> => this.#request('GET', path`/assets/${id}`, Asset),
     remove: (id: string): Promise<void> => this.#send('DELETE', path`/assets/${id}`),
+    /** Ends an import that waits or runs. */
+    cancel: (id: string): Promise<Asset> => this.#request('POST', path`/assets/${id}/cancel`, Asset),
+    /** Queues an import again that failed or was cancelled. */
+    retry: (id: string): Promise<Asset> => this.#request('POST', path`/assets/${id}/retry`, Asset),
+  };
+
+  readonly library = {
+    settings: (): Promise<LibrarySettings> => this.#request('GET', '/library/settings', LibrarySettings),
+    /** Changes those that are given. */
+    changeSettings: (settings: LibrarySettingsChange): Promise<LibrarySettings> =>
+      this.#request('PATCH', '/library/settings', LibrarySettings, settings),
+    folders: (): Promise<WatchedFolder[]> => this.#list('/library/folders', WatchedFolder),
+    watch: (folder: NewWatchedFolder): Promise<WatchedFolder> =>
+      this.#request('POST', '/library/folders', WatchedFolder, folder),
+    unwatch: (id: string): Promise<void> => this.#send('DELETE', path`/library/folders/${id}`),
   };
 
   readonly channels = {
@@ -216,6 +238,10 @@ export class CoordinatorClient {
   /** Needs the node token, like all that follows. */
   reportImport(assetId: string, report: ImportReport): Promise<void> {
     return this.#send('POST', path`/backend/imports/${assetId}`, report);
+  }
+
+  reportFolder(folderId: string, report: FolderReport): Promise<void> {
+    return this.#send('POST', path`/backend/folders/${folderId}`, report);
   }
 
   reportBackend(report: BackendReport): Promise<void> {

@@ -3,6 +3,7 @@
  * validation, types and OpenAPI.
  */
 import { type Static, Type } from 'typebox';
+import { LibrarySettings, WatchedFolder } from './library.ts';
 import { AssetFacts, ProgrammeInfo, Run } from './schedule.ts';
 import { NewStreamInput, ShownStreamInput, StreamInput, Transcode } from './stream-input.ts';
 import { NetworkEvent } from './webhook.ts';
@@ -18,26 +19,30 @@ export const AssetState = Type.Union([
   Type.Literal('importing'),
   Type.Literal('ready'),
   Type.Literal('failed'),
+  Type.Literal('cancelled'),
 ]);
 export type AssetState = Static<typeof AssetState>;
 
 export const Asset = Type.Object({
   id: Type.String(),
   name: Type.String(),
+  /** Where it is imported from: a file on the machine of the backend, or a URL. */
+  source: Type.String(),
   state: AssetState,
   /** 0..1 while importing. */
   progress: Type.Number({ minimum: 0, maximum: 1 }),
-  /** One sentence that says why the import failed; null otherwise. */
+  /** One sentence that says why the import failed, or, of a queued one, why it has to be tried again. */
   error: Type.Union([Type.String(), Type.Null()]),
   facts: Type.Union([AssetFacts, Type.Null()]),
   createdAt: Type.String({ format: 'date-time' }),
 });
 export type Asset = Static<typeof Asset>;
 
-/** Asks for an import. The file is read by the backend, so the path is one on its machine. */
+/** Asks for an import. */
 export const NewAsset = Type.Object(
   {
-    sourcePath: Type.String({ minLength: 1, maxLength: 4096, examples: ['/home/me/film.mp4'] }),
+    /** An absolute path on the machine of the backend, which reads it, or an http or https URL. */
+    source: Type.String({ minLength: 1, maxLength: 4096, examples: ['/home/me/film.mp4'] }),
     /** The file's name without its ending where none is given. */
     name: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
   },
@@ -292,13 +297,24 @@ export const BackendState = Type.Object({
   /** Assets that are ready. */
   assets: Type.Array(Type.Object({ id: Type.String(), name: Type.String(), facts: AssetFacts })),
   /** Imports that wait for a backend or run on one, oldest first. */
-  imports: Type.Array(Type.Object({ assetId: Type.String(), sourcePath: Type.String() })),
+  imports: Type.Array(
+    Type.Object({
+      assetId: Type.String(),
+      source: Type.String(),
+      /** Counts how often the operator asked for it. */
+      attempt: Type.Integer({ minimum: 1 }),
+    }),
+  ),
+  library: LibrarySettings,
+  folders: Type.Array(WatchedFolder),
 });
 export type BackendState = Static<typeof BackendState>;
 
 /** A backend's report on one import. */
 export const ImportReport = Type.Union([
   Type.Object({ state: Type.Literal('importing'), progress: Type.Number({ minimum: 0, maximum: 1 }) }),
+  /** It failed for a reason that may pass, and will be tried again. */
+  Type.Object({ state: Type.Literal('queued'), error: Type.String({ maxLength: 2000 }) }),
   Type.Object({ state: Type.Literal('ready'), facts: AssetFacts }),
   Type.Object({ state: Type.Literal('failed'), error: Type.String({ maxLength: 2000 }) }),
 ]);

@@ -21,6 +21,10 @@ function facts(durationTicks: number, segmentCount: number, config = 'a'): Asset
     widthPx: 1280,
     heightPx: 720,
     frameRate: 25,
+    videoTracks: [{ widthPx: 1280, heightPx: 720, bitrateBps: 2_000_000 }],
+    audioTracks: [{ language: null, loudnessLufs: -20, gainDb: -3 }],
+    subtitles: [],
+    hasPictures: true,
   };
 }
 
@@ -59,6 +63,7 @@ describe('programmeAt', () => {
       discontinuitySequence: 7,
       programmeId: 'r90000-l0-i0',
       programme: undefined,
+      tracks: { heightsPx: [720], languages: [null] },
     });
     // Two loops of 11 s and the 6 s of the news later.
     expect(programmeAt(runs, assets, (1 + 22 + 6) * SECOND)).toEqual({
@@ -74,6 +79,7 @@ describe('programmeAt', () => {
       discontinuitySequence: 7,
       programmeId: 'r90000-l2-i1',
       programme: undefined,
+      tracks: { heightsPx: [720], languages: [null] },
     });
   });
 
@@ -285,8 +291,26 @@ describe('numberedOn', () => {
     const runs = [run(0, ['news'])];
     runs.push(numberedOn(runs, assets, content(6 * SECOND)));
     runs.push(numberedOn(runs, assets, content(60 * SECOND, 'news')));
-    expect(runs.slice(1)).toEqual([run(6 * SECOND, [], 3, 1), run(60 * SECOND, ['news'], 3, 1)]);
+    const tracks = { heightsPx: [720], languages: [null] }; // kept for what comes after
+    const nothing = { ...run(6 * SECOND, [], 3, 1), tracks };
+    expect(runs.slice(1)).toEqual([nothing, run(60 * SECOND, ['news'], 3, 1)]);
     expect(programmeAt(runs, assets, 30 * SECOND)).toBeUndefined();
+  });
+
+  it('keeps the tracks that a channel has, and marks it where others come', () => {
+    const german = { language: 'de', loudnessLufs: -20, gainDb: -3 };
+    const more = new Map([...assets, ['german', { ...facts(4 * SECOND, 2), audioTracks: [german] }]]);
+    const runs = [run(0, ['news'])];
+    const next = (...args: Parameters<typeof content>) => {
+      runs.push(numberedOn(runs, more, content(...args)));
+      return runs.at(-1);
+    };
+    const tracks = { heightsPx: [720], languages: ['de'] };
+    expect(next(6 * SECOND, 'german')).toEqual(run(6 * SECOND, ['german'], 3, 1)); // its own are all there are
+    expect(next(10 * SECOND, 'news')).toEqual({ ...run(10 * SECOND, ['news'], 5, 1), tracks });
+    expect(next(16 * SECOND)).toEqual({ ...run(16 * SECOND, [], 8, 2), tracks });
+    expect(next(60 * SECOND, 'news')).toEqual({ ...run(60 * SECOND, ['news'], 8, 2), tracks });
+    expect(programmeAt(runs, more, 61 * SECOND)).toMatchObject({ assetId: 'news', tracks });
   });
 
   it('refuses a run in the past', () => {

@@ -10,22 +10,47 @@
  */
 import { type Static, Type } from 'typebox';
 import { passOrder } from './shuffle.ts';
+import {
+  AssetAudioTrack,
+  AssetVideoTrack,
+  isSameTrackSet,
+  Language,
+  TrackSet,
+  trackSetOf,
+} from './track-set.ts';
 
 /** Ticks per second of the timeline. */
 export const TIMELINE_HZ = 90_000;
 
-/** The facts of an asset that the schedule needs. */
+/** Text of the source's, as WebVTT. */
+export const AssetSubtitles = Type.Object({
+  language: Type.Union([Language, Type.Null()]),
+  title: Type.Union([Type.String(), Type.Null()]),
+  /** A file of the asset. */
+  fileName: Type.String(),
+});
+export type AssetSubtitles = Static<typeof AssetSubtitles>;
+
+/** What the schedule, the guide and the operator need to know of an asset. */
 export const AssetFacts = Type.Object({
-  /** SHA-256 of the source bytes and the house settings: the name of the folder in the store. */
+  /** SHA-256 of the source bytes, the house settings and the encoders: the name of the folder in the store. */
   contentHash: Type.String({ pattern: '^[0-9a-f]{64}$' }),
   /** SHA-256 of the codec configurations; where it changes from one item to the next, a discontinuity is due. */
   configHash: Type.String({ pattern: '^[0-9a-f]{64}$' }),
   durationTicks: Type.Integer({ minimum: 1 }),
   segmentCount: Type.Integer({ minimum: 1 }),
   sizeBytes: Type.Integer({ minimum: 1 }),
+  /** Of video track 0, the tallest. */
   widthPx: Type.Integer({ minimum: 1 }),
   heightPx: Type.Integer({ minimum: 1 }),
   frameRate: Type.Integer({ minimum: 1 }),
+  /** By track id. */
+  videoTracks: Type.Array(AssetVideoTrack, { minItems: 1 }),
+  /** By track id. */
+  audioTracks: Type.Array(AssetAudioTrack, { minItems: 1 }),
+  subtitles: Type.Array(AssetSubtitles),
+  /** Whether it has a poster and thumbnails. */
+  hasPictures: Type.Boolean(),
 });
 export type AssetFacts = Static<typeof AssetFacts>;
 
@@ -58,6 +83,8 @@ export const Run = Type.Object({
   ...RunContent.properties,
   firstMediaSequenceNumber: Type.Integer({ minimum: 0 }),
   firstDiscontinuitySequence: Type.Integer({ minimum: 0 }),
+  /** What the channel sends in this run; the tracks of the assets in its loop where nothing is said. */
+  tracks: Type.Optional(TrackSet),
 });
 export type Run = Static<typeof Run>;
 
@@ -92,6 +119,8 @@ export interface ProgrammePosition {
   /** Names this airing and no other of the channel: `r<start of the run>`, and for a single item `-l<loop>-i<item>`. */
   readonly programmeId: string;
   readonly programme: ProgrammeInfo | undefined;
+  /** What the channel sends; it changes only where the discontinuity sequence does. */
+  readonly tracks: TrackSet;
 }
 
 /**
@@ -143,6 +172,7 @@ export function programmeAt(
       ? `r${run.startTicks}`
       : `r${run.startTicks}-l${item.loopIndex}-i${item.itemIndex}`,
     programme: run.programme,
+    tracks: run.tracks ?? loop.tracks,
   };
 }
 
@@ -169,8 +199,9 @@ export function runIndexAt(runs: readonly Run[], ticks: number): number {
 
 /**
  * The run that follows the last of the given ones with new content, numbered on. A discontinuity is due
- * where the codec configuration changes, and after time in which nothing was on: the segment before
- * it would otherwise last until the segment after it.
+ * where the codec configuration or the set of tracks changes, and after time in which nothing was on: the
+ * segment before it would otherwise last until the segment after it. Tracks that the channel has sent are
+ * kept, for viewers who have chosen them.
  * @throws Error when it does not start after the last run, or a run names an asset without facts
  */
 export function numberedOn(
@@ -183,9 +214,14 @@ export function numberedOn(
   if (content.startTicks <= last.startTicks) {
     throw new Error(`A run at ${content.startTicks} cannot follow the one at ${last.startTicks}`);
   }
+  const items = content.loop.flatMap((assetId) => assets.get(assetId) ?? []);
+  const tracksBefore = last.tracks ?? Loop.of(last, assets)?.tracks;
+  const tracks = trackSetOf(items, tracksBefore);
+  const isSameSet = tracksBefore !== undefined && isSameTrackSet(tracks, tracksBefore);
+  const setToSay = tracksBefore !== undefined && !isSameTrackSet(tracks, trackSetOf(items)) && { tracks };
   if (last.loop.length === 0) {
     const { firstMediaSequenceNumber, firstDiscontinuitySequence } = last;
-    return { ...content, firstMediaSequenceNumber, firstDiscontinuitySequence };
+    return { ...content, firstMediaSequenceNumber, firstDiscontinuitySequence, ...setToSay };
   }
   const cut = { ...content, firstMediaSequenceNumber: 0, firstDiscontinuitySequence: 0 };
   const end = programmeAt([last, cut], assets, content.startTicks - 1);
@@ -194,11 +230,14 @@ export function numberedOn(
     throw new Error(`A run at ${last.startTicks} or ${content.startTicks} names an asset without facts`);
   }
   const isSameConfig =
-    first !== undefined && assets.get(first.assetId)?.configHash === assets.get(end.assetId)?.configHash;
+    first !== undefined &&
+    isSameSet &&
+    assets.get(first.assetId)?.configHash === assets.get(end.assetId)?.configHash;
   return {
     ...content,
     firstMediaSequenceNumber: end.firstMediaSequenceNumber + end.segmentCount,
     firstDiscontinuitySequence: end.discontinuitySequence + (isSameConfig ? 0 : 1),
+    ...setToSay,
   };
 }
 
@@ -206,7 +245,10 @@ export function numberedOn(
  * Where a segment of an asset starts, in ticks from the asset's start: every 2 s. A rest of less than
  * a second at the end shares its length with the segment before it.
  */
-export function segmentStartTicks(facts: AssetFacts, segmentIndex: number): number {
+export function segmentStartTicks(
+  facts: Pick<AssetFacts, 'durationTicks' | 'segmentCount' | 'frameRate'>,
+  segmentIndex: number,
+): number {
   const regularTicks = segmentIndex * SEGMENT_TICKS;
   const restTicks = facts.durationTicks - (facts.segmentCount - 1) * SEGMENT_TICKS;
   if (segmentIndex !== facts.segmentCount - 1 || segmentIndex === 0 || 2 * restTicks >= SEGMENT_TICKS) {
@@ -257,6 +299,8 @@ export class Loop {
   readonly #shuffleSeed: number | undefined;
   /** Of one pass. */
   readonly durationTicks: number;
+  /** All that its assets have. */
+  readonly tracks: TrackSet;
   readonly #segmentCount: number;
   readonly #discontinuityCount: number;
   /** The pass that was asked for last; without a seed all are alike. */
@@ -269,6 +313,7 @@ export class Loop {
     this.#items = items;
     this.#shuffleSeed = shuffleSeed;
     this.durationTicks = items.reduce((sum, { facts }) => sum + facts.durationTicks, 0);
+    this.tracks = trackSetOf(items.map(({ facts }) => facts));
     this.#segmentCount = items.reduce((sum, { facts }) => sum + facts.segmentCount, 0);
     this.#pass = { index: 0, items: this.#itemsOf(0) };
     // Any pass will do: a shuffle keeps items of one configuration together, in the same order of configurations.

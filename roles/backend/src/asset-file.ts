@@ -1,15 +1,17 @@
 /**
- * A stored asset: `video.mp4`, a fragmented MP4 with one fragment per GOP, and `asset.json`, which says
- * where each fragment lies (docs/formats/house-format.md).
+ * A stored asset: `video.mp4`, a fragmented MP4 with one fragment per GOP that holds all tracks, and
+ * `asset.json`, which says where each fragment lies (docs/formats/house-format.md).
  */
 import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { AccessUnit, Track } from '@starling/media/access-unit';
 import { parseFragment } from '@starling/media/fmp4/fragment';
 import { parseInitSegment } from '@starling/media/fmp4/init-segment';
+import { VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import { AssetFacts } from '@starling/model/schedule';
 import { type Static, Type } from 'typebox';
 import { Value } from 'typebox/value';
+import { withTrackIds } from './encoder-output.ts';
 import { BackendError, systemErrorCode } from './error.ts';
 
 export const ASSET_INDEX_NAME = 'asset.json';
@@ -32,11 +34,22 @@ export const AssetIndex = Type.Object({
 });
 export type AssetIndex = Static<typeof AssetIndex>;
 
+const OldAssetIndex = Type.Object({
+  ...AssetIndex.properties,
+  facts: Type.Object(
+    {
+      ...Type.Omit(AssetFacts, ['videoTracks', 'audioTracks', 'subtitles', 'hasPictures']).properties,
+    },
+    { additionalProperties: false },
+  ),
+});
+
 /**
  * Reads a stored asset. Keeps its index in memory but no file open, so any number of them can be kept.
  */
 export class AssetFile {
   readonly index: AssetIndex;
+  /** Pictures by track id, then sounds by track id. */
   readonly tracks: readonly Track[];
   readonly #mediaPath: string;
 
@@ -50,11 +63,20 @@ export class AssetFile {
   static async open(folder: string): Promise<AssetFile> {
     const mediaPath = join(folder, ASSET_MEDIA_NAME);
     try {
-      const index: unknown = JSON.parse(await readFile(join(folder, ASSET_INDEX_NAME), 'utf8'));
+      const index = completed(JSON.parse(await readFile(join(folder, ASSET_INDEX_NAME), 'utf8')));
       if (!Value.Check(AssetIndex, index) || index.segments.length !== index.facts.segmentCount) {
         throw new Error(`${ASSET_INDEX_NAME} does not have its form`);
       }
-      const tracks = parseInitSegment(await readRange(mediaPath, 0, index.initSizeBytes));
+      const { videoTracks, audioTracks } = index.facts;
+      const tracks = withTrackIds(parseInitSegment(await readRange(mediaPath, 0, index.initSizeBytes))).map(
+        (track): Track =>
+          track.kind === 'video'
+            ? track
+            : { ...track, language: audioTracks[track.trackId]?.language ?? undefined },
+      );
+      if (tracks.length !== videoTracks.length + audioTracks.length) {
+        throw new Error(`it has ${tracks.length} tracks`);
+      }
       return new AssetFile(mediaPath, index, tracks);
     } catch (error) {
       throw assetError(error, folder);
@@ -82,6 +104,20 @@ export class AssetFile {
       throw assetError(error, this.#mediaPath);
     }
   }
+}
+
+/** The index of an asset from before there were ladders: it has one picture and one sound, and does not say so. */
+function completed(index: unknown): unknown {
+  if (!Value.Check(OldAssetIndex, index)) return index;
+  const { widthPx, heightPx, sizeBytes, durationTicks } = index.facts;
+  const bitrateBps = Math.round((sizeBytes * 8 * VIDEO_TIMESCALE_HZ) / durationTicks);
+  const tracks: Pick<AssetFacts, 'videoTracks' | 'audioTracks' | 'subtitles' | 'hasPictures'> = {
+    videoTracks: [{ widthPx, heightPx, bitrateBps }],
+    audioTracks: [{ language: null, loudnessLufs: null, gainDb: 0 }],
+    subtitles: [],
+    hasPictures: false,
+  };
+  return { ...index, facts: { ...index.facts, ...tracks } };
 }
 
 async function readRange(path: string, offsetBytes: number, sizeBytes: number): Promise<Uint8Array> {

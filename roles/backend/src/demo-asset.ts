@@ -20,7 +20,10 @@ export const FRAME_STRIP = { bits: 10, leftPx: 64, pitchPx: 128, centreYPx: 686,
 const VERSION = 1;
 
 /** Makes the test card, or finds it in the library. Without a font it has no words on it. */
-export async function importTestCard(library: Library, options: ImportOptions): Promise<AssetFacts> {
+export async function importTestCard(
+  library: Pick<Library, 'importFrom'>,
+  options: ImportOptions,
+): Promise<AssetFacts> {
   try {
     return await library.importFrom(testCard({ hasText: true }), options);
   } catch (error) {

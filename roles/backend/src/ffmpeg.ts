@@ -1,9 +1,13 @@
 /** Runs FFmpeg's programs as child processes that are watched and never left behind. */
 import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { setPriority } from 'node:os';
 import { BackendError, systemErrorCode } from './error.ts';
 
 const STALL_MS = 60_000;
-const MAX_STDERR_CHARS = 8192;
+const MAX_STDERR_CHARS = 16_384;
+/** Imports have time; what is on the air has not. */
+const IMPORT_NICENESS = 10;
 
 export interface FfmpegRun {
   /** `ffmpeg` or `ffprobe`: a path, or a name to be found in PATH. */
@@ -12,6 +16,10 @@ export interface FfmpegRun {
   /** What is being worked on, for the sentence of an error. */
   readonly subject: string;
   readonly signal: AbortSignal;
+  /** Somebody waits for it, and nothing is on the air yet. */
+  readonly isUrgent?: boolean;
+  /** Added to the environment. */
+  readonly env?: Readonly<Record<string, string>>;
   /** Takes the standard output. FFmpeg waits while a promise is pending. */
   onOutput(chunk: Uint8Array): void | Promise<void>;
 }
@@ -33,12 +41,17 @@ export async function runFfmpeg(run: FfmpegRun): Promise<FfmpegExit> {
   const { program, args, subject, signal } = run;
   if (signal.aborted) throw cancelled(subject);
   // Its own process group: a Ctrl-C on the terminal is for us, and a kill reaches all of it.
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+  const child = spawn(program, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+    env: { ...process.env, ...run.env },
+  });
   const ended = new Promise<{ exitCode: number | null; signalName: string | null }>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (exitCode, signalName) => resolve({ exitCode, signalName }));
   });
   ended.catch(() => {}); // awaited below, after the output
+  if (child.pid !== undefined && run.isUrgent !== true) beNice(child.pid);
 
   let failure: unknown;
   const stop = (error: unknown) => {
@@ -92,6 +105,42 @@ export async function runFfmpeg(run: FfmpegRun): Promise<FfmpegExit> {
     clearTimeout(stallTimer);
     signal.removeEventListener('abort', onAbort);
   }
+}
+
+function beNice(pid: number): void {
+  try {
+    setPriority(pid, IMPORT_NICENESS);
+  } catch {
+    // It has ended already, or the system has no priorities.
+  }
+}
+
+/**
+ * Names the encoders: their versions and builds, as far as they could make other bytes of the same source.
+ * @returns SHA-256 in hex
+ * @throws BackendError IMPORT_FFMPEG_MISSING, IMPORT_FFMPEG_FAILED, IMPORT_CANCELLED or IMPORT_STALLED
+ */
+export async function identifyEncoders(program: string, signal: AbortSignal): Promise<string> {
+  const hash = createHash('sha256');
+  const versions = ['-hide_banner', '-version'];
+  // x264 is a library of its own, and tells its build only in the SEI of what it encodes.
+  const oneFrame =
+    '-nostdin -v error -f lavfi -i color=s=64x64 -frames:v 1 -c:v libx264 -threads 1 -f h264 pipe:1'.split(
+      ' ',
+    );
+  for (const args of [versions, oneFrame]) {
+    const { isSuccess, reason } = await runFfmpeg({
+      program,
+      args,
+      subject: 'a test picture',
+      signal,
+      onOutput: (chunk) => void hash.update(chunk),
+    });
+    if (!isSuccess) {
+      throw new BackendError('IMPORT_FFMPEG_FAILED', `FFmpeg cannot encode H.264 with x264: ${reason}.`);
+    }
+  }
+  return hash.digest('hex');
 }
 
 function cancelled(subject: string): BackendError {

@@ -1,7 +1,15 @@
 import { segmentStartTicks } from '@starling/model/schedule';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { encodeArguments, fitPicture, houseFrameRate, planAsset } from './house-format.ts';
+import {
+  assetRungs,
+  encodeArguments,
+  fitPicture,
+  houseFrameRate,
+  loudnessGainDb,
+  planAsset,
+  RUNGS,
+} from './house-format.ts';
 
 describe('houseFrameRate', () => {
   it.each([
@@ -80,7 +88,57 @@ describe('fitPicture', () => {
     { widthPx: 2048, heightPx: 858, pixelAspect: 1, fits: [1280, 536] },
     { widthPx: 4096, heightPx: 2, pixelAspect: 1, fits: [1280, 2] },
   ])('$widthPx x $heightPx, pixels of $pixelAspect', ({ fits, ...picture }) => {
-    expect(fitPicture(picture)).toEqual({ widthPx: fits[0], heightPx: fits[1] });
+    expect(fitPicture(picture, RUNGS['720p'])).toEqual({ widthPx: fits[0], heightPx: fits[1] });
+  });
+});
+
+describe('assetRungs', () => {
+  const heights = (scalesUp: boolean, picture: { widthPx: number; heightPx: number; pixelAspect?: number }) =>
+    assetRungs(
+      { ladder: ['480p', '1080p', '720p'], scalesUp, languages: [] },
+      {
+        streamIndex: 0,
+        pixelAspect: 1,
+        isInterlaced: false,
+        isMatrixUntagged: false,
+        isHdr: false,
+        ...picture,
+      },
+    ).map(({ heightPx, maxBitrateBps }) => [heightPx, maxBitrateBps / 1e6]);
+
+  it.each([
+    ['4K', { widthPx: 3840, heightPx: 2160 }, 1080],
+    ['full HD', { widthPx: 1920, heightPx: 1080 }, 1080],
+    ['cinema', { widthPx: 1920, heightPx: 800 }, 1080],
+    ['a telephone on end', { widthPx: 720, heightPx: 1280 }, 1080],
+    ['HD', { widthPx: 1280, heightPx: 720 }, 720],
+    ['PAL, 16:9', { widthPx: 720, heightPx: 576, pixelAspect: 64 / 45 }, 720],
+    ['NTSC, 4:3', { widthPx: 720, heightPx: 480, pixelAspect: 8 / 9 }, 720], // 540 lines of square pixels
+    ['VGA', { widthPx: 640, heightPx: 480 }, 480],
+    ['small', { widthPx: 320, heightPx: 180 }, 480],
+  ])('of %s: up to the smallest that holds it, unless told to scale up', (_name, picture, topPx) => {
+    const rungs = [
+      [1080, 6.5],
+      [720, 4],
+      [480, 1.8],
+    ];
+    const topMbps = rungs.find(([heightPx]) => heightPx === topPx)?.[1] ?? 0;
+    expect(heights(false, picture)).toEqual(rungs.filter(([heightPx = 0]) => heightPx <= topPx));
+    expect(heights(true, picture)).toEqual(
+      rungs.map(([px = 0, mbps = 0]) => [px, Math.min(mbps, (topMbps * px) / topPx)]),
+    );
+  });
+});
+
+describe('loudnessGainDb', () => {
+  it.each([
+    [-33, -20, 10],
+    [-14.04, 0.5, -9],
+    [-23, -3, 0],
+    [-40, -10, 9], // to a peak of -1 dBTP, no further
+    [-65, -50, 20],
+  ])('of %d LUFS with peaks of %d dBTP is %d dB', (integratedLufs, truePeakDbtp, gainDb) => {
+    expect(loudnessGainDb({ integratedLufs, truePeakDbtp })).toBe(gainDb);
   });
 });
 
@@ -91,14 +149,16 @@ describe('encodeArguments', () => {
         inputArguments: ['-i', 'file:/a'],
         inputCount: 1,
         picture: undefined,
-        sound: undefined,
+        sounds: [],
         startSeconds: 0,
       },
-      planAsset(1, 25),
+      { plan: planAsset(1, 25), rungs: [RUNGS['720p']], gainsDb: [] },
     ).join(' ');
     expect(args).toContain('-f lavfi -i color=');
     expect(args).toContain('-f lavfi -i anullsrc=');
-    expect(args).toContain('-map 1:v:0 -map 2:a:0');
+    expect(args).toContain('-filter_complex [1:v:0]');
+    expect(args).toContain('-filter_complex [2:a:0]');
+    expect(args).toContain('-map [v0] -map [a0]');
   });
 });
 
@@ -109,16 +169,8 @@ it('begins its GOPs where the schedule counts segments', () => {
       fc.constantFrom(24, 25, 30, 50, 60),
       (seconds, frameRate) => {
         const plan = planAsset(seconds, frameRate);
-        const facts = {
-          contentHash: '',
-          configHash: '',
-          durationTicks: plan.durationTicks,
-          segmentCount: plan.gopStartFrames.length,
-          sizeBytes: 1,
-          widthPx: 1280,
-          heightPx: 720,
-          frameRate,
-        };
+        const { durationTicks, gopStartFrames } = plan;
+        const facts = { durationTicks, segmentCount: gopStartFrames.length, frameRate };
         expect(plan.gopStartFrames.map((frame) => frame * plan.frameDurationTicks)).toEqual(
           plan.gopStartFrames.map((_, i) => segmentStartTicks(facts, i)),
         );

@@ -6,6 +6,7 @@ import type { StreamEvent, Track } from '@starling/media/access-unit';
 import type { BackendState } from '@starling/model/entities';
 import type { Logger } from 'pino';
 import { FfmpegInput, type FfmpegStreamInput } from './ffmpeg-input.ts';
+import type { Rung } from './house-format.ts';
 import { Ingest, type IngestOptions } from './ingest.ts';
 import { LiveEncoder } from './live-encoder.ts';
 
@@ -72,9 +73,12 @@ export class Inputs {
     return this.#ffmpegInputs.get(stream)?.input.tracks ?? this.#ingest?.tracksOf(stream) ?? [];
   }
 
-  /** Takes over the list of streams; inputs that are gone or changed are ended. */
-  setStreams(streams: readonly StreamOfState[]): void {
-    this.#setEncoders(streams);
+  /**
+   * Takes over the list of streams; inputs that are gone or changed are ended.
+   * @param rungsOf what a stream is transcoded to, if it is
+   */
+  setStreams(streams: readonly StreamOfState[], rungsOf: (stream: string) => readonly Rung[]): void {
+    this.#setEncoders(streams, rungsOf);
     this.#ingest?.setStreams(streams.filter(({ input }) => input.type === 'rtmp'));
     const wanted = new Map<string, FfmpegStreamInput>();
     for (const { name, input } of streams) if (input.type !== 'rtmp') wanted.set(name, input);
@@ -109,9 +113,11 @@ export class Inputs {
     this.#options.onPublishChange(stream, isPublishing);
   }
 
-  #setEncoders(streams: readonly StreamOfState[]): void {
+  #setEncoders(streams: readonly StreamOfState[], rungsOf: (stream: string) => readonly Rung[]): void {
     const wanted = new Map(
-      streams.flatMap(({ name, transcode }) => (transcode === null ? [] : [[name, transcode]])),
+      streams.flatMap(({ name, transcode }) =>
+        transcode === null ? [] : [[name, { transcode, rungs: rungsOf(name) }]],
+      ),
     );
     for (const [name, { source, encoder }] of this.#encoders) {
       if (source === JSON.stringify(wanted.get(name))) continue;
@@ -119,15 +125,15 @@ export class Inputs {
       encoder.end();
     }
     const { logger, onEvent } = this.#options;
-    for (const [name, transcode] of wanted) {
+    for (const [name, encoding] of wanted) {
       if (this.#encoders.has(name)) continue;
       const encoder = new LiveEncoder({
         stream: name,
-        transcode,
+        ...encoding,
         logger,
         onEvent: (event) => onEvent(name, event),
       });
-      this.#encoders.set(name, { source: JSON.stringify(transcode), encoder });
+      this.#encoders.set(name, { source: JSON.stringify(encoding), encoder });
     }
   }
 

@@ -5,7 +5,8 @@
 import type { StreamEvent, Track } from '@starling/media/access-unit';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import type { Channel, ChannelSources, SourceName, SourceReason } from '@starling/model/entities';
-import type { AssetFacts } from '@starling/model/schedule';
+import { type AssetFacts, programmeAt } from '@starling/model/schedule';
+import { trackSetOf } from '@starling/model/track-set';
 import type { Logger } from 'pino';
 import type { AssetFile } from './asset-file.ts';
 import { DarkWatch } from './dark-watch.ts';
@@ -45,12 +46,16 @@ export class LiveChannel {
   #title: string;
   #playout: Playout | undefined;
   #slate: Playout | undefined;
+  #slateFacts: AssetFacts | undefined;
   readonly #darkWatches = new Map<LiveSource, DarkWatch>();
   #lastActive: ActiveSource | undefined;
+  /** Of the last tick. */
+  #nowUnixMs: number;
   #isClosed = false;
 
   constructor(options: LiveChannelOptions) {
     this.#options = options;
+    this.#nowUnixMs = options.nowUnixMs;
     const { model, sources } = options;
     this.#sources = sources;
     this.#title = model.title;
@@ -92,6 +97,8 @@ export class LiveChannel {
     }
     this.#title = model.title;
     this.#playout?.update(programme);
+    if (this.#slate && this.#slateFacts)
+      this.#slate.update(slateProgramme(this.#slateFacts, programme, this.#nowUnixMs));
     this.#openScheduled(programme);
   }
 
@@ -114,6 +121,7 @@ export class LiveChannel {
 
   /** To be called many times a second. */
   tick(nowUnixMs: number): StreamEvent[] {
+    this.#nowUnixMs = nowUnixMs;
     const dueTicks = msToTicks(nowUnixMs - this.#options.model.epochUnixMs, VIDEO_TIMESCALE_HZ);
     const events: StreamEvent[] = [];
     for (const [source, playout] of [
@@ -187,7 +195,8 @@ export class LiveChannel {
     void slates.get(title).then((facts) => {
       const isStale = this.#isClosed || title !== this.#title || this.#sources.fallback === 'none';
       if (facts === undefined || isStale || this.#slate !== undefined) return;
-      this.#slate = this.#openPlayout(slateProgramme(facts, programme.epochUnixMs), (contentHash) =>
+      this.#slateFacts = facts;
+      this.#slate = this.#openPlayout(slateProgramme(facts, programme, this.#nowUnixMs), (contentHash) =>
         slates.openAsset(contentHash),
       );
     });
@@ -214,11 +223,26 @@ function orderOf({ primary, backup, fallback }: ChannelSources): SourceName[] {
   return order;
 }
 
-/** The slate for ever, from the start of the timeline. */
-function slateProgramme(facts: AssetFacts, epochUnixMs: number): PlayoutProgramme {
+/**
+ * The slate for ever, from the start of the timeline, on all tracks that the schedule sends now: a viewer who
+ * has chosen one of them sees the slate there, too.
+ */
+function slateProgramme(
+  facts: AssetFacts,
+  { runs, assets, epochUnixMs }: PlayoutProgramme,
+  nowUnixMs: number,
+): PlayoutProgramme {
+  const nowTicks = msToTicks(nowUnixMs - epochUnixMs, VIDEO_TIMESCALE_HZ);
+  const tracks = programmeAt(runs, assets, nowTicks)?.tracks;
   return {
     runs: [
-      { startTicks: 0, firstMediaSequenceNumber: 0, firstDiscontinuitySequence: 0, loop: [SLATE_ASSET_ID] },
+      {
+        startTicks: 0,
+        firstMediaSequenceNumber: 0,
+        firstDiscontinuitySequence: 0,
+        loop: [SLATE_ASSET_ID],
+        ...(tracks && { tracks: trackSetOf([facts], tracks) }),
+      },
     ],
     assets: new Map([[SLATE_ASSET_ID, facts]]),
     epochUnixMs,

@@ -20,8 +20,8 @@ import { rescaleTicks } from '@starling/media/time';
 import type { LiveEncoderName, Transcode } from '@starling/model/stream-input';
 import type { Logger } from 'pino';
 import { EncoderOutput } from './encoder-output.ts';
-import { withoutVuiTiming } from './house-format.ts';
-import { HOUSE_RUNGS, type LiveRung, liveEncodeArguments } from './live-encoding.ts';
+import { type Rung, withoutVuiTiming } from './house-format.ts';
+import { liveEncodeArguments } from './live-encoding.ts';
 
 /** How long to wait for the sequence header of the second track. */
 const SECOND_TRACK_WAIT_MS = 1000;
@@ -42,7 +42,8 @@ const MAX_STDERR_CHARS = 4096;
 export interface LiveEncoderOptions {
   readonly stream: string;
   readonly transcode: Transcode;
-  readonly rungs?: readonly LiveRung[];
+  /** The tallest first: track 0. */
+  readonly rungs: readonly Rung[];
   readonly ffmpegPath?: string;
   readonly logger: Logger;
   onEvent(event: StreamEvent): void;
@@ -164,7 +165,7 @@ export class LiveEncoder {
     const canStart = unit.isRandomAccess && (unit.kind === 'video' || !hasVideo);
     if (!canStart || nowMs < this.#retryAtMs) return undefined;
 
-    const { transcode, rungs = HOUSE_RUNGS, ffmpegPath = 'ffmpeg' } = this.#options;
+    const { transcode, rungs, ffmpegPath = 'ffmpeg' } = this.#options;
     const args = liveEncodeArguments({
       encoder: this.#encoder,
       preset: transcode.preset,

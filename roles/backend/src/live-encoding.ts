@@ -4,33 +4,13 @@
  */
 import { VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import type { LiveEncoderName, LivePreset } from '@starling/model/stream-input';
-import {
-  HOUSE_HEIGHT_PX,
-  HOUSE_SAMPLE_RATE_HZ,
-  HOUSE_SEGMENT_MS,
-  HOUSE_WIDTH_PX,
-  houseSettings,
-} from './house-format.ts';
-
-/** One quality. */
-export interface LiveRung {
-  readonly widthPx: number;
-  readonly heightPx: number;
-  /** Of H.264 (ISO/IEC 14496-10, table A-1). */
-  readonly level: string;
-  readonly maxBitrateBps: number;
-}
-
-/** The qualities that assets have. */
-export const HOUSE_RUNGS: readonly LiveRung[] = [
-  { widthPx: HOUSE_WIDTH_PX, heightPx: HOUSE_HEIGHT_PX, level: '3.2', maxBitrateBps: 4_000_000 },
-];
+import { HOUSE_SAMPLE_RATE_HZ, HOUSE_SEGMENT_MS, houseSettings, type Rung } from './house-format.ts';
 
 export interface LiveEncoding {
   readonly encoder: LiveEncoderName;
   readonly preset: LivePreset;
   /** The tallest first: track 0. */
-  readonly rungs: readonly LiveRung[];
+  readonly rungs: readonly Rung[];
   readonly hasVideo: boolean;
   readonly hasAudio: boolean;
 }
@@ -119,7 +99,7 @@ function codecArguments(encoder: LiveEncoderName, preset: LivePreset): string[] 
   }
 }
 
-function rateArguments(trackId: number, rung: LiveRung | undefined): string[] {
+function rateArguments(trackId: number, rung: Rung | undefined): string[] {
   if (rung === undefined) return [];
   const { level, maxBitrateBps } = rung;
   return [
@@ -140,7 +120,7 @@ function audioArguments(): string[] {
   ];
 }
 
-function videoGraph(rungs: readonly LiveRung[], encoder: LiveEncoderName): string {
+function videoGraph(rungs: readonly Rung[], encoder: LiveEncoderName): string {
   const split = `[0:v:0]yadif=deint=interlaced,split=${rungs.length}${rungs.map((_, i) => `[s${i}]`).join('')}`;
   const branches = rungs.map(({ widthPx, heightPx }, i) =>
     [

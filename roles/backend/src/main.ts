@@ -5,16 +5,19 @@
  * It learns what to do from the coordinator, and goes on with what it last heard when the
  * coordinator is gone.
  */
-import { join } from 'node:path';
+import { availableParallelism } from 'node:os';
+import { join, resolve } from 'node:path';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import { CoordinatorClient } from '@starling/model/client';
 import type { BackendState, Channel as ChannelModel } from '@starling/model/entities';
+import { programmeAt } from '@starling/model/schedule';
 import type { PlayHandler } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
 import { Gauge, type Registry } from 'prom-client';
 import { Channel } from './channel.ts';
 import { WallClock } from './clock.ts';
 import { EventLog } from './event-log.ts';
+import { ladderRungs, RUNGS, type Rung } from './house-format.ts';
 import { Imports } from './imports.ts';
 import { Inputs } from './inputs.ts';
 import { Library } from './library.ts';
@@ -23,6 +26,7 @@ import { Playout, type PlayoutProgramme } from './playout.ts';
 import { type FrontendAddress, FrontendLeg } from './publisher.ts';
 import { type RtmpsConfig, readCertificate } from './rtmps-certificate.ts';
 import { Slates } from './slate.ts';
+import { WatchedFolders } from './watched-folders.ts';
 
 export interface BackendConfig {
   readonly dataDir: string;
@@ -58,6 +62,7 @@ const PLAYOUT_HISTORY_MS = 12_000;
 /** A channel stays open on the frontends so long after its last source was lost. */
 const LIVE_LINGER_MS = 20_000;
 const REPORT_EVERY_MS = 5000;
+const MAX_PARALLEL_IMPORTS = 8;
 
 /** A channel's legs, one for each frontend, by {@link byKey}. */
 type Legs = Map<string, FrontendLeg>;
@@ -74,17 +79,41 @@ interface OnAir {
 }
 
 /**
+ * What a stream is transcoded to: the qualities that its channel sends while the schedule is on, so that a
+ * change between the two is none for a player; the network's ladder where there is no schedule.
+ */
+function rungsFor(
+  stream: string,
+  { channels, library }: BackendState,
+  assets: PlayoutProgramme['assets'],
+  nowUnixMs: number,
+): Rung[] {
+  const channel = channels.find(
+    ({ sources }) =>
+      sources?.fallback === 'playout' && (sources.primary === stream || sources.backup === stream),
+  );
+  if (!channel) return ladderRungs(library.ladder);
+  const nowTicks = msToTicks(nowUnixMs - channel.epochUnixMs, VIDEO_TIMESCALE_HZ);
+  const position = programmeAt(channel.runs, assets, nowTicks);
+  const rungs = Object.values(RUNGS).filter(({ heightPx }) => position?.tracks.heightsPx.includes(heightPx));
+  return rungs.length > 0 ? rungs : ladderRungs(library.ladder);
+}
+
+/**
  * Starts a backend.
  * @throws the system's error when the RTMP port or the media folder cannot be opened
  */
 export async function startBackend(config: BackendConfig): Promise<Backend> {
   const { logger } = config;
   const clock = new WallClock();
-  const library = new Library({ mediaDir: join(config.dataDir, 'media'), logger });
+  const mediaDir = resolve(config.dataDir, 'media');
+  const library = new Library({ mediaDir, logger });
   await library.open();
   const slates = await Slates.open({ mediaDir: join(config.dataDir, 'slates'), logger });
   const coordinator = new CoordinatorClient(config.coordinator);
-  const imports = new Imports({ library, coordinator, logger });
+  const parallelism = Math.min(availableParallelism(), MAX_PARALLEL_IMPORTS);
+  const imports = new Imports({ library, coordinator, logger, parallelism });
+  const folders = new WatchedFolders({ coordinator, logger, mediaDir });
   const onAir = new Map<string, OnAir>();
   /** The channels that take each stream. */
   const byStream = new Map<string, OnAir[]>();
@@ -199,10 +228,11 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     for (const one of onAir.values()) {
       for (const name of one.live?.streams ?? []) byStream.set(name, [...(byStream.get(name) ?? []), one]);
     }
-    inputs.setStreams(next.streams);
+    inputs.setStreams(next.streams, (stream) => rungsFor(stream, next, assets, clock.nowUnixMs()));
     const withSlate = next.channels.filter(({ sources }) => sources !== null && sources.fallback !== 'none');
     void slates.retain(withSlate.map(({ title }) => title));
-    imports.setQueue(next.imports);
+    imports.setQueue(next.imports, next.library);
+    folders.setFolders(next.folders);
     void library.retain(next.assets.map((asset) => asset.facts.contentHash));
     void report();
   };
@@ -281,7 +311,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       clearInterval(reportTimer);
       watch.abort();
       events.close();
-      await Promise.all([inputs.close(), imports.close(), watching]);
+      await Promise.all([inputs.close(), imports.close(), folders.close(), watching]);
       for (const [name, one] of onAir) takeOff(name, one);
       await Promise.all([library.close(), slates.close()]);
     },

@@ -6,6 +6,7 @@ import {
   type AccessUnit,
   type StreamEvent,
   type Track,
+  trackIndex,
 } from '@starling/media/access-unit';
 import { concatBytes } from '@starling/media/bytes';
 import { aacTrack } from '@starling/media/codec/aac';
@@ -13,6 +14,7 @@ import { avcTrack } from '@starling/media/codec/avc';
 import { fragment } from '@starling/media/fmp4/fragment';
 import { initSegment } from '@starling/media/fmp4/init-segment';
 import { compareTicks } from '@starling/media/time';
+import { defaultLibrarySettings, type LibrarySettings } from '@starling/model/library';
 import { editRuns, extendRuns } from '@starling/model/runs';
 import { type AssetFacts, numberedOn, type Run, segmentStartTicks } from '@starling/model/schedule';
 import type { Schedule } from '@starling/model/schedule-definition';
@@ -20,11 +22,11 @@ import { Stretches } from '@starling/model/stretches';
 import fc from 'fast-check';
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { findFlashesAndBeeps, makeFlashAndBeep } from '../test/flash-and-beep.ts';
+import { ffmpeg, findFlashesAndBeeps, makeFlashAndBeep } from '../test/flash-and-beep.ts';
 import { AssetFile } from './asset-file.ts';
 import { AssetWriter } from './asset-writer.ts';
 import { BackendError } from './error.ts';
-import { type HouseFrameRate, planAsset } from './house-format.ts';
+import { type HouseFrameRate, planAsset, RUNGS } from './house-format.ts';
 import { Library } from './library.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
 
@@ -55,7 +57,8 @@ async function makeAsset(
   const folder = join(dir, id);
   await mkdir(folder);
   const plan = planAsset(seconds, frameRate);
-  const writer = await AssetWriter.create(folder, plan);
+  const audioTracks = [{ language: null, loudnessLufs: null, gainDb: 0 }];
+  const writer = await AssetWriter.create(folder, { plan, rungs: [RUNGS['720p']], audioTracks });
   await writer.push([
     { type: 'track', track: VIDEO },
     { type: 'track', track: audio },
@@ -76,7 +79,9 @@ async function makeAsset(
       await writer.push([unit('audio', nextAudio++, 48_000, 46.875)]);
     }
   }
-  const { facts } = await writer.finish(Buffer.from(id.padEnd(32, '.')).toString('hex'));
+  const media = await writer.finish(Buffer.from(id.padEnd(32, '.')).toString('hex'));
+  const facts = { ...media, subtitles: [], hasPictures: false };
+  await writer.writeIndex(facts);
   await writer.close();
   files.set(facts.contentHash, await AssetFile.open(folder));
   assets.set(id, facts);
@@ -447,6 +452,86 @@ describe('an edit on the air', () => {
   });
 });
 
+describe('assets with different tracks', { timeout: 60_000 }, () => {
+  it('play on the same tracks, filled where one has less', async () => {
+    const mediaDir = join(dir, 'ladders');
+    const library = new Library({ mediaDir, logger });
+    await library.open();
+    const source = join(dir, 'two languages.mkv');
+    await ffmpeg(
+      '-f lavfi -i testsrc2=s=320x180:r=25:d=2.5 -f lavfi -i sine=f=300:d=2.5 -f lavfi -i sine=f=900:d=2.5',
+      '-map 0 -map 1 -map 2 -c:v libx264 -preset ultrafast -c:a aac',
+      ['-metadata:s:a:0', 'language=eng', '-metadata:s:a:1', 'language=fre', source],
+    );
+    const importWith = (changed: Partial<LibrarySettings>) =>
+      library.import(
+        source,
+        { ...defaultLibrarySettings, ...changed },
+        { signal: new AbortController().signal, onProgress: () => {} },
+      );
+    const ladder = await importWith({ ladder: ['360p', '240p'] });
+    const low = await importWith({ ladder: ['240p'], languages: ['fr'] });
+    const item = (index: number) =>
+      [index * ladder.durationTicks, (index + 1) * ladder.durationTicks] as const;
+    const shown = {
+      runs: [run(0, 'ladder', 'low', 'low')],
+      assets: new Map([
+        ['ladder', ladder],
+        ['low', low],
+      ]),
+      epochUnixMs: EPOCH_UNIX_MS,
+    };
+    const playout = new Playout({
+      programme: shown,
+      openAsset: (contentHash) => library.openAsset(contentHash),
+      startTicks: 0,
+      logger,
+    });
+    const events = await play(playout, 0, item(3)[1]);
+    const trackNames = events.map((event) =>
+      event.type === 'track'
+        ? `${event.track.kind} ${event.track.trackId} ${event.track.kind === 'video' ? event.track.heightPx : event.track.language}`
+        : event.type,
+    );
+    const announced = (first: string) => [first, 'video 1 240', 'audio 0 en', 'audio 1 fr'];
+    expect(trackNames.filter((name) => name.includes(' '))).toEqual([
+      ...announced('video 0 360'),
+      ...announced('video 0 240'),
+      ...announced('video 0 360'),
+    ]);
+    // Announced anew only where the cue before says so.
+    expect(cuesOf(events).map((cue) => cue.discontinuitySequence)).toEqual([0, 0, 1, 1, 1, 1, 2, 2]);
+    for (const [i, name] of trackNames.entries()) {
+      if (i > 5 && name.startsWith('video 0')) expect(trackNames[i - 1]).toBe('cue');
+    }
+    const units = unitsOf(events);
+    for (let i = 1; i < units.length; i++) {
+      const [before, after] = [units[i - 1], units[i]];
+      if (!before || !after) continue;
+      const order = compareTicks(before.dtsTicks, hzOf(before), after.dtsTicks, hzOf(after));
+      expect(order < 0 || (order === 0 && trackIndex(before) < trackIndex(after))).toBe(true);
+    }
+    const bytesOf = (kind: string, trackId: number, [fromTicks, untilTicks]: readonly [number, number]) =>
+      units
+        .filter(
+          (unit) =>
+            unit.kind === kind &&
+            unit.trackId === trackId &&
+            compareTicks(unit.dtsTicks, hzOf(unit), fromTicks, SECOND) >= 0 &&
+            compareTicks(unit.dtsTicks, hzOf(unit), untilTicks, SECOND) < 0,
+        )
+        .map(({ data }) => Buffer.from(data).toString('hex'));
+    // The low one fills the upper track with what it has; French is its first sound, and still on track 1.
+    expect(bytesOf('video', 0, item(1))).toEqual(bytesOf('video', 1, item(1)));
+    expect(bytesOf('video', 0, item(0))).not.toEqual(bytesOf('video', 1, item(0)));
+    expect(bytesOf('audio', 1, item(0))).toHaveLength(ladder.durationTicks / 1920);
+    expect(bytesOf('audio', 1, item(1))).toEqual(bytesOf('audio', 1, item(0)));
+    expect(bytesOf('audio', 0, item(1))).toEqual(bytesOf('audio', 0, item(0)));
+    await playout.close();
+    await library.close();
+  });
+});
+
 /** Programmes at times that nothing fits to, filler between them, and one that interrupts another. */
 describe('a schedule with filler and cuts', { timeout: 60_000 }, () => {
   // The timeline starts at 22:13:20 UTC.
@@ -562,7 +647,11 @@ describe('two hundred loops of a clip with flash and beep', { timeout: 120_000 }
     await library.open();
     const clip = join(dir, 'clip.mp4');
     await makeFlashAndBeep(clip, 10, 44_100);
-    const facts = await library.import(clip, { signal: new AbortController().signal, onProgress: () => {} });
+    const facts = await library.import(
+      clip,
+      { ...defaultLibrarySettings, ladder: ['720p'] },
+      { signal: new AbortController().signal, onProgress: () => {} },
+    );
     expect(facts.durationTicks).toBe(10.24 * SECOND);
     const loops = 200;
     const endTicks = loops * facts.durationTicks;

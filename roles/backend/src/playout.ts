@@ -9,6 +9,7 @@ import {
   type Cue,
   type StreamEvent,
   type Track,
+  trackIndex,
 } from '@starling/media/access-unit';
 import { compareTicks, rescaleTicks, ticksToMs, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import { guideEntryAt } from '@starling/model/guide';
@@ -19,6 +20,7 @@ import {
   type Run,
   segmentStartTicks,
 } from '@starling/model/schedule';
+import { fillTrackSet, isSameTrackSet, type TrackSet } from '@starling/model/track-set';
 import type { Logger } from 'pino';
 import type { AssetFile } from './asset-file.ts';
 import { BackendError } from './error.ts';
@@ -59,7 +61,8 @@ interface StoredSegment {
   readonly wholeEndTicks: number;
   /** In the order of the contract. */
   readonly wholeUnits: readonly AccessUnit[];
-  readonly configHash: string;
+  /** Names the tracks: they are announced again where it changes. */
+  readonly configKey: string;
   readonly tracks: readonly Track[];
 }
 
@@ -92,7 +95,7 @@ export class Playout {
   #unitsPlayed: number | undefined;
   #askedTicks: number;
   #isTimelineAnnounced = false;
-  #announcedConfigHash: string | undefined;
+  #announcedConfigKey: string | undefined;
   #openMediaSequenceNumber: number | undefined;
   #reading: Promise<void> | undefined;
   /** Counts the changes that make a read in flight void. */
@@ -153,8 +156,8 @@ export class Playout {
     if (isFirst) events.push({ type: 'timeline', epochUnixMs });
     this.#isTimelineAnnounced = true;
     const tracks: StreamEvent[] = [];
-    if (this.#announcedConfigHash !== segment.configHash) {
-      this.#announcedConfigHash = segment.configHash;
+    if (this.#announcedConfigKey !== segment.configKey) {
+      this.#announcedConfigKey = segment.configKey;
       for (const track of segment.tracks) tracks.push({ type: 'track', track });
     }
     const cue: StreamEvent = {
@@ -257,9 +260,17 @@ export class Playout {
 
     const storedUnits = await asset.readSegment(segmentIndex);
     const originSamples = rescaleTicks(position.originTicks, VIDEO_TIMESCALE_HZ, HOUSE_SAMPLE_RATE_HZ);
-    const units = storedUnits.map((unit) => {
-      const offsetTicks = unit.kind === 'video' ? position.originTicks : originSamples;
-      return { ...unit, dtsTicks: unit.dtsTicks + offsetTicks, ptsTicks: unit.ptsTicks + offsetTicks };
+    const channelTracks = tracksToPlay(position.tracks, asset);
+    const units = channelTracks.flatMap(({ track, assetTrackId }) => {
+      const offsetTicks = track.kind === 'video' ? position.originTicks : originSamples;
+      return storedUnits
+        .filter((unit) => unit.kind === track.kind && unit.trackId === assetTrackId)
+        .map((unit) => ({
+          ...unit,
+          trackId: track.trackId,
+          dtsTicks: unit.dtsTicks + offsetTicks,
+          ptsTicks: unit.ptsTicks + offsetTicks,
+        }));
     });
     this.#unreadable.delete(facts.contentHash);
     return placedAt(position, {
@@ -267,8 +278,8 @@ export class Playout {
       startTicks,
       wholeEndTicks: position.originTicks + asset.segmentEndTicks(segmentIndex),
       wholeUnits: units.sort(byDecodingTime),
-      configHash: facts.configHash,
-      tracks: asset.tracks.map(withoutFrameRate),
+      configKey: `${facts.configHash} ${JSON.stringify(position.tracks)}`,
+      tracks: channelTracks.map(({ track }) => track),
     });
   }
 
@@ -340,21 +351,38 @@ export class Playout {
 }
 
 /**
- * A channel may mix frame rates behind one codec configuration. So its track names none: it must not
- * matter which item a playout happened to start with.
+ * The tracks of the channel, each with the track of the asset that is played on it.
+ *
+ * A channel may mix frame rates behind one codec configuration. So its tracks name none: it must not
+ * matter which item a playout happened to start with. For the same reason a sound has the language that
+ * the channel promises, also where an asset has none in it.
  */
-function withoutFrameRate(track: Track): Track {
-  return track.kind === 'video' ? { ...track, frameDurationTicks: undefined } : track;
+function tracksToPlay(
+  set: TrackSet,
+  asset: PlayableAsset,
+): { readonly track: Track; readonly assetTrackId: number }[] {
+  const { videoTrackIds, audioTrackIds } = fillTrackSet(set, asset.index.facts);
+  const find = (kind: Track['kind'], assetTrackId: number, trackId: number): Track => {
+    const found = asset.tracks.find((track) => track.kind === kind && track.trackId === assetTrackId);
+    if (!found)
+      throw new BackendError('ASSET_DAMAGED', `A stored asset lacks ${kind} track ${assetTrackId}.`);
+    return found.kind === 'video'
+      ? { ...found, trackId, frameDurationTicks: undefined }
+      : { ...found, trackId, language: set.languages[trackId] ?? undefined };
+  };
+  return [
+    ...videoTrackIds.map((id, trackId) => ({ track: find('video', id, trackId), assetTrackId: id })),
+    ...audioTrackIds.map((id, trackId) => ({ track: find('audio', id, trackId), assetTrackId: id })),
+  ];
 }
 
 function unitHz(unit: AccessUnit): number {
   return unit.kind === 'video' ? VIDEO_TIMESCALE_HZ : HOUSE_SAMPLE_RATE_HZ;
 }
 
-/** The order of the contract: by DTS, at equal DTS video first. */
+/** The order of the contract: by DTS, at equal DTS by track. */
 function byDecodingTime(a: AccessUnit, b: AccessUnit): number {
-  const order = compareTicks(a.dtsTicks, unitHz(a), b.dtsTicks, unitHz(b));
-  return order !== 0 ? order : a.kind === b.kind ? 0 : a.kind === 'video' ? -1 : 1;
+  return compareTicks(a.dtsTicks, unitHz(a), b.dtsTicks, unitHz(b)) || trackIndex(a) - trackIndex(b);
 }
 
 /** A stored segment as part of an airing: its number, and how much of it is played. */
@@ -395,6 +423,7 @@ function isSameAiring(a: ProgrammePosition, b: ProgrammePosition): boolean {
     a.originTicks === b.originTicks &&
     a.firstSegmentIndex === b.firstSegmentIndex &&
     a.firstMediaSequenceNumber === b.firstMediaSequenceNumber &&
-    a.discontinuitySequence === b.discontinuitySequence
+    a.discontinuitySequence === b.discontinuitySequence &&
+    isSameTrackSet(a.tracks, b.tracks)
   );
 }

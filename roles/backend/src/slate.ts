@@ -7,7 +7,7 @@ import type { AssetFacts } from '@starling/model/schedule';
 import type { Logger } from 'pino';
 import type { AssetFile } from './asset-file.ts';
 import { BackendError } from './error.ts';
-import { HOUSE_HEIGHT_PX, HOUSE_WIDTH_PX } from './house-format.ts';
+import { RUNGS } from './house-format.ts';
 import { type GeneratedSource, Library } from './library.ts';
 
 const FRAME_RATE = 25;
@@ -95,6 +95,7 @@ export class Slates {
 
 /** The slate as an input of FFmpeg: "We'll be right back", with the title of the channel, and silence. */
 export function slateSource(title: string, { hasText }: { hasText: boolean }): GeneratedSource {
+  const { widthPx, heightPx } = RUNGS['720p'];
   const words = [
     drawText("We'll be right back", 72, '0xeef2ff', 'h/2-60'),
     drawText(
@@ -105,7 +106,7 @@ export function slateSource(title: string, { hasText }: { hasText: boolean }): G
     ),
   ];
   const picture = [
-    `color=c=0x10141c:s=${HOUSE_WIDTH_PX}x${HOUSE_HEIGHT_PX}:r=${FRAME_RATE}:d=0.04,format=rgb24`,
+    `color=c=0x10141c:s=${widthPx}x${heightPx}:r=${FRAME_RATE}:d=0.04,format=rgb24`,
     ...(hasText ? words : []),
     'scale=out_color_matrix=bt709:out_range=tv,format=yuv420p',
     'loop=loop=-1:size=1:start=0,setpts=N', // drawn once

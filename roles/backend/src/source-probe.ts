@@ -1,9 +1,9 @@
-/** Finds out what a file to be imported holds: its picture, its sound, and its true length. */
+/** Finds out what a file to be imported holds: its picture, its sounds, its subtitles, and its true length. */
 import { type Static, Type } from 'typebox';
 import { Value } from 'typebox/value';
 import { BackendError } from './error.ts';
 import { runFfmpeg } from './ffmpeg.ts';
-import type { Source } from './house-format.ts';
+import { MAX_AUDIO_TRACKS, type Source, type SourceSound } from './house-format.ts';
 
 /**
  * What FFmpeg may open: files that hold media themselves. Playlists, concatenation scripts and pictures
@@ -19,11 +19,16 @@ const EXACT_DURATION_FORMATS = new Set(['mov', 'mp4']);
 const JUMPING_FORMATS = new Set(['mpegts', 'mpeg']);
 const JUMP_SECONDS = 10;
 
-/** Sample entries of FairPlay. Common Encryption shows in the side data of the packets. */
-const ENCRYPTED_TAGS = new Set(['drmi', 'drms']);
+/** Sample entries of FairPlay and of Common Encryption, which also shows in the side data of the packets. */
+const ENCRYPTED_TAGS = new Set(['drmi', 'drms', 'enca', 'encv']);
 const ENCRYPTED_PACKET = 'Encryption info';
 /** Packets looked at for it: enough to see some of each stream. */
 const FIRST_PACKETS = 16;
+
+/** Subtitles that are text; those that are pictures cannot become WebVTT. */
+const TEXT_SUBTITLES = new Set(['ass', 'mov_text', 'ssa', 'subrip', 'text', 'webvtt']);
+const MAX_SUBTITLES = 32;
+const MAX_TITLE_CHARS = 200;
 
 const OptionalText = Type.Optional(Type.String());
 const Description = Type.Object({
@@ -48,6 +53,7 @@ const Description = Type.Object({
       start_time: OptionalText,
       duration: OptionalText,
       disposition: Type.Optional(Type.Record(Type.String(), Type.Integer())),
+      tags: Type.Optional(Type.Record(Type.String(), Type.String())),
       side_data_list: Type.Optional(Type.Array(Type.Object({ rotation: Type.Optional(Type.Number()) }))),
     }),
   ),
@@ -58,6 +64,8 @@ export interface ProbeOptions {
   readonly ffprobePath: string;
   /** Absolute path of the file. */
   readonly path: string;
+  /** Names it in sentences. */
+  readonly subject: string;
   readonly signal: AbortSignal;
 }
 
@@ -66,7 +74,15 @@ export interface StreamChoice {
   readonly formatNames: readonly string[];
   readonly formatStartSeconds: number;
   readonly video: StreamDescription | undefined;
-  readonly audio: StreamDescription | undefined;
+  /** One of each language, the default one first. */
+  readonly audios: readonly StreamDescription[];
+  readonly subtitles: readonly SubtitleStream[];
+}
+
+export interface SubtitleStream {
+  readonly streamIndex: number;
+  readonly language: string | null;
+  readonly title: string | null;
 }
 
 /** A source with what its plan needs. */
@@ -76,15 +92,19 @@ export interface MeasuredSource extends Source {
 }
 
 /** FFmpeg's options and input for a local file, and nothing but a local file. */
-function fileInput(path: string): string[] {
+export function fileInput(path: string): string[] {
   return ['-protocol_whitelist', 'file', '-format_whitelist', CONTAINERS, '-i', `file:${path}`];
 }
 
 /**
- * Chooses the picture and the sound of a file.
+ * Chooses the picture, the sounds and the subtitles of a file.
+ * @param languages those that are preferred for the default sound, the most wanted first
  * @throws BackendError IMPORT_NOT_MEDIA, IMPORT_NO_STREAMS, IMPORT_ENCRYPTED, or one of `runFfmpeg`
  */
-export async function chooseStreams({ ffprobePath, path, signal }: ProbeOptions): Promise<StreamChoice> {
+export async function chooseStreams(
+  { ffprobePath, path, subject, signal }: ProbeOptions,
+  languages: readonly string[],
+): Promise<StreamChoice> {
   const chunks: Uint8Array[] = [];
   const { isSuccess, reason, stderr } = await runFfmpeg({
     program: ffprobePath,
@@ -92,7 +112,7 @@ export async function chooseStreams({ ffprobePath, path, signal }: ProbeOptions)
       ...['-v', 'error', '-show_format', '-show_streams', '-show_packets'],
       ...['-read_intervals', `%+#${FIRST_PACKETS}`, '-of', 'json', ...fileInput(path)],
     ],
-    subject: path,
+    subject,
     signal,
     onOutput: (chunk) => void chunks.push(chunk),
   });
@@ -101,8 +121,8 @@ export async function chooseStreams({ ffprobePath, path, signal }: ProbeOptions)
     throw new BackendError(
       'IMPORT_NOT_MEDIA',
       stderr.includes('whitelist')
-        ? `${path} is a picture or a list of files, not video or sound.`
-        : `${path} is not a media file that FFmpeg can read, or it is damaged: ${reason}.`,
+        ? `${subject} is a picture or a list of files, not video or sound.`
+        : `${subject} is not a media file that FFmpeg can read, or it is damaged: ${reason}.`,
     );
   }
   const { streams, format, packets } = description;
@@ -113,7 +133,7 @@ export async function chooseStreams({ ffprobePath, path, signal }: ProbeOptions)
     ) ||
     stderr.includes('DRM protected'); // of Windows Media
   if (isEncrypted) {
-    throw new BackendError('IMPORT_ENCRYPTED', `${path} is encrypted (DRM), so it cannot be imported.`);
+    throw new BackendError('IMPORT_ENCRYPTED', `${subject} is encrypted (DRM), so it cannot be imported.`);
   }
   const isDefault = (stream: StreamDescription) => stream.disposition?.default === 1;
   const videos = streams.filter(
@@ -131,12 +151,22 @@ export async function chooseStreams({ ffprobePath, path, signal }: ProbeOptions)
     formatNames: format.format_name.split(','),
     formatStartSeconds: seconds(format.start_time) ?? 0,
     video: videos.find(isDefault) ?? videos[0],
-    audio: audios.find(isDefault) ?? audios[0],
+    audios: oneOfEachLanguage(audios, languages),
+    subtitles: streams
+      .filter(
+        ({ codec_type, codec_name = '' }) => codec_type === 'subtitle' && TEXT_SUBTITLES.has(codec_name),
+      )
+      .slice(0, MAX_SUBTITLES)
+      .map((stream) => ({
+        streamIndex: stream.index,
+        language: languageOf(stream),
+        title: tagOf(stream, 'title')?.slice(0, MAX_TITLE_CHARS) ?? null,
+      })),
   };
-  if (!choice.video && !choice.audio) {
+  if (!choice.video && choice.audios.length === 0) {
     throw new BackendError(
       'IMPORT_NO_STREAMS',
-      `${path} has neither picture nor sound that FFmpeg can decode.`,
+      `${subject} has neither picture nor sound that FFmpeg can decode.`,
     );
   }
   return choice;
@@ -146,16 +176,53 @@ function isDecodable(stream: StreamDescription): boolean {
   return stream.codec_name !== undefined && stream.codec_name !== 'none' && stream.codec_name !== 'unknown';
 }
 
+function tagOf(stream: StreamDescription, name: string): string | undefined {
+  // Matroska's names are often in capitals.
+  return Object.entries(stream.tags ?? {}).find(([key]) => key.toLowerCase() === name)?.[1];
+}
+
+/** RFC 5646, from the three letters of ISO 639-2 that most containers have; null where it says nothing. */
+function languageOf(stream: StreamDescription): string | null {
+  try {
+    const [language = 'und'] = Intl.getCanonicalLocales(tagOf(stream, 'language') ?? 'und');
+    return ['mis', 'mul', 'und', 'zxx'].includes(language) ? null : language;
+  } catch {
+    return null;
+  }
+}
+
+/** Of several sounds in one language the default one, and no commentary where there is another. */
+function oneOfEachLanguage(
+  audios: readonly StreamDescription[],
+  languages: readonly string[],
+): StreamDescription[] {
+  const rank = (stream: StreamDescription) => {
+    const { comment = 0, visual_impaired = 0, default: isDefault = 0 } = stream.disposition ?? {};
+    return 2 * (comment + visual_impaired) - isDefault;
+  };
+  const wanted = (stream: StreamDescription) => {
+    const place = languages.indexOf(languageOf(stream) ?? '');
+    return place < 0 ? languages.length : place;
+  };
+  const byRank = audios.toSorted((a, b) => rank(a) - rank(b));
+  const chosen = new Map<string | null, StreamDescription>();
+  for (const stream of byRank) {
+    const language = languageOf(stream);
+    if (!chosen.has(language)) chosen.set(language, stream);
+  }
+  return [...chosen.values()].sort((a, b) => wanted(a) - wanted(b)).slice(0, MAX_AUDIO_TRACKS);
+}
+
 /**
  * Reads the times of every packet: containers are often wrong about their length and frame rate.
  * @throws BackendError IMPORT_NOT_MEDIA when not one packet can be read, or one of `runFfmpeg`
  */
 export async function measureSource(options: ProbeOptions, choice: StreamChoice): Promise<MeasuredSource> {
-  const { ffprobePath, path, signal } = options;
-  const { video, audio } = choice;
+  const { ffprobePath, path, subject, signal } = options;
+  const { video, audios } = choice;
   const mayJump = choice.formatNames.some((name) => JUMPING_FORMATS.has(name));
   const spans = new Map<number, PacketSpan>();
-  for (const stream of [video, audio]) if (stream) spans.set(stream.index, new PacketSpan(mayJump));
+  for (const stream of video ? [video, ...audios] : audios) spans.set(stream.index, new PacketSpan(mayJump));
 
   let rest = '';
   const decoder = new TextDecoder();
@@ -165,7 +232,7 @@ export async function measureSource(options: ProbeOptions, choice: StreamChoice)
       ...['-v', 'error', '-show_entries', 'packet=stream_index,pts_time,dts_time,duration_time'],
       ...['-of', 'csv=p=0', ...fileInput(path)],
     ],
-    subject: path,
+    subject,
     signal,
     onOutput(chunk) {
       const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n');
@@ -177,45 +244,42 @@ export async function measureSource(options: ProbeOptions, choice: StreamChoice)
     },
   });
 
-  const picture = video && spans.get(video.index);
-  const sound = audio && spans.get(audio.index);
-  const picturePart = picture?.startSeconds === undefined ? undefined : picture;
-  const soundPart = sound?.startSeconds === undefined ? undefined : sound;
-  if (!picturePart && !soundPart) {
-    const detail = isSuccess ? 'it holds no data' : reason;
-    throw new BackendError('IMPORT_NOT_MEDIA', `${path} is damaged: ${detail}.`);
-  }
-
   // The container's start of a stream leaves out what its edit list hides, the packets do not.
-  const videoStart = seconds(video?.start_time) ?? picturePart?.startSeconds ?? Number.POSITIVE_INFINITY;
-  const audioStart = seconds(audio?.start_time) ?? soundPart?.startSeconds ?? Number.POSITIVE_INFINITY;
-  const contentStart = Math.min(
-    picturePart ? videoStart : Number.POSITIVE_INFINITY,
-    soundPart ? audioStart : Number.POSITIVE_INFINITY,
-  );
   const isExact = choice.formatNames.some((name) => EXACT_DURATION_FORMATS.has(name));
-  const end = (stream: StreamDescription | undefined, startSeconds: number, span: PacketSpan) => {
-    const told = isExact ? seconds(stream?.duration) : undefined;
-    return Math.min(span.endSeconds, told === undefined ? Number.POSITIVE_INFINITY : startSeconds + told);
-  };
-  const videoEnd = picturePart ? end(video, videoStart, picturePart) : Number.NEGATIVE_INFINITY;
-  const audioEnd = soundPart ? end(audio, audioStart, soundPart) : Number.NEGATIVE_INFINITY;
-
+  const placed = [...spans].flatMap(([streamIndex, span]) => {
+    const stream = [video, ...audios].find((one) => one?.index === streamIndex);
+    if (!stream || span.startSeconds === undefined) return [];
+    const startSeconds = seconds(stream.start_time) ?? span.startSeconds;
+    const told = isExact ? seconds(stream.duration) : undefined;
+    const toldEndSeconds = told === undefined ? Number.POSITIVE_INFINITY : startSeconds + told;
+    return [{ stream, span, startSeconds, endSeconds: Math.min(span.endSeconds, toldEndSeconds) }];
+  });
+  if (placed.length === 0) {
+    const detail = isSuccess ? 'it holds no data' : reason;
+    throw new BackendError('IMPORT_NOT_MEDIA', `${subject} is damaged: ${detail}.`);
+  }
+  const contentStart = Math.min(...placed.map(({ startSeconds }) => startSeconds));
+  const picture = placed.find(({ stream }) => stream === video);
+  const sounds = placed.flatMap(({ stream, startSeconds, endSeconds }): SourceSound[] =>
+    stream === video
+      ? []
+      : [
+          {
+            streamIndex: stream.index,
+            language: languageOf(stream),
+            offsetSeconds: startSeconds - contentStart,
+            endSeconds: endSeconds - contentStart,
+          },
+        ],
+  );
   return {
     inputArguments: ['-reinit_filter:v', '0', ...fileInput(path)],
     inputCount: 1,
     startSeconds: contentStart - choice.formatStartSeconds,
-    picture: video && picturePart ? describePicture(video) : undefined,
-    sound:
-      audio && soundPart
-        ? {
-            streamIndex: audio.index,
-            offsetSeconds: audioStart - contentStart,
-            endSeconds: audioEnd - contentStart,
-          }
-        : undefined,
-    contentSeconds: Math.max(videoEnd, audioEnd) - contentStart,
-    frameRate: video && picturePart ? trueFrameRate(video, picturePart) : undefined,
+    picture: picture && describePicture(picture.stream),
+    sounds,
+    contentSeconds: Math.max(...placed.map(({ endSeconds }) => endSeconds)) - contentStart,
+    frameRate: picture && trueFrameRate(picture.stream, picture.span),
   };
 }
 

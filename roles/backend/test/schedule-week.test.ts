@@ -71,6 +71,10 @@ function makeAsset(seconds: number, frameRate: HouseFrameRate, channelCount = 2)
     widthPx: 1280,
     heightPx: 720,
     frameRate,
+    videoTracks: [{ widthPx: 1280, heightPx: 720, bitrateBps: 2_000_000 }],
+    audioTracks: [{ language: null, loudnessLufs: -20, gainDb: -3 }],
+    subtitles: [],
+    hasPictures: true,
   };
   assets.set(id, facts);
   const segments = gopStartFrames.map((frame) => ({

@@ -1,6 +1,6 @@
 /** The assets: files that were imported, or are about to be, and how far each import is. */
 import { randomBytes } from 'node:crypto';
-import { basename, extname, isAbsolute } from 'node:path';
+import { posix } from 'node:path';
 import {
   type Asset,
   type BackendState,
@@ -51,27 +51,54 @@ export class Assets {
     return this.#assetOf(row);
   }
 
-  /** Queues the import of a file; a backend takes it from the state. */
-  async add({ sourcePath, name = basename(sourcePath, extname(sourcePath)) }: NewAsset): Promise<Asset> {
-    if (!isAbsolute(sourcePath) && sourcePath !== TEST_CARD_SOURCE) {
-      throw new ApiProblem('REQUEST_INVALID', `sourcePath must be an absolute path, not ${sourcePath}.`);
-    }
+  /** Queues an import; a backend takes it from the state. */
+  async add(asset: NewAsset): Promise<Asset> {
+    checkSource(asset.source);
+    const row = await this.#changes.make((transaction) => insertAsset(transaction, asset, this.#now()));
+    this.#logger.info({ asset: row.id, name: row.name }, 'import queued');
+    return this.#assetOf(row);
+  }
+
+  /**
+   * Ends an import that waits or runs; the backend learns of it from the state.
+   * @throws ApiProblem ASSET_UNKNOWN or IMPORT_FINISHED
+   */
+  async cancel(id: string): Promise<Asset> {
     const row = await this.#changes.make((transaction) =>
       transaction
-        .insertInto('assets')
-        .values({
-          id: randomBytes(8).toString('hex'),
-          name,
-          state: 'queued',
-          error: null,
-          facts: null,
-          source_path: sourcePath,
-          created_at: new Date(this.#now()),
-        })
+        .updateTable('assets')
+        .set({ state: 'cancelled', error: null })
+        .where('id', '=', id)
+        .where('state', 'in', ['queued', 'importing', 'cancelled'])
         .returningAll()
-        .executeTakeFirstOrThrow(),
+        .executeTakeFirst(),
     );
-    this.#logger.info({ asset: row.id, sourcePath }, 'import queued');
+    if (row === undefined) throw await this.#finished(id);
+    this.#progress.delete(id);
+    this.#logger.info({ asset: id }, 'import cancelled');
+    return this.#assetOf(row);
+  }
+
+  /**
+   * Queues an import again that failed or was cancelled.
+   * @throws ApiProblem ASSET_UNKNOWN, IMPORT_FINISHED or IMPORT_NOT_ENDED
+   */
+  async retry(id: string): Promise<Asset> {
+    const row = await this.#changes.make((transaction) =>
+      transaction
+        .updateTable('assets')
+        .set((assets) => ({ state: 'queued', error: null, attempt: assets('attempt', '+', 1) }))
+        .where('id', '=', id)
+        .where('state', 'in', ['failed', 'cancelled'])
+        .returningAll()
+        .executeTakeFirst(),
+    );
+    if (row === undefined) {
+      const { state } = await this.get(id);
+      if (state === 'ready') throw await this.#finished(id);
+      throw new ApiProblem('IMPORT_NOT_ENDED', `The import of asset ${id} has not ended: it is ${state}.`);
+    }
+    this.#logger.info({ asset: id }, 'import queued again');
     return this.#assetOf(row);
   }
 
@@ -111,15 +138,16 @@ export class Assets {
    * @throws ApiProblem ASSET_UNKNOWN when it was removed meanwhile, or IMPORT_FINISHED
    */
   async report(id: string, report: ImportReport): Promise<void> {
-    if (report.state === 'importing') {
+    if (report.state === 'importing' || report.state === 'queued') {
       const { numUpdatedRows } = await this.#db
         .updateTable('assets')
-        .set({ state: 'importing' })
+        .set({ state: report.state, error: report.state === 'queued' ? report.error : null })
         .where('id', '=', id)
         .where('state', 'in', ['queued', 'importing'])
         .executeTakeFirst();
       if (numUpdatedRows === 0n) await this.#refuseReport(id, report);
-      this.#progress.set(id, report.progress);
+      if (report.state === 'importing') this.#progress.set(id, report.progress);
+      else this.#progress.delete(id);
       return;
     }
     const { numUpdatedRows } = await this.#changes.make((transaction) =>
@@ -127,7 +155,7 @@ export class Assets {
         .updateTable('assets')
         .set(
           report.state === 'ready'
-            ? { state: 'ready', facts: JSON.stringify(report.facts) }
+            ? { state: 'ready', error: null, facts: JSON.stringify(report.facts) }
             : { state: 'failed', error: report.error },
         )
         .where('id', '=', id)
@@ -142,17 +170,19 @@ export class Assets {
 
   async #refuseReport(id: string, report: ImportReport): Promise<void> {
     const asset = await this.get(id);
-    if (asset.state === report.state) return;
-    throw new ApiProblem(
-      'IMPORT_FINISHED',
-      `The import of asset ${id} has ended already: it is ${asset.state}.`,
-    );
+    if (asset.state !== report.state) throw await this.#finished(id);
+  }
+
+  async #finished(id: string): Promise<ApiProblem> {
+    const { state } = await this.get(id);
+    return new ApiProblem('IMPORT_FINISHED', `The import of asset ${id} has ended already: it is ${state}.`);
   }
 
   #assetOf(row: Selectable<Tables['assets']>): Asset {
     return {
       id: row.id,
       name: row.name,
+      source: row.source,
       state: row.state,
       progress: row.state === 'ready' ? 1 : (this.#progress.get(row.id) ?? 0),
       error: row.error,
@@ -160,6 +190,57 @@ export class Assets {
       createdAt: row.created_at.toISOString(),
     };
   }
+}
+
+/** @throws ApiProblem REQUEST_INVALID when it depends on where it is read, or holds a password */
+function checkSource(source: string): void {
+  if (source === TEST_CARD_SOURCE || posix.isAbsolute(source)) return;
+  if (!/^https?:/i.test(source) || !URL.canParse(source)) {
+    throw new ApiProblem(
+      'REQUEST_INVALID',
+      `The source must be an absolute path or an http or https URL, not ${source}.`,
+    );
+  }
+  const { username, password } = new URL(source);
+  if (username !== '' || password !== '') {
+    throw new ApiProblem(
+      'REQUEST_INVALID',
+      'A URL with a name or password in it is not taken: it would be stored.',
+    );
+  }
+}
+
+/** What an asset is called where nobody says: the last part of its source, without its ending. */
+function nameOf(source: string): string {
+  const path = URL.canParse(source) ? new URL(source).pathname : source;
+  const name = posix.basename(path, posix.extname(path)).slice(0, 200) || 'asset';
+  try {
+    return path === source ? name : decodeURIComponent(name);
+  } catch {
+    return name; // not UTF-8
+  }
+}
+
+/** Queues one import. */
+export function insertAsset(
+  transaction: Transaction,
+  { source, name = nameOf(source) }: NewAsset,
+  nowMs: number,
+): Promise<Selectable<Tables['assets']>> {
+  return transaction
+    .insertInto('assets')
+    .values({
+      id: randomBytes(8).toString('hex'),
+      name,
+      state: 'queued',
+      error: null,
+      facts: null,
+      source,
+      attempt: 1,
+      created_at: new Date(nowMs),
+    })
+    .returningAll()
+    .executeTakeFirstOrThrow();
 }
 
 function unknownAsset(id: string): ApiProblem {
@@ -172,15 +253,15 @@ export async function readAssets(
 ): Promise<Pick<BackendState, 'assets' | 'imports'>> {
   const rows = await transaction
     .selectFrom('assets')
-    .select(['id', 'name', 'state', 'facts', 'source_path'])
-    .where('state', '!=', 'failed')
+    .select(['id', 'name', 'state', 'facts', 'source', 'attempt'])
+    .where('state', 'not in', ['failed', 'cancelled'])
     .orderBy('created_at')
     .orderBy('id')
     .execute();
   return {
     assets: rows.flatMap(({ id, name, facts }) => (facts === null ? [] : [{ id, name, facts }])),
-    imports: rows.flatMap(({ id, source_path, state }) =>
-      state === 'ready' ? [] : [{ assetId: id, sourcePath: source_path }],
+    imports: rows.flatMap(({ id, source, attempt, state }) =>
+      state === 'ready' ? [] : [{ assetId: id, source, attempt }],
     ),
   };
 }

@@ -1,8 +1,10 @@
 import { mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { AssetFacts } from '@starling/model/schedule';
 import { sql } from 'kysely';
 import { pino } from 'pino';
+import { Check } from 'typebox/value';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Database, DatabaseUnavailable, openDatabase, SqlError } from './database.ts';
 
@@ -109,7 +111,7 @@ it('refuses a database that a newer Starling has used', async () => {
   await expect(openDatabase(newer, logger)).rejects.toThrow(/newer Starling/);
 }, 30_000);
 
-it('gives channels of an older Starling a schedule, a number and their sources', async () => {
+it('gives channels of an older Starling a schedule, a number and their sources, and assets their tracks', async () => {
   const path = join(folder, 'older');
   const older = await openDatabase(path, logger);
   // Back to the tables of before.
@@ -123,7 +125,18 @@ it('gives channels of an older Starling a schedule, a number and their sources',
   await sql`alter table channels drop column number, drop column logo, drop column group_title`.execute(
     older.kysely,
   );
+  await sql`drop table watched_files, watched_folders`.execute(older.kysely);
+  await sql`alter table runs drop column tracks`.execute(older.kysely);
+  await sql`alter table assets drop column attempt`.execute(older.kysely);
+  await sql`alter table assets rename column source to source_path`.execute(older.kysely);
   await sql`delete from kysely_migration where name >= '005'`.execute(older.kysely);
+  const oldFacts = {
+    ...{ contentHash: 'a'.repeat(64), configHash: 'b'.repeat(64), durationTicks: 900_000, segmentCount: 5 },
+    ...{ sizeBytes: 2_500_000, widthPx: 1280, heightPx: 720, frameRate: 25 },
+  };
+  await sql`insert into assets (id, name, state, facts, source_path, created_at) values
+    ('one', 'One', 'ready', ${JSON.stringify(oldFacts)}, '/one.mp4', '2026-01-01'),
+    ('two', 'Two', 'failed', null, '/two.mp4', '2026-01-01')`.execute(older.kysely);
   await sql`insert into channels (name, title, kind, epoch, created_at) values
     ('b', 'B', 'playout', '2026-01-01', '2026-01-01'), ('a', 'A', 'playout', '2026-01-02', '2026-01-02'),
     ('live', 'Live', 'live', '2026-01-03', '2026-01-03')`.execute(older.kysely);
@@ -148,6 +161,11 @@ it('gives channels of an older Starling a schedule, a number and their sources',
       valid_from_ticks: '0',
     },
   ]);
+  const [one, two] = await newer.kysely.selectFrom('assets').selectAll().orderBy('id').execute();
+  expect(one).toMatchObject({ source: '/one.mp4', attempt: 1, facts: oldFacts });
+  expect(Check(AssetFacts, one?.facts)).toBe(true);
+  expect(one?.facts?.videoTracks).toEqual([{ widthPx: 1280, heightPx: 720, bitrateBps: 2_000_000 }]);
+  expect(two).toMatchObject({ source: '/two.mp4', facts: null });
   expect(
     await newer.kysely.selectFrom('channels').select(['name', 'number']).orderBy('number').execute(),
   ).toEqual([

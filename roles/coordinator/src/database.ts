@@ -13,6 +13,7 @@ import type { AssetState, ChannelKind, Fallback, SourceChoice } from '@starling/
 import type { AssetFacts, ProgrammeInfo } from '@starling/model/schedule';
 import type { Schedule } from '@starling/model/schedule-definition';
 import type { StreamInput, Transcode } from '@starling/model/stream-input';
+import type { TrackSet } from '@starling/model/track-set';
 import type { NetworkEvent, WebhookDelivery, WebhookEventType } from '@starling/model/webhook';
 import {
   type ColumnType,
@@ -42,7 +43,8 @@ export interface Tables {
     error: string | null;
     /** JSON. */
     facts: ColumnType<AssetFacts | null, string | null, string | null>;
-    source_path: Fixed<string>;
+    source: Fixed<string>;
+    attempt: number;
     created_at: Fixed<Date>;
   };
   channels: {
@@ -71,6 +73,8 @@ export interface Tables {
     first_media_sequence_number: Int8;
     first_discontinuity_sequence: Int8;
     loop: string[];
+    /** JSON. */
+    tracks: ColumnType<TrackSet | null, string | null, string | null>;
     origin_ticks: NullableInt8;
     shuffle_seed: NullableInt8;
     /** JSON. */
@@ -114,6 +118,18 @@ export interface Tables {
     attempts: number;
     outcome: string | null;
     next_attempt_at: Date | null;
+  };
+  watched_folders: {
+    id: Fixed<string>;
+    path: Fixed<string>;
+    is_recursive: Fixed<boolean>;
+    created_at: Fixed<Date>;
+  };
+  /** What was reported of the folders: it is not imported again. */
+  watched_files: {
+    folder: Fixed<string>;
+    path: Fixed<string>;
+    version: string;
   };
   viewing_tokens: {
     /** The `jti`. The token itself is not kept. */

@@ -2,7 +2,7 @@
  * The coordinator role: what the network is to do is kept here and told to everyone else. This file is
  * the composition root.
  *
- * The path of a change: `routes` -> a noun (`assets`, `channels`, `streams`) -> `changes` (one
+ * The path of a change: `routes` -> a noun (`assets`, `library`, `channels`, `streams`) -> `changes` (one
  * transaction, one revision) -> `state` -> `watch` -> the backends and frontends.
  */
 
@@ -11,6 +11,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { createApi } from './api.ts';
+import { AssetFiles } from './asset-files.ts';
 import { Assets } from './assets.ts';
 import { BackendPresence } from './backend-presence.ts';
 import { Changes } from './changes.ts';
@@ -21,6 +22,7 @@ import { FleetViewers } from './fleet-viewers.ts';
 import { FrontendStates, readViewingRules } from './frontend-states.ts';
 import { readDeviceId, TUNER_COUNT } from './hdhomerun.ts';
 import { DISCOVERY_PORT, startDiscovery } from './hdhomerun-discovery.ts';
+import { Library } from './library.ts';
 import { PublicChannels } from './public-channels.ts';
 import { Schedules } from './schedules.ts';
 import { readBackendState, Snapshot, withoutPast } from './state.ts';
@@ -103,6 +105,8 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     closers.push(() => webhooks.close());
     const app = await createApi(config, {
       assets: new Assets(db, changes, logger, now),
+      library: new Library(db, changes, logger, now),
+      assetFiles: new AssetFiles(join(dataDir, 'media')),
       channels: new Channels(db, changes, logger, now),
       schedules,
       streams: new Streams(db, changes, presence, logger, now),

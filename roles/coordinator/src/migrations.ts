@@ -200,6 +200,46 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
+  '008-library': {
+    async up(db: Kysely<unknown>) {
+      await sql`alter table assets rename column source_path to source`.execute(db);
+      await sql`alter table assets add column attempt int4 not null default 1`.execute(db);
+      await sql`alter table assets drop constraint assets_state_check`.execute(db);
+      await sql`
+        alter table assets add constraint assets_state_check
+        check (state in ('queued', 'importing', 'ready', 'failed', 'cancelled'))
+      `.execute(db);
+      // Until now every asset had one picture and one sound.
+      await sql`
+        update assets set facts = facts || jsonb_build_object(
+          'videoTracks', jsonb_build_array(jsonb_build_object(
+            'widthPx', facts->'widthPx', 'heightPx', facts->'heightPx', 'bitrateBps',
+            round((facts->>'sizeBytes')::numeric * 8 * 90000 / (facts->>'durationTicks')::numeric)
+          )),
+          'audioTracks', '[{ "language": null, "loudnessLufs": null, "gainDb": 0 }]'::jsonb,
+          'subtitles', '[]'::jsonb,
+          'hasPictures', false
+        ) where facts is not null
+      `.execute(db);
+      await sql`alter table runs add column tracks jsonb`.execute(db);
+      await db.schema
+        .createTable('watched_folders')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('path', 'text', (column) => column.notNull().unique())
+        .addColumn('is_recursive', 'boolean', (column) => column.notNull())
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createTable('watched_files')
+        .addColumn('folder', 'text', (column) =>
+          column.notNull().references('watched_folders.id').onDelete('cascade'),
+        )
+        .addColumn('path', 'text', (column) => column.notNull())
+        .addColumn('version', 'text', (column) => column.notNull())
+        .addPrimaryKeyConstraint('watched_files_pkey', ['folder', 'path'])
+        .execute();
+    },
+  },
   '015-dark-after': {
     async up(db: Kysely<unknown>) {
       await db.schema

@@ -21,11 +21,20 @@ import {
   Stream,
   StreamWithKey,
 } from '@starling/model/entities';
+import {
+  FolderReport,
+  LibrarySettings,
+  LibrarySettingsChange,
+  NewWatchedFolder,
+  WatchedFolder,
+} from '@starling/model/library';
 import { NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from '@starling/model/webhook';
 import { type TSchema, Type } from 'typebox';
+import type { AssetFiles } from './asset-files.ts';
 import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
+import type { Library } from './library.ts';
 import type { PublicChannels } from './public-channels.ts';
 import { scheduleRoutes, unixMsOf } from './schedule-routes.ts';
 import type { Schedules } from './schedules.ts';
@@ -38,6 +47,8 @@ import type { Webhooks } from './webhooks.ts';
 /** What the routes speak to. */
 export interface Nouns extends ViewingNouns {
   readonly assets: Assets;
+  readonly assetFiles: AssetFiles;
+  readonly library: Library;
   readonly channels: Channels;
   readonly schedules: Schedules;
   readonly streams: Streams;
@@ -57,6 +68,10 @@ export interface Nouns extends ViewingNouns {
 const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(item) });
 const AssetId = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
 const AssetIdOfImport = Type.Object({ assetId: AssetId.properties.id });
+const AssetFileName = Type.Object({
+  ...AssetId.properties,
+  fileName: Type.String({ minLength: 1, maxLength: 64, examples: ['poster.jpg'] }),
+});
 const ById = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
 const ByName = Type.Object({ name: Name });
 const Done = Type.Null({ description: 'Done.' });
@@ -66,8 +81,8 @@ const problems = {
 };
 
 export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
-  const { assets, channels, streams, publicChannels, webhooks, presence, state, watch, viewingTokens } =
-    nouns;
+  const { assets, assetFiles, library, channels, streams, publicChannels, webhooks, presence } = nouns;
+  const { state, watch, viewingTokens } = nouns;
   const startedAt = new Date(nouns.now()).toISOString();
   return async (app) => {
     app.addHook('onRoute', (route) => {
@@ -94,7 +109,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         config: { access: 'operator' },
         schema: {
           tags: ['assets'],
-          summary: 'Queue the import of a file',
+          summary: 'Queue the import of a file or URL',
           body: NewAsset,
           response: { 202: Asset },
         },
@@ -125,6 +140,127 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       },
       async (request, reply) => {
         await assets.remove(request.params.id);
+        return reply.code(204).send(null);
+      },
+    );
+
+    app.post(
+      '/assets/:id/cancel',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['assets'],
+          summary: 'End an import that waits or runs',
+          params: AssetId,
+          response: { 200: Asset },
+        },
+      },
+      (request) => assets.cancel(request.params.id),
+    );
+    app.post(
+      '/assets/:id/retry',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['assets'],
+          summary: 'Queue an import again that failed or was cancelled',
+          params: AssetId,
+          response: { 200: Asset },
+        },
+      },
+      (request) => assets.retry(request.params.id),
+    );
+    app.get(
+      '/assets/:id/files/:fileName',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['assets'],
+          summary:
+            'A small file of an asset: poster.jpg; thumbnails.vtt, which maps times to places on thumbnails-1.jpg ' +
+            'and so on; subtitles-1.vtt and so on, as its facts name them',
+          params: AssetFileName,
+          response: {
+            200: {
+              description: 'The file.',
+              content: {
+                'image/jpeg': { schema: Type.Any() },
+                'text/vtt': { schema: Type.String() },
+              },
+            },
+          },
+        },
+      },
+      async (request, reply) => {
+        const { id, fileName } = request.params;
+        const { type, bytes } = await assetFiles.read(await assets.get(id), fileName);
+        return reply.type(type).send(bytes);
+      },
+    );
+
+    app.get(
+      '/library/settings',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['library'],
+          summary: 'How imports are done',
+          response: { 200: LibrarySettings },
+        },
+      },
+      () => library.settings(),
+    );
+    app.patch(
+      '/library/settings',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['library'],
+          summary: 'Change how imports are done from now on; what is left out stays as it is',
+          body: LibrarySettingsChange,
+          response: { 200: LibrarySettings },
+        },
+      },
+      (request) => library.changeSettings(request.body),
+    );
+    app.get(
+      '/library/folders',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['library'],
+          summary: 'The watched folders by path',
+          response: { 200: Items(WatchedFolder) },
+        },
+      },
+      async () => ({ items: await library.folders() }),
+    );
+    app.post(
+      '/library/folders',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['library'],
+          summary: 'Watch a folder: what is in it and what is put into it is imported',
+          body: NewWatchedFolder,
+          response: { 201: WatchedFolder },
+        },
+      },
+      async (request, reply) => reply.code(201).send(await library.watch(request.body)),
+    );
+    app.delete(
+      '/library/folders/:id',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['library'],
+          summary: 'Stop watching a folder; its assets stay',
+          params: ById,
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        await library.unwatch(request.params.id);
         return reply.code(204).send(null);
       },
     );
@@ -449,6 +585,23 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       },
       async (request, reply) => {
         await assets.report(request.params.assetId, request.body);
+        return reply.code(204).send(null);
+      },
+    );
+    app.post(
+      '/backend/folders/:id',
+      {
+        config: { access: 'node' },
+        schema: {
+          tags: ['backend'],
+          summary: 'Report complete files of a watched folder',
+          params: ById,
+          body: FolderReport,
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        await library.report(request.params.id, request.body);
         return reply.code(204).send(null);
       },
     );

@@ -392,6 +392,7 @@ export function runOf(row: Selectable<Tables['runs']>): Run {
     ...(row.origin_ticks !== null && { originTicks: Number(row.origin_ticks) }),
     ...(row.shuffle_seed !== null && { shuffleSeed: Number(row.shuffle_seed) }),
     ...(row.programme !== null && { programme: row.programme }),
+    ...(row.tracks !== null && { tracks: row.tracks }),
   };
 }
 
@@ -431,5 +432,6 @@ function rowOf(channel: string, run: Run): Insertable<Tables['runs']> & { start_
     origin_ticks: run.originTicks ?? null,
     shuffle_seed: run.shuffleSeed ?? null,
     programme: run.programme ? JSON.stringify(run.programme) : null,
+    tracks: run.tracks ? JSON.stringify(run.tracks) : null,
   };
 }

@@ -6,6 +6,7 @@ import { readAssets } from './assets.ts';
 import { type Changes, readRevision } from './changes.ts';
 import { readChannels } from './channels.ts';
 import type { Tables, Transaction } from './database.ts';
+import { readLibrary } from './library.ts';
 import { readStreams } from './streams.ts';
 
 /** A backend that was slow to hear of a change looks so far back at most. */
@@ -54,6 +55,7 @@ export async function readBackendState(transaction: Transaction): Promise<Backen
     channels: await readChannels(transaction),
     ...(await readStreams(transaction)),
     ...(await readAssets(transaction)),
+    ...(await readLibrary(transaction)),
   };
 }
 

@@ -1,6 +1,7 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
+import { defaultLibrarySettings } from '@starling/model/library';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { addReadyAsset, factsOf, type Lab, operatorToken, startLab } from './support.ts';
 
@@ -12,7 +13,7 @@ afterAll(() => lab.close());
 
 describe('assets', () => {
   it('follows an import from the queue to its facts', async () => {
-    const queued = await lab.operator.assets.create({ sourcePath: '/videos/Big Film.mp4' });
+    const queued = await lab.operator.assets.create({ source: '/videos/Big Film.mp4' });
     expect(queued).toMatchObject({
       name: 'Big Film',
       state: 'queued',
@@ -33,7 +34,7 @@ describe('assets', () => {
   });
 
   it('keeps the sentence that says why an import failed', async () => {
-    const { id } = await lab.operator.assets.create({ sourcePath: '/videos/broken.mp4', name: 'broken' });
+    const { id } = await lab.operator.assets.create({ source: '/videos/broken.mp4', name: 'broken' });
     await lab.node.reportImport(id, { state: 'failed', error: 'The file holds no picture.' });
     expect(await lab.operator.assets.get(id)).toMatchObject({
       state: 'failed',
@@ -55,9 +56,72 @@ describe('assets', () => {
   });
 
   it('refuses a path that depends on where the coordinator was started', async () => {
-    await expect(lab.operator.assets.create({ sourcePath: 'film.mp4' })).rejects.toMatchObject({
+    await expect(lab.operator.assets.create({ source: 'film.mp4' })).rejects.toMatchObject({
       status: 400,
     });
+  });
+
+  it('takes URLs without passwords, and names assets by the last part of their source', async () => {
+    const url = 'https://example.org/a/Die%20Welle.mkv?key=1';
+    expect(await lab.operator.assets.create({ source: url })).toMatchObject({
+      source: url,
+      name: 'Die Welle',
+    });
+    expect(await lab.operator.assets.create({ source: 'http://h/%ff.mp4' })).toMatchObject({ name: '%ff' });
+    expect(await lab.operator.assets.create({ source: 'http://h' })).toMatchObject({ name: 'asset' });
+    for (const source of [
+      'ftp://example.org/a.mp4',
+      'file:///etc/passwd',
+      'concat:/a|/b',
+      'https://',
+      'http://u:p@h/a',
+    ]) {
+      await expect(lab.operator.assets.create({ source })).rejects.toMatchObject({ code: 'REQUEST_INVALID' });
+    }
+  });
+
+  it('cancels an import and queues it again, and nothing else', async () => {
+    const { id } = await lab.operator.assets.create({ source: '/videos/on-and-off.mp4' });
+    const { assets } = lab.operator;
+    await lab.node.reportImport(id, { state: 'importing', progress: 0.5 });
+    await expect(assets.retry(id)).rejects.toMatchObject({ code: 'IMPORT_NOT_ENDED', status: 409 });
+    expect(await assets.cancel(id)).toMatchObject({ state: 'cancelled', error: null, progress: 0 });
+    expect(await assets.cancel(id)).toMatchObject({ state: 'cancelled' });
+    // The backend has not heard of it yet.
+    await expect(lab.node.reportImport(id, { state: 'importing', progress: 0.6 })).rejects.toMatchObject({
+      code: 'IMPORT_FINISHED',
+    });
+    expect(await assets.retry(id)).toMatchObject({ state: 'queued', progress: 0 });
+    await lab.node.reportImport(id, { state: 'queued', error: 'The server answered 503.' });
+    expect(await assets.get(id)).toMatchObject({ state: 'queued', error: 'The server answered 503.' });
+    await lab.node.reportImport(id, { state: 'failed', error: 'The server answered 404.' });
+    expect(await assets.retry(id)).toMatchObject({ state: 'queued', error: null });
+    await lab.node.reportImport(id, { state: 'ready', facts: factsOf(10) });
+    await expect(assets.retry(id)).rejects.toMatchObject({ code: 'IMPORT_FINISHED' });
+    await expect(assets.cancel(id)).rejects.toMatchObject({ code: 'IMPORT_FINISHED' });
+    await expect(assets.cancel('none')).rejects.toMatchObject({ code: 'ASSET_UNKNOWN' });
+  });
+
+  it('serves the small files of an asset, and no other file', async () => {
+    const id = await addReadyAsset(lab, 'pictured', 10);
+    const folder = join(lab.dataDir, 'media', factsOf(10).contentHash);
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(join(folder, 'poster.jpg'), 'a picture');
+    writeFileSync(join(folder, 'subtitles-1.vtt'), 'WEBVTT\n');
+    writeFileSync(join(folder, 'video.mp4'), 'large');
+    const get = (fileName: string, token = operatorToken) =>
+      lab.request('GET', `/api/v1/assets/${id}/files/${fileName}`, { token });
+    const poster = await get('poster.jpg');
+    expect([poster.status, poster.headers.get('content-type'), await poster.text()]).toEqual([
+      200,
+      'image/jpeg',
+      'a picture',
+    ]);
+    expect((await get('subtitles-1.vtt')).headers.get('content-type')).toBe('text/vtt; charset=utf-8');
+    for (const fileName of ['thumbnails.vtt', 'video.mp4', 'asset.json', '..%2F..%2Foperator.token', '%00']) {
+      expect([fileName, (await get(fileName)).status]).toEqual([fileName, 404]);
+    }
+    expect((await get('poster.jpg', 'wrong')).status).toBe(401);
   });
 
   it('removes an asset only when no channel plays it, and names those that do', async () => {
@@ -74,6 +138,62 @@ describe('assets', () => {
     await lab.operator.channels.remove('user-two');
     await lab.operator.assets.remove(id);
     await expect(lab.operator.assets.get(id)).rejects.toMatchObject({ code: 'ASSET_UNKNOWN' });
+  });
+});
+
+describe('the library', () => {
+  it('keeps its settings, tells the backends, and refuses what is not allowed', async () => {
+    const { library } = lab.operator;
+    expect(await library.settings()).toEqual(defaultLibrarySettings);
+    const changed = await library.changeSettings({ ladder: ['720p', '360p'], maxStoreBytes: 5e11 });
+    expect(changed).toEqual({ ...defaultLibrarySettings, ladder: ['720p', '360p'], maxStoreBytes: 5e11 });
+    expect(await library.settings()).toEqual(changed);
+    for (const wrong of [
+      { ladder: [] },
+      { ladder: ['719p'] },
+      { maxSourceHours: 0 },
+      { languages: ['x y'] },
+      { loud: 1 },
+    ]) {
+      const { status } = await lab.request('PATCH', '/api/v1/library/settings', {
+        token: operatorToken,
+        body: wrong,
+      });
+      expect([wrong, status]).toEqual([wrong, 400]);
+    }
+    await library.changeSettings(defaultLibrarySettings);
+  });
+
+  it('queues each file of a watched folder once, and again when it was replaced', async () => {
+    const folder = await lab.operator.library.watch({ path: '/srv/films/', isRecursive: true });
+    expect(folder).toMatchObject({ path: '/srv/films', isRecursive: true });
+    expect(await lab.operator.library.folders()).toEqual([folder]);
+    await expect(lab.operator.library.watch({ path: '/srv/films' })).rejects.toMatchObject({
+      code: 'FOLDER_EXISTS',
+    });
+    await expect(lab.operator.library.watch({ path: 'films' })).rejects.toMatchObject({ status: 400 });
+
+    const report = (...files: [path: string, version: string][]) =>
+      lab.node.reportFolder(folder.id, { files: files.map(([path, version]) => ({ path, version })) });
+    const queued = async () =>
+      (await lab.operator.assets.list()).filter(({ source }) => source.startsWith('/srv/films/'));
+    await report(['/srv/films/a.mp4', '1'], ['/srv/films/b.mp4', '1']);
+    await report(['/srv/films/a.mp4', '1'], ['/srv/films/b.mp4', '1']);
+    const [first, ...others] = await queued();
+    expect([first?.name, first?.state, others.map(({ name }) => name)]).toEqual(['a', 'queued', ['b']]);
+    await lab.operator.assets.remove(first?.id ?? '');
+    await report(['/srv/films/a.mp4', '1']); // removed on purpose, so it stays away
+    expect(await queued()).toHaveLength(1);
+    const { revision } = await lab.operator.status();
+    await report(['/srv/films/a.mp4', '1'], ['/srv/films/b.mp4', '1']);
+    expect((await lab.operator.status()).revision).toBe(revision); // no news wakes nobody
+    await report(['/srv/films/a.mp4', '2'], ['/srv/films/b.mp4', '1']);
+    expect(await queued()).toHaveLength(2);
+
+    await lab.operator.library.unwatch(folder.id);
+    expect(await queued()).toHaveLength(2);
+    await expect(report(['/srv/films/c.mp4', '1'])).rejects.toMatchObject({ code: 'FOLDER_UNKNOWN' });
+    await expect(lab.operator.library.unwatch(folder.id)).rejects.toMatchObject({ code: 'FOLDER_UNKNOWN' });
   });
 });
 
@@ -108,7 +228,7 @@ describe('channels', () => {
   });
 
   it('says what is wrong with a loop', async () => {
-    const { id } = await lab.operator.assets.create({ sourcePath: '/videos/slow.mp4' });
+    const { id } = await lab.operator.assets.create({ source: '/videos/slow.mp4' });
     await addReadyAsset(lab, 'double', 10);
     await addReadyAsset(lab, 'double', 10);
     const create = (loop: string[]) => lab.operator.channels.create({ name: 'faulty', loop });

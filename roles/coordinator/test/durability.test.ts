@@ -15,7 +15,7 @@ describe('a restart', () => {
   it('keeps everything, and the revision goes on', async () => {
     const before = await startLab();
     const id = await addReadyAsset(before, 'film', 10);
-    await before.operator.assets.create({ sourcePath: '/videos/queued.mp4' });
+    await before.operator.assets.create({ source: '/videos/queued.mp4' });
     await before.operator.channels.create({ name: 'films', title: 'Films', loop: [id, id] });
     await before.operator.streams.create({ name: 'cam' });
     const read = async ({ operator }: typeof before) => ({

@@ -87,13 +87,17 @@ export function factsOf(seconds: number, overrides: Partial<AssetFacts> = {}): A
     widthPx: 1280,
     heightPx: 720,
     frameRate: 25,
+    videoTracks: [{ widthPx: 1280, heightPx: 720, bitrateBps: 2_000_000 }],
+    audioTracks: [{ language: null, loudnessLufs: -20, gainDb: -3 }],
+    subtitles: [],
+    hasPictures: true,
     ...overrides,
   };
 }
 
 /** Adds an asset and reports it ready, as a backend does. */
 export async function addReadyAsset(lab: Lab, name: string, seconds: number): Promise<string> {
-  const { id } = await lab.operator.assets.create({ sourcePath: `/videos/${name}.mp4` });
+  const { id } = await lab.operator.assets.create({ source: `/videos/${name}.mp4` });
   await lab.node.reportImport(id, { state: 'ready', facts: factsOf(seconds) });
   return id;
 }

@@ -24,8 +24,8 @@ async function follow(isEnough: (states: readonly BackendState[]) => boolean): P
 
 it('sends the present state at once', async () => {
   const id = await addReadyAsset(lab, 'film', 10);
-  const { id: queuedId } = await lab.operator.assets.create({ sourcePath: '/videos/next.mp4' });
-  const { id: failedId } = await lab.operator.assets.create({ sourcePath: '/videos/bad.mp4' });
+  const { id: queuedId } = await lab.operator.assets.create({ source: '/videos/next.mp4' });
+  const { id: failedId } = await lab.operator.assets.create({ source: '/videos/bad.mp4' });
   await lab.node.reportImport(failedId, { state: 'failed', error: 'No picture.' });
   await lab.operator.channels.create({ name: 'films', loop: [id] });
   await lab.operator.streams.create({ name: 'cam' });
@@ -37,7 +37,7 @@ it('sends the present state at once', async () => {
     ],
     streams: [{ name: 'cam', keySha256: expect.stringMatching(/^[0-9a-f]{64}$/) }],
     assets: [{ id, name: 'film', facts: factsOf(10) }],
-    imports: [{ assetId: queuedId, sourcePath: '/videos/next.mp4' }],
+    imports: [{ assetId: queuedId, source: '/videos/next.mp4' }],
   });
 });
 
@@ -57,7 +57,7 @@ it('sends each change within a second, to every watcher, with rising revisions',
 });
 
 it('keeps an import in the state until it has ended, progress or not', async () => {
-  const { id } = await lab.operator.assets.create({ sourcePath: '/videos/slow.mp4' });
+  const { id } = await lab.operator.assets.create({ source: '/videos/slow.mp4' });
   await lab.node.reportImport(id, { state: 'importing', progress: 0.5 });
   const [state] = await follow((states) => states.length === 1);
   expect(state?.imports.map(({ assetId }) => assetId)).toContain(id);
