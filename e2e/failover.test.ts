@@ -8,10 +8,11 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Browser, Page } from 'playwright-core';
+import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { activeSource, untilActive } from './active-source.ts';
 import { launchChromium } from './browser.ts';
+import { openViewer, waitsInWords } from './browser-viewer.ts';
 import { starling, until } from './network.ts';
 import { addStream } from './publisher.ts';
 
@@ -119,60 +120,6 @@ class Wire {
   }
 }
 
-interface Seen {
-  /** The longest times between two pictures, longest first, with how far into the watching they began. */
-  readonly waits: readonly { readonly ms: number; readonly atMs: number }[];
-  readonly pictureCount: number;
-  readonly widthPx: number;
-  readonly error: string | null;
-}
-
-/** Runs in the page: takes the time of each picture until the page is told to stop. */
-function watchPictures(): Promise<Seen> {
-  const video = document.querySelector('video');
-  if (video === null) throw new Error('no video to watch');
-  const waits: { ms: number; atMs: number }[] = [];
-  const startedAtMs = performance.now();
-  let lastAtMs = startedAtMs;
-  let pictureCount = 0;
-  const take = (nowMs: number) => {
-    waits.push({ ms: nowMs - lastAtMs, atMs: lastAtMs - startedAtMs });
-    waits.sort((a, b) => b.ms - a.ms);
-    waits.length = Math.min(waits.length, 5);
-    lastAtMs = nowMs;
-  };
-  const see = () => {
-    pictureCount++;
-    take(performance.now());
-    video.requestVideoFrameCallback(see);
-  };
-  video.requestVideoFrameCallback(see);
-  return new Promise((resolve) => {
-    document.addEventListener('stop-watching', () => {
-      take(performance.now());
-      resolve({ waits, pictureCount, widthPx: video.videoWidth, error: video.error?.message ?? null });
-    });
-  });
-}
-
-async function open(protocol: 'hls' | 'flv'): Promise<{ page: Page; stop(): Promise<Seen> }> {
-  const context = await browser.newContext();
-  const page = await context.newPage();
-  await page.goto(`${site}/watch/fo-main?via=${protocol}`);
-  await page.waitForFunction(() => (document.querySelector('video')?.currentTime ?? 0) > 1, undefined, {
-    timeout: 30_000,
-  });
-  await page.waitForTimeout(2000); // players find their place first
-  const seen = page.evaluate(watchPictures);
-  return {
-    page,
-    async stop() {
-      await page.evaluate(() => document.dispatchEvent(new Event('stop-watching')));
-      return seen;
-    },
-  };
-}
-
 it('viewers in Chromium stay with a channel whose primary publisher is stopped, cut off and killed', {
   timeout: 240_000,
 }, async () => {
@@ -191,7 +138,10 @@ it('viewers in Chromium stay with a channel whose primary publisher is stopped, 
     await until('HLS', 15_000, async () =>
       (await fetch(`${site}/live/fo-main/index.m3u8`)).ok ? true : undefined,
     );
-    const viewers = { hls: await open('hls'), flv: await open('flv') };
+    const viewers = {
+      hls: await openViewer(browser, `${site}/watch/fo-main?via=hls`),
+      flv: await openViewer(browser, `${site}/watch/fo-main?via=flv`),
+    };
 
     first.kill('SIGSTOP');
     await untilActive('fo-main', 'backup', 3000);
@@ -216,8 +166,8 @@ it('viewers in Chromium stay with a channel whose primary publisher is stopped, 
 
     for (const protocol of ['hls', 'flv'] as const) {
       const seen = await viewers[protocol].stop();
-      expect(seen.error).toBe(null);
-      const told = `${protocol}: ${JSON.stringify(seen.waits.map(({ ms, atMs }) => [Math.round(ms), Math.round(atMs)]))}`;
+      expect(seen.errors).toEqual([]);
+      const told = `${protocol}: ${waitsInWords(seen)}`;
       expect(seen.waits[0]?.ms, told).toBeLessThanOrEqual(MAX_STALL_MS[protocol]);
       expect(seen.pictureCount).toBeGreaterThan(400);
       expect(seen.widthPx, protocol).toBe(PRIMARY_WIDTH_PX);
