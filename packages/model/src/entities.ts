@@ -235,7 +235,9 @@ export const PublicChannel = Type.Object({
   isOnAir: Type.Boolean(),
   /** Who watches now, on all frontends. */
   viewerCount: Type.Integer({ minimum: 0 }),
-  /** The programme that is on now; null when off the air or live. */
+  /** Where the picture comes from now; null when off the air, and for a channel without live sources. */
+  source: Type.Union([SourceName, Type.Null()]),
+  /** The programme that is on now; null when off the air, while a stream or the slate is shown, and between two. */
   now: Type.Union([
     Type.Object({
       title: Type.String(),

@@ -69,7 +69,8 @@ export class PublicChannels {
   /**
    * The guide of every channel that the caller may watch: from what is on at `fromMs` to what is on at the end; at most
    * `maxCount` programmes each. What is too short to be listed is shown as the channel itself, hour by hour, and so is
-   * a live channel.
+   * a channel that has no schedule. Where streams go before the schedule, the guide has the schedule: it is what
+   * is planned, and nobody knows when a stream will come.
    */
   async programmes(
     right: ViewingRight,
@@ -81,10 +82,9 @@ export class PublicChannels {
     const untilMs = fromMs + hours * HOUR_MS;
     return new Map(
       channelsFor(directory, right).map((channel) => {
-        const programmes =
-          channel.kind === 'live'
-            ? hourly(channel, fromMs)
-            : programmesFrom(directory, channel, fromMs, 'guide');
+        const programmes = hasSchedule(channel)
+          ? programmesFrom(directory, channel, fromMs, 'guide')
+          : hourly(channel, fromMs);
         return [channel, [...take(programmes, maxCount, untilMs)]];
       }),
     );
@@ -123,10 +123,13 @@ export class PublicChannels {
     const { name, title, number, logo, group, kind, isPrivate } = channel;
     const isOnAir = this.#presence.onAirChannels().includes(name);
     const nowMs = this.#now();
-    const coming = isOnAir
-      ? [...take(programmesFrom(directory, channel, nowMs, 'items'), 2, Number.POSITIVE_INFINITY)]
-      : [];
-    const now = (coming[0]?.startsAtMs ?? nowMs) > nowMs ? undefined : coming.shift();
+    const source = isOnAir ? (this.#presence.activeSource(name)?.source ?? null) : null;
+    const coming =
+      isOnAir && hasSchedule(channel)
+        ? [...take(programmesFrom(directory, channel, nowMs, 'items'), 2, Number.POSITIVE_INFINITY)]
+        : [];
+    const planned = (coming[0]?.startsAtMs ?? nowMs) > nowMs ? undefined : coming.shift();
+    const now = source === null || source === 'playout' ? planned : undefined;
     const [next] = coming;
     return {
       name,
@@ -138,6 +141,7 @@ export class PublicChannels {
       isPrivate,
       isOnAir,
       viewerCount: viewerCounts.get(name) ?? 0,
+      source,
       now:
         now === undefined
           ? null
@@ -145,6 +149,11 @@ export class PublicChannels {
       next: next === undefined ? null : { title: next.title, startsAt: iso(next.startsAtMs) },
     };
   }
+}
+
+/** What its schedule says is what it shows, unless a stream goes before it. */
+function hasSchedule({ kind, sources }: Channel): boolean {
+  return kind === 'playout' && (sources === null || sources.fallback === 'playout');
 }
 
 function channelsFor({ state }: Directory, right: ViewingRight): Channel[] {

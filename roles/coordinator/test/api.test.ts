@@ -437,6 +437,7 @@ describe('public channels', () => {
       isPrivate: false,
       isOnAir: true,
       viewerCount: 0,
+      source: null,
       now: { title: 'twenty', startsAt: '2026-11-22T18:00:40.000Z', endsAt: '2026-11-22T18:01:00.000Z' },
       next: { title: 'ten', startsAt: '2026-11-22T18:01:00.000Z' },
     });
@@ -444,6 +445,28 @@ describe('public channels', () => {
     expect((await lab.operator.streams.list()).filter((stream) => stream.isPublishing)).toHaveLength(1);
     const names = (await viewer.publicChannels.list()).map(({ name }) => name);
     expect(names).toEqual([...names].sort());
+
+    // With streams before the schedule, what is on is the schedule's only while the schedule is on.
+    const show = async (source: 'primary' | 'playout' | 'slate') => {
+      await lab.node.reportBackend({
+        onAirChannels: ['evening'],
+        publishingStreams: ['cam'],
+        activeSources: [
+          { channel: 'evening', source, since: new Date(lab.nowMs).toISOString(), reason: 'start' },
+        ],
+        inputProblems: [],
+        events: [],
+      });
+      return viewer.publicChannels.get('evening');
+    };
+    const sources = { primary: 'cam', backup: null } as const;
+    await lab.operator.channels.setSources('evening', { ...sources, fallback: 'playout' });
+    const next = { title: 'ten', startsAt: '2026-11-22T18:01:00.000Z' };
+    expect(await show('primary')).toMatchObject({ source: 'primary', now: null, next });
+    expect(await show('slate')).toMatchObject({ source: 'slate', now: null, next });
+    expect(await show('playout')).toMatchObject({ source: 'playout', now: { title: 'twenty' }, next });
+    await lab.operator.channels.setSources('evening', { ...sources, fallback: 'slate' });
+    expect(await show('slate')).toMatchObject({ source: 'slate', now: null, next: null });
 
     lab.nowMs += 15_001;
     expect(await viewer.publicChannels.get('evening')).toMatchObject({ isOnAir: false, now: null });
