@@ -53,6 +53,7 @@ describe('a picture that goes black and does not move', () => {
       'with filler up to a constant rate',
       '-preset veryfast -g 50 -b:v 1M -minrate 1M -maxrate 1M -bufsize 1M -nal-hrd cbr',
     ],
+    ['key frames alone', '-preset ultrafast -g 1'],
     ['key frames far apart', '-preset ultrafast -g 250 -sc_threshold 0'],
   ])('is found within a second, and when it is over: %s', async (_what, options) => {
     const found = await darkTimes(encoded(GOES_BLACK, TONE, options));

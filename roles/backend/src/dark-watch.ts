@@ -35,6 +35,9 @@ const REACTION_MS = 150;
 /** A picture without change takes a few bytes for itself, and at the most this share of a byte for each macroblock. */
 const STILL_PICTURE_BYTES = 100;
 const STILL_BYTES_PER_MACROBLOCK = 1 / 16;
+/** The same for a whole picture that is black: the plainest coding has a few bits for each macroblock. */
+const BLACK_PICTURE_BYTES = 1500;
+const BLACK_BYTES_PER_MACROBLOCK = 1;
 
 /** The decoded pictures are looked at in this size. */
 const WIDTH_PX = 32;
@@ -56,13 +59,19 @@ const MAX_GOP_BYTES = 8 * 1024 * 1024;
 /** Counts how long pictures have been too small to hold a change. */
 export class StillnessGate {
   #stillSinceMs: number | undefined;
+  #wasRandomAccess = false;
 
   /** @returns for how long nothing has moved so far; undefined when something just did */
   picture(track: VideoTrack, unit: AccessUnit, nowMs: number): number | undefined {
     const macroblocks = (track.widthPx * track.heightPx) / 256;
-    const limitBytes = STILL_PICTURE_BYTES + macroblocks * STILL_BYTES_PER_MACROBLOCK;
-    // A random access point codes the whole picture: it says nothing about change.
-    if (!unit.isRandomAccess && codedBytes(track, unit.data) > limitBytes) this.#stillSinceMs = undefined;
+    const limitBytes = unit.isRandomAccess
+      ? BLACK_PICTURE_BYTES + macroblocks * BLACK_BYTES_PER_MACROBLOCK
+      : STILL_PICTURE_BYTES + macroblocks * STILL_BYTES_PER_MACROBLOCK;
+    // A random access point codes the whole picture: it says nothing about change. Where there is nothing else, a
+    // picture that may be black is taken for one that has not changed.
+    const says = !unit.isRandomAccess || this.#wasRandomAccess;
+    this.#wasRandomAccess = unit.isRandomAccess;
+    if (says && codedBytes(track, unit.data) > limitBytes) this.#stillSinceMs = undefined;
     else this.#stillSinceMs ??= nowMs;
     return this.#stillSinceMs === undefined ? undefined : nowMs - this.#stillSinceMs;
   }
