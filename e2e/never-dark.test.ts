@@ -158,7 +158,7 @@ describe('a channel with a chain of sources', () => {
   it('leaves an encoder whose picture goes black and stands still, with sound, within a second', async () => {
     const url = `${rtmp}/nd-camera?key=${await addStream('nd-camera')}`;
     await command('channel', 'set', 'nd-camera', '--fallback', 'slate');
-    const picture = "testsrc2=s=640x360:r=25,drawbox=c=black:t=fill:enable='gt(t,9)'";
+    const picture = "testsrc2=s=640x360:r=25,drawbox=c=black:t=fill:enable='gt(t,7)'";
     const codecs = '-c:v libx264 -preset ultrafast -g 50 -pix_fmt yuv420p -c:a aac -ac 2';
     const args = `-v error -re -f lavfi -i ${picture} -re -f lavfi -i sine=r=48000 ${codecs} -f flv ${url}`;
     children.push(spawn('ffmpeg', args.split(' '), { stdio: 'ignore' }));
@@ -166,7 +166,7 @@ describe('a channel with a chain of sources', () => {
     // What a viewer sees of the black, in seconds.
     const filters = 'scale=320:180,blackdetect=d=0.1';
     const seen = await run('ffmpeg', [
-      ...['-v', 'info', '-i', `${site}/live/nd-camera.flv`, '-t', '9', '-an'],
+      ...['-v', 'info', '-i', `${site}/live/nd-camera.flv`, '-t', '10', '-an'],
       ...['-vf', filters, '-f', 'null', '-'],
     ]);
     expect(await activeSource('nd-camera')).toMatchObject({ source: 'slate', reason: 'dark' });

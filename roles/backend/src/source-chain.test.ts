@@ -132,6 +132,8 @@ class Simulation {
   readonly encoders: readonly Encoder[];
   readonly stopped = new Set<Encoder>();
   readonly events: StreamEvent[] = [];
+  /** When each of them was emitted. */
+  readonly #atMs: number[] = [];
   nowMs = START_MS;
 
   constructor(encoders: readonly Encoder[]) {
@@ -151,12 +153,26 @@ class Simulation {
       for (const encoder of this.encoders) {
         if (this.stopped.has(encoder)) continue;
         for (const event of encoder.run(STEP_MS)) {
-          this.events.push(...this.chain.push(encoder.name, event, nowUnixMs));
+          this.#emit(this.chain.push(encoder.name, event, nowUnixMs));
         }
       }
-      this.events.push(...this.chain.tick(nowUnixMs));
+      this.#emit(this.chain.tick(nowUnixMs));
     }
     return this;
+  }
+
+  /** What an encoder makes in so long comes in now. */
+  deliver(encoder: Encoder, ms: number): void {
+    for (const event of encoder.run(ms)) {
+      this.#emit(this.chain.push(encoder.name, event, EPOCH_UNIX_MS + this.nowMs));
+    }
+  }
+
+  #emit(events: readonly StreamEvent[]): void {
+    for (const event of events) {
+      this.events.push(event);
+      this.#atMs.push(this.nowMs);
+    }
   }
 
   get active(): string {
@@ -164,12 +180,13 @@ class Simulation {
   }
 
   /** Pictures as [seconds on the timeline, source]. */
-  pictures(): { ms: number; source: SourceName | undefined; isRandomAccess: boolean }[] {
-    return this.events.flatMap((event) =>
+  pictures(): { ms: number; atMs: number; source: SourceName | undefined; isRandomAccess: boolean }[] {
+    return this.events.flatMap((event, i) =>
       event.type === 'unit' && event.unit.kind === 'video'
         ? [
             {
               ms: ticksToMs(event.unit.dtsTicks, VIDEO_TIMESCALE_HZ),
+              atMs: this.#atMs[i] ?? 0,
               source: this.encoders.find(({ mark }) => mark === event.unit.data[0])?.name,
               isRandomAccess: event.unit.isRandomAccess,
             },
@@ -335,6 +352,25 @@ describe('a source that goes silent', () => {
     expect(simulation.active).toBe('slate');
     checkContract(simulation.events);
     expect(discontinuities(simulation.events)).toBe(0);
+  });
+
+  it.each([
+    ['a moment', 2500],
+    ['ten seconds', 10_000],
+  ])('is not gone back to while what it made in %s comes in all at once', (_what, heldUpMs) => {
+    const primary = new Encoder('primary', { gopMs: 1000 });
+    const simulation = new Simulation([primary, new Encoder('backup'), slate()]);
+    simulation.run(8000);
+    simulation.stopped.add(primary);
+    simulation.run(heldUpMs);
+    expect(simulation.active).toBe('backup');
+    simulation.deliver(primary, heldUpMs);
+    simulation.stopped.delete(primary);
+    simulation.run(12_000);
+    expect(simulation.active).toBe('primary');
+    checkContract(simulation.events);
+    const aheadMs = Math.max(...simulation.pictures().map(({ ms, atMs }) => ms - atMs));
+    expect(aheadMs).toBeLessThan(100);
   });
 
   it('is waited for where nothing can stand in for it', () => {
