@@ -267,11 +267,13 @@ describe('placing', () => {
         ptsTicks: unit.ptsTicks + offsetTicks,
       })),
     );
-    expect(segments.flatMap(({ units }) => units)).toHaveLength(sent.length);
+    // At the very end a unit of silence may complete the sound.
+    const added = segments.flatMap(({ units }) => units).slice(sent.length);
+    expect(added.length).toBeLessThanOrEqual(1);
     expect(grid.droppedUnits).toBe(0);
     // The sound belongs to the picture at the end as at the start: within the jitter and a millisecond.
     const lastSent = sent.findLast(({ kind }) => kind === 'audio');
-    const lastOut = unitsOf(segments, 'audio').at(-1);
+    const lastOut = unitsOf(segments, 'audio').at(-1 - added.length);
     const hz = audio.sampleRateHz;
     const shiftMs =
       ((lastOut?.dtsTicks ?? 0) - rescaleTicks(offsetTicks, 90_000, hz) - (lastSent?.dtsTicks ?? 0)) /
