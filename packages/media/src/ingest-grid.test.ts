@@ -281,6 +281,24 @@ describe('placing', () => {
     expect(Math.abs(shiftMs)).toBeLessThanOrEqual(jitterMs + 1);
   });
 
+  test('where an encoder leaves, sound that ended before the picture goes on with silence to its end', () => {
+    const grid = newGrid();
+    const arrivals = encode({ video: VIDEO, audio: AUDIO_48, seconds: 10 }).filter(
+      ({ event }) =>
+        event.type !== 'unit' || event.unit.kind === 'video' || event.unit.dtsTicks < 9.7 * 48_000,
+    );
+    const segments = segmentsOf([...feed(grid, arrivals), ...grid.endOfPublisher()]);
+    const sound = unitsOf(segments, 'audio');
+    const pictures = unitsOf(segments, 'video');
+    expect(new Set(steps(sound))).toEqual(new Set([AAC_SAMPLES_PER_UNIT]));
+    const endOfSoundMs = ((sound.at(-1)?.dtsTicks ?? 0) + AAC_SAMPLES_PER_UNIT) / 48;
+    const startOfLastPictureMs = (pictures.at(-1)?.dtsTicks ?? 0) / 90;
+    expect(endOfSoundMs - startOfLastPictureMs).toBeGreaterThan(0);
+    expect(endOfSoundMs - startOfLastPictureMs).toBeLessThan(100);
+    // What FFmpeg's encoder makes of silence in stereo.
+    expect(Buffer.from(sound.at(-1)?.data ?? []).toString('hex')).toBe('211004608c1c');
+  });
+
   test('gives each unit out as soon as no earlier one can come', () => {
     const grid = newGrid();
     const arrivals = encode({ video: VIDEO, audio: AUDIO_48, seconds: 20 });
