@@ -10,7 +10,7 @@ import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { launchChromium } from './browser.ts';
 import { openViewer, waitsInWords } from './browser-viewer.ts';
-import { run, starling, until } from './network.ts';
+import { program, run, starling, until } from './network.ts';
 
 const { site, dataDir } = inject('shared');
 const isSoak = process.env.STARLING_SOAK !== undefined;
@@ -46,7 +46,10 @@ beforeAll(async () => {
     execFileSync('ffmpeg', ['-v', 'error', ...inputs, '-t', String(lengthOf(seconds)), ...codecs, path]);
   }
   const files = SOURCES.map(({ name }) => join(scratch, `mixed-${name}.mkv`));
-  expect(await starling(dataDir, ['media', 'import', ...files])).toMatchObject({ exitCode: 0 });
+  const imported = await run(process.execPath, [program, 'media', 'import', ...files, '--data', dataDir], {
+    timeoutMs: 500_000,
+  });
+  expect(imported).toMatchObject({ exitCode: 0 });
   const loop = SOURCES.map(({ name }) => `mixed-${name}`).join(',');
   expect(await starling(dataDir, ['channel', 'add', 'mixed', '--loop', loop])).toMatchObject({ exitCode: 0 });
   await until('the channel', 20_000, async () =>

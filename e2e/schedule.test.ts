@@ -184,7 +184,7 @@ describe('catch-up', () => {
       return media.includes('#EXT-X-ENDLIST') ? true : undefined;
     });
     const lines = join(scratch, 'catch-up.gray');
-    const line = `crop=iw:1:0:${FRAME_STRIP.centreYPx},scale=1280:1`;
+    const line = `format=gray,crop=iw:1:0:${FRAME_STRIP.centreYPx}`;
     const played = await run('ffmpeg', [
       ...['-v', 'error', '-i', url, '-map', '0:v:0', '-vf', line, '-fps_mode', 'passthrough'],
       ...['-pix_fmt', 'gray', '-f', 'rawvideo', '-y', lines],
