@@ -74,6 +74,12 @@ const programs = [
     macos: ['gstreamer'],
   },
   {
+    find: 'file:/usr/share/doc/gir1.2-gst-rtsp-server-1.0/copyright',
+    why: 'an RTSP camera',
+    for: ['test'],
+    debian: ['python3-gi', 'gir1.2-gst-rtsp-server-1.0'],
+  },
+  {
     find: 'cvlc',
     why: 'plays as a third implementation',
     for: ['test'],

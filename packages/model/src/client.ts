@@ -10,7 +10,6 @@ import {
   type BackendReport,
   BackendState,
   Channel,
-  type ChannelSources,
   type ChannelUpdate,
   ChannelWithStatus,
   CoordinatorStatus,
@@ -20,6 +19,7 @@ import {
   type ImportReport,
   type NewAsset,
   type NewChannel,
+  type NewChannelSources,
   type NewStream,
   type NewViewingToken,
   Problem,
@@ -133,7 +133,7 @@ export class CoordinatorClient {
       this.#request('GET', path`/channels/${name}`, ChannelWithStatus),
     update: (name: string, update: ChannelUpdate): Promise<Channel> =>
       this.#request('PATCH', path`/channels/${name}`, Channel, update),
-    setSources: (name: string, sources: ChannelSources): Promise<ChannelWithStatus> =>
+    setSources: (name: string, sources: NewChannelSources): Promise<ChannelWithStatus> =>
       this.#request('PUT', path`/channels/${name}/sources`, ChannelWithStatus, sources),
     chooseSource: (name: string, source: SourceChoice): Promise<void> =>
       this.#send('POST', path`/channels/${name}/source`, { source }),

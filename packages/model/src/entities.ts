@@ -97,10 +97,22 @@ export const ChannelSources = Type.Object(
     /** The stream that is shown while the primary one is not well. */
     backup: Type.Union([Name, Type.Null()]),
     fallback: Fallback,
+    /**
+     * A live stream whose picture is black and does not move is replaced after so many milliseconds; null for
+     * never. For films, which may be black between two scenes: longer.
+     */
+    darkAfterMs: Type.Union([Type.Integer({ minimum: 1000, maximum: 60_000 }), Type.Null()]),
   },
   { additionalProperties: false },
 );
 export type ChannelSources = Static<typeof ChannelSources>;
+
+/** Sets them all: a second of black where nothing else is said. */
+export const NewChannelSources = Type.Object(
+  { ...ChannelSources.properties, darkAfterMs: Type.Optional(ChannelSources.properties.darkAfterMs) },
+  { additionalProperties: false },
+);
+export type NewChannelSources = Static<typeof NewChannelSources>;
 
 /** Why the active source is the active one. */
 export const SourceReason = Type.Union([
@@ -235,7 +247,9 @@ export const PublicChannel = Type.Object({
   isOnAir: Type.Boolean(),
   /** Who watches now, on all frontends. */
   viewerCount: Type.Integer({ minimum: 0 }),
-  /** The programme that is on now; null when off the air or live. */
+  /** Where the picture comes from now; null when off the air, and for a channel without live sources. */
+  source: Type.Union([SourceName, Type.Null()]),
+  /** The programme that is on now; null when off the air, while a stream or the slate is shown, and between two. */
   now: Type.Union([
     Type.Object({
       title: Type.String(),

@@ -4,12 +4,12 @@ import { leaseNames, wantedLeases } from './channel-leases.ts';
 const playout = (name: string, redundancy = 1) =>
   ({ name, kind: 'playout', sources: null, redundancy }) as const;
 const taking = (name: string, primary: string | null, backup: string | null = null) =>
-  ({ name, kind: 'playout', sources: { primary, backup, fallback: 'playout' }, redundancy: 1 }) as const;
+  ({ name, kind: 'playout', sources: { primary, backup }, redundancy: 1 }) as const;
 const ofStream = (name: string) =>
   ({
     name,
     kind: 'live',
-    sources: { primary: name, backup: null, fallback: 'none' },
+    sources: { primary: name, backup: null },
     redundancy: 1,
   }) as const;
 
@@ -41,7 +41,7 @@ test('channels that share a stream, or share one with such a channel, run togeth
 });
 
 test('a stream runs with its own channel, whatever that shows', () => {
-  const silent = { ...ofStream('cam'), sources: { primary: null, backup: null, fallback: 'slate' } } as const;
+  const silent = { ...ofStream('cam'), sources: { primary: null, backup: null } } as const;
   const leaseOf = leaseNames([silent, taking('films', 'cam')]);
   expect(leaseOf('films')).toBe(leaseOf('cam'));
 });

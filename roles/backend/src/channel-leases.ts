@@ -1,7 +1,9 @@
 /** Which leases the channels need. */
-import type { Channel } from '@starling/model/entities';
+import type { Channel, ChannelSources } from '@starling/model/entities';
 
-type LeasedChannel = Pick<Channel, 'name' | 'kind' | 'sources' | 'redundancy'>;
+interface LeasedChannel extends Pick<Channel, 'name' | 'kind' | 'redundancy'> {
+  readonly sources: Pick<ChannelSources, 'primary' | 'backup'> | null;
+}
 
 /**
  * The name of the lease that each channel runs under. A stream comes in where the channel of its name runs; channels

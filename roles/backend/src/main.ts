@@ -266,8 +266,10 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       if (!isSame) takeOff(name, one);
     }
     const assets = new Map(next.assets.map((asset) => [asset.id, asset.facts]));
+    const assetNames = new Map(next.assets.map((asset) => [asset.id, asset.name]));
     for (const model of held) {
-      const programme = { runs: model.runs, assets, epochUnixMs: model.epochUnixMs };
+      const { title, runs, epochUnixMs } = model;
+      const programme = { runs, assets, epochUnixMs, guide: { title, assetNames } };
       const known = onAir.get(model.name);
       if (known === undefined) onAir.set(model.name, putOn(model, programme));
       else {

@@ -238,6 +238,27 @@ describe('playout', () => {
     expect(second?.dtsTicks).toBe(15.12 * 48_000);
   });
 
+  it('says with each segment what the guide says of its programme', async () => {
+    const guide = { title: 'Clips', assetNames: new Map([['film', 'The film']]) };
+    const runs = [
+      { ...run(0, 'news', 'sport'), programme: { title: 'Morning' } },
+      run(30 * SECOND, 'film'),
+      run(100 * SECOND, 'news'),
+    ];
+    const shown = { ...programme(...runs), guide };
+    const events = await play(playoutOf(shown, 0), 0, 40 * SECOND);
+    const at = (seconds: number) => EPOCH_UNIX_MS + seconds * 1000;
+    for (const { startTicks, programme: said } of cuesOf(events)) {
+      expect(said).toEqual(
+        startTicks < 30 * SECOND
+          ? { title: 'Morning', startUnixMs: at(0), endUnixMs: at(30) }
+          : // Items of a few seconds are the channel itself.
+            { title: 'Clips', startUnixMs: at(30), endUnixMs: at(100) },
+      );
+    }
+    expect(cuesOf(events).length).toBeGreaterThan(20);
+  });
+
   it('mixes frame rates without a discontinuity, and announces none', async () => {
     const shown = programme(run(0, 'film', 'news', 'sport', 'short'));
     const events = await play(playoutOf(shown, 0), 0, 120 * SECOND);

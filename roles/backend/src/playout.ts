@@ -6,11 +6,13 @@
 import {
   AAC_SAMPLES_PER_UNIT,
   type AccessUnit,
+  type Cue,
   type StreamEvent,
   type Track,
   trackIndex,
 } from '@starling/media/access-unit';
 import { compareTicks, rescaleTicks, ticksToMs, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
+import { guideEntryAt } from '@starling/model/guide';
 import {
   type AssetFacts,
   type ProgrammePosition,
@@ -30,6 +32,8 @@ export interface PlayoutProgramme {
   readonly assets: ReadonlyMap<string, AssetFacts>;
   /** Wall-clock time of tick 0, in milliseconds since 1970. */
   readonly epochUnixMs: number;
+  /** What the guide calls the channel, and its assets by id; undefined for what is in no guide. */
+  readonly guide?: { readonly title: string; readonly assetNames: ReadonlyMap<string, string> };
 }
 
 /** What playout reads: a stored asset. */
@@ -173,12 +177,24 @@ export class Playout {
         startTicks: segment.startTicks,
         programDateTimeUnixMs: epochUnixMs + Math.floor(ticksToMs(segment.startTicks, VIDEO_TIMESCALE_HZ)),
         programmeId: segment.position.programmeId,
+        ...this.#guideProgrammeAt(segment.startTicks),
         targetDurationMs: HOUSE_SEGMENT_MS,
         isIndependent: true,
       },
     };
     if (isFirst) events.push(...tracks, cue);
     else events.push(cue, ...tracks);
+  }
+
+  #guideProgrammeAt(ticks: number): Pick<Cue, 'programme'> {
+    const { guide, runs, assets, epochUnixMs } = this.#programme;
+    if (guide === undefined) return {};
+    const channel = { title: guide.title, epochUnixMs, runs };
+    const entry = guideEntryAt(channel, { facts: assets, names: guide.assetNames }, ticks, 'guide');
+    if (entry === undefined) return {};
+    const unixMs = (at: number) => epochUnixMs + Math.floor(ticksToMs(at, VIDEO_TIMESCALE_HZ));
+    const { title, startTicks, endTicks } = entry;
+    return { programme: { title, startUnixMs: unixMs(startTicks), endUnixMs: unixMs(endTicks) } };
   }
 
   /**

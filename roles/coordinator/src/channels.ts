@@ -1,9 +1,9 @@
 /** The channels. What they play is in `schedules.ts`. */
 import type {
   Channel,
-  ChannelSources,
   ChannelUpdate,
   NewChannel,
+  NewChannelSources,
   SourceChoice,
 } from '@starling/model/entities';
 import type { Run } from '@starling/model/schedule';
@@ -17,6 +17,8 @@ import { insertSchedule, loopSchedule, resolveItems, runOf } from './schedules.t
 
 /** A timeline begins so long before its channel was made, so that the first viewer finds a full window. */
 const HISTORY_MS = 30_000;
+/** A black, still picture is to be replaced within a second, unless the operator says otherwise. */
+const DEFAULT_DARK_AFTER_MS = 1000;
 
 export class Channels {
   readonly #db: Kysely<Tables>;
@@ -98,8 +100,8 @@ export class Channels {
    * when no live stream is left: the segments of a schedule alone are numbered in another way.
    * @throws ApiProblem CHANNEL_UNKNOWN, STREAM_UNKNOWN, or SOURCES_INVALID
    */
-  async setSources(name: string, sources: ChannelSources): Promise<Channel> {
-    const { primary, backup, fallback } = sources;
+  async setSources(name: string, sources: NewChannelSources): Promise<Channel> {
+    const { primary, backup, fallback, darkAfterMs = DEFAULT_DARK_AFTER_MS } = sources;
     if (primary !== null && primary === backup) {
       throw new ApiProblem(
         'SOURCES_INVALID',
@@ -126,8 +128,14 @@ export class Channels {
       }
       await transaction
         .updateTable('channels')
-        // What comes in live comes to one backend.
-        .set({ has_sources: true, primary_stream: primary, backup_stream: backup, fallback, redundancy: 1 })
+        .set({
+          has_sources: true,
+          primary_stream: primary,
+          backup_stream: backup,
+          fallback,
+          dark_after_ms: darkAfterMs,
+          redundancy: 1, // what comes in live comes to one backend
+        })
         .where('name', '=', name)
         .execute();
       return readChannels(transaction, name);
@@ -292,7 +300,12 @@ export async function readChannels(transaction: Transaction, name?: string): Pro
     isPrivate: channel.is_private,
     maxViewers: channel.max_viewers,
     sources: channel.has_sources
-      ? { primary: channel.primary_stream, backup: channel.backup_stream, fallback: channel.fallback }
+      ? {
+          primary: channel.primary_stream,
+          backup: channel.backup_stream,
+          fallback: channel.fallback,
+          darkAfterMs: channel.dark_after_ms,
+        }
       : null,
     sourceChoice: channel.source_choice,
     record: channel.record,

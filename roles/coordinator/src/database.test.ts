@@ -117,7 +117,7 @@ it('gives channels of an older Starling a schedule, a number and their sources, 
   // Back to the tables of before.
   await sql`drop table schedules, webhook_deliveries, webhooks, destinations`.execute(older.kysely);
   await sql`alter table channels drop column has_sources, drop column primary_stream, drop column backup_stream,
-    drop column fallback, drop column source_choice`.execute(older.kysely);
+    drop column fallback, drop column source_choice, drop column dark_after_ms`.execute(older.kysely);
   await sql`alter table streams drop column input, drop column transcode`.execute(older.kysely);
   await sql`alter table runs drop column origin_ticks, drop column shuffle_seed, drop column programme`.execute(
     older.kysely,

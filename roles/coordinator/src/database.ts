@@ -67,6 +67,8 @@ export interface Tables {
     primary_stream: string | null;
     backup_stream: string | null;
     fallback: Generated<Fallback>;
+    /** Null: never. */
+    dark_after_ms: Generated<number | null>;
     source_choice: Generated<SourceChoice>;
     /** JSON. */
     record: ColumnType<AlwaysRecord | null, string | null | undefined, string | null>;

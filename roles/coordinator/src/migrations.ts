@@ -288,6 +288,14 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
+  '011-dark-after': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('channels')
+        .addColumn('dark_after_ms', 'int4', (column) => column.defaultTo(1000))
+        .execute();
+    },
+  },
 };
 
 /**

@@ -294,7 +294,7 @@ describe('channels', () => {
 });
 
 describe('sources of a channel', () => {
-  const none = { primary: null, backup: null, fallback: 'none' } as const;
+  const none = { primary: null, backup: null, fallback: 'none', darkAfterMs: 1000 } as const;
 
   it('are none for a schedule alone, and the stream itself for the channel of a stream', async () => {
     expect(await lab.operator.channels.get('mix')).toMatchObject({ sources: null, activeSource: null });
@@ -307,7 +307,7 @@ describe('sources of a channel', () => {
   });
 
   it('can be set, reach the backends, and are refused where they cannot be', async () => {
-    const sources = { primary: 'studio', backup: 'phone', fallback: 'playout' } as const;
+    const sources = { primary: 'studio', backup: 'phone', fallback: 'playout', darkAfterMs: null } as const;
     expect(await lab.operator.channels.setSources('mix', sources)).toMatchObject({ sources });
     const set = (name: string, change: object) =>
       lab.operator.channels.setSources(name, { ...none, ...change });
@@ -443,6 +443,7 @@ describe('public channels', () => {
       isPrivate: false,
       isOnAir: true,
       viewerCount: 0,
+      source: null,
       now: { title: 'twenty', startsAt: '2026-11-22T18:00:40.000Z', endsAt: '2026-11-22T18:01:00.000Z' },
       next: { title: 'ten', startsAt: '2026-11-22T18:01:00.000Z' },
     });
@@ -450,6 +451,30 @@ describe('public channels', () => {
     expect((await lab.operator.streams.list()).filter((stream) => stream.isPublishing)).toHaveLength(1);
     const names = (await viewer.publicChannels.list()).map(({ name }) => name);
     expect(names).toEqual([...names].sort());
+
+    // With streams before the schedule, what is on is the schedule's only while the schedule is on.
+    const show = async (source: 'primary' | 'playout' | 'slate') => {
+      await lab.node.reportBackend({
+        nodeId: '00000000000000aa',
+        onAirChannels: ['evening'],
+        publishingStreams: ['cam'],
+        activeSources: [
+          { channel: 'evening', source, since: new Date(lab.nowMs).toISOString(), reason: 'start' },
+        ],
+        inputProblems: [],
+        destinations: [],
+        events: [],
+      });
+      return viewer.publicChannels.get('evening');
+    };
+    const sources = { primary: 'cam', backup: null } as const;
+    await lab.operator.channels.setSources('evening', { ...sources, fallback: 'playout' });
+    const next = { title: 'ten', startsAt: '2026-11-22T18:01:00.000Z' };
+    expect(await show('primary')).toMatchObject({ source: 'primary', now: null, next });
+    expect(await show('slate')).toMatchObject({ source: 'slate', now: null, next });
+    expect(await show('playout')).toMatchObject({ source: 'playout', now: { title: 'twenty' }, next });
+    await lab.operator.channels.setSources('evening', { ...sources, fallback: 'slate' });
+    expect(await show('slate')).toMatchObject({ source: 'slate', now: null, next: null });
 
     lab.nowMs += 15_001;
     expect(await viewer.publicChannels.get('evening')).toMatchObject({ isOnAir: false, now: null });

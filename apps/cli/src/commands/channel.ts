@@ -1,6 +1,12 @@
 /** `starling channel`: what is on the air. */
 import type { CoordinatorClient } from '@starling/model/client';
-import type { Channel, ChannelSources, ChannelWithStatus, SourceChoice } from '@starling/model/entities';
+import type {
+  Channel,
+  ChannelSources,
+  ChannelWithStatus,
+  NewChannelSources,
+  SourceChoice,
+} from '@starling/model/entities';
 import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
 import type { CommandContext } from '../io.ts';
 import { examples, formatBytes, printJson, printTable, splitList } from '../output.ts';
@@ -53,6 +59,11 @@ export function addChannelCommands(program: Command, context: CommandContext): v
     .addOption(
       new Option('--fallback <what>', 'what comes after the streams').choices(['playout', 'slate', 'none']),
     )
+    .option(
+      '--dark-after <seconds>',
+      'replace a live stream that is black and still for so long, 1 to 60; "never" for films',
+      parseDarkAfter,
+    )
     .addOption(
       new Option('--private', 'only for who has a viewing token; others are shown out').conflicts('public'),
     )
@@ -81,6 +92,7 @@ export function addChannelCommands(program: Command, context: CommandContext): v
       examples(
         'starling channel set films --primary studio --fallback playout',
         'starling channel set cam --backup phone --fallback slate',
+        'starling channel set films --dark-after 5',
         'starling channel set films --private',
         'starling channel set films --public --max-viewers 200',
         'starling channel set films --max-viewers none',
@@ -91,9 +103,9 @@ export function addChannelCommands(program: Command, context: CommandContext): v
       ),
     )
     .action(async (name: string, options: SetOptions, command: Command) => {
-      const { primary, backup, fallback, ...presented } = options;
+      const { primary, backup, fallback, darkAfter, ...presented } = options;
       const { maxViewers, title, number, logo, group, redundancy } = presented;
-      const setsSources = primary !== undefined || backup !== undefined || fallback !== undefined;
+      const setsSources = [primary, backup, fallback, darkAfter].some((option) => option !== undefined);
       const setsOthers = Object.keys(presented).length > 0;
       if (!setsSources && !setsOthers) {
         command.error('error: say what to change, for instance --primary, --private or --title.', {
@@ -168,11 +180,12 @@ export function addChannelCommands(program: Command, context: CommandContext): v
       if (source !== undefined) await client.channels.chooseSource(name, source);
       const channel = await client.channels.get(name);
       if (wantsJson()) return printJson(io.stdout, channel);
-      const { activeSource: active, sourceChoice } = channel;
+      const { activeSource: active, sourceChoice, sources } = channel;
       io.stdout.write(
         [
           `Chain   ${chainText(channel)}`,
           `Choice  ${sourceChoice}`,
+          ...(sources === null ? [] : [`Black   ${darkAfterText(sources)}`]),
           `On air  ${active === null ? 'nothing' : `${active.source}, since ${active.since} (${active.reason})`}`,
           '',
         ].join('\n'),
@@ -191,6 +204,8 @@ export function addChannelCommands(program: Command, context: CommandContext): v
 
 /** Commander takes null for no value. */
 type MaxViewers = number | 'none';
+/** Milliseconds. */
+type DarkAfter = number | 'never';
 
 interface AddOptions {
   readonly loop: string[];
@@ -203,6 +218,7 @@ interface SetOptions {
   readonly primary?: string;
   readonly backup?: string;
   readonly fallback?: ChannelSources['fallback'];
+  readonly darkAfter?: DarkAfter;
   readonly private?: true;
   readonly public?: true;
   readonly maxViewers?: MaxViewers;
@@ -293,12 +309,21 @@ async function recordAfter(
   };
 }
 
+function parseDarkAfter(text: string): DarkAfter {
+  if (text === 'never') return text;
+  const seconds = Number(text);
+  if (!/^\d+(\.\d+)?$/.test(text) || seconds < 1 || seconds > 60) {
+    throw new InvalidArgumentError('Give seconds from 1 to 60, or "never".');
+  }
+  return Math.round(seconds * 1000);
+}
+
 /** The channel's sources with the change; those of a schedule alone are the schedule. */
 async function sourcesAfter(
   client: CoordinatorClient,
   name: string,
-  { primary, backup, fallback }: SetOptions,
-): Promise<ChannelSources> {
+  { primary, backup, fallback, darkAfter }: SetOptions,
+): Promise<NewChannelSources> {
   const { sources, runs } = await client.channels.get(name);
   const streamOf = (option: string | undefined, before: string | null = null) =>
     option === undefined ? before : option === 'none' ? null : option;
@@ -306,7 +331,13 @@ async function sourcesAfter(
     primary: streamOf(primary, sources?.primary),
     backup: streamOf(backup, sources?.backup),
     fallback: fallback ?? sources?.fallback ?? (runs.length > 0 ? 'playout' : 'slate'),
+    ...(sources !== null && { darkAfterMs: sources.darkAfterMs }),
+    ...(darkAfter !== undefined && { darkAfterMs: darkAfter === 'never' ? null : darkAfter }),
   };
+}
+
+function darkAfterText({ darkAfterMs }: ChannelSources): string {
+  return darkAfterMs === null ? 'is left on the air' : `is replaced after ${darkAfterMs / 1000} s`;
 }
 
 function chainText({ sources }: ChannelWithStatus): string {
