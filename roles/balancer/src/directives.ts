@@ -28,7 +28,7 @@ export function block(
 export function serialiseDirectives(directives: readonly Directive[], indent = ''): string {
   return directives
     .map(({ name, args, body }) => {
-      const head = indent + [name, ...args.map(quoted)].join(' ');
+      const head = indent + [name, ...args].map(quoted).join(' ');
       if (body === undefined) return `${head};\n`;
       return `${head} {\n${serialiseDirectives(body, `${indent}  `)}${indent}}\n`;
     })

@@ -24,7 +24,6 @@ export interface GradeFacts {
   readonly isRoot: boolean;
   /** Ports from here on need no privilege. */
   readonly firstFreePort: number;
-  readonly maxOpenFiles: number;
   readonly readiness: readonly (readonly [frontend: string, result: CheckResult])[];
   readonly nowUnixMs: number;
 }
@@ -33,6 +32,7 @@ const DAY_MS = 86_400_000;
 /** What preload lists and testssl.sh ask for: half a year. */
 const MIN_HSTS_SECONDS = 180 * 86_400;
 const MAX_DEADLINE_SECONDS = 60;
+const MIN_OPEN_FILES = 16_384;
 /** They hold queries, and so tokens. */
 const SECRET_VARIABLES =
   /\$(?:request|request_uri|args|query_string|http_referer|http_authorization|http_cookie|is_args|arg_\w+)\b/;
@@ -282,13 +282,12 @@ const rules: Readonly<Record<string, Rule>> = {
     );
   },
 
-  'open files': (config, { maxOpenFiles }) => {
-    const connections = Number(argsOf(config, 'worker_connections')[0] ?? 512);
-    const files = Number(argsOf(config, 'worker_rlimit_nofile')[0] ?? maxOpenFiles);
+  'open files': (config) => {
+    const files = Number(argsOf(config, 'worker_rlimit_nofile')[0] ?? 1024);
     return verdict(
-      files >= 2 * connections,
-      `${files} for ${connections} connections of a worker.`,
-      `${files} for ${connections} connections of a worker, each of which can need two. Raise "ulimit -n" to ${2 * connections}.`,
+      files >= MIN_OPEN_FILES,
+      `${files} for each worker.`,
+      `${files} for each worker: a few thousand viewers fill them. Raise the hard limit of "ulimit -n".`,
       'warn',
     );
   },

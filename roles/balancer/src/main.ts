@@ -89,6 +89,7 @@ export async function startBalancer(config: BalancerConfig, parts: BalancerParts
     ...{ build, paths, nginx },
     syslogPort: log.port,
     resolvers: await readResolvers(),
+    maxOpenFiles: await readMaxOpenFiles(),
   });
   try {
     await agent.start();
@@ -133,7 +134,11 @@ export async function checkBalancer(
     const others = [...rtmp, ...rtmps, ...(config.site === undefined ? [] : [config.site])];
     await checks.setTargets(new Map(fleet.frontends.map((one) => [idOf(one), one])));
     await connections.setTargets(new Map(others.map((one) => [idOf(one), one])));
-    const machine = { build, paths, syslogPort: 9, resolvers: await readResolvers() };
+    const machine = {
+      ...{ build, paths, syslogPort: 9 },
+      resolvers: await readResolvers(),
+      maxOpenFiles: await readMaxOpenFiles(),
+    };
     const { text } = renderNginxConfig({
       ...inputOf(config, machine, certificate),
       frontends: fleet.frontends.flatMap((one) => serverOf(checks, one, FULL_WEIGHT)),
@@ -157,7 +162,6 @@ export async function checkBalancer(
       firstFreePort: Number(
         await readFile('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8').catch(() => 1024),
       ),
-      maxOpenFiles: await readMaxOpenFiles(),
       readiness: fleet.frontends.map((one) => [idOf(one), readiness.get(idOf(one)) ?? 'silent']),
       nowUnixMs: Date.now(),
     });
@@ -173,6 +177,7 @@ interface Paths {
   readonly cache: string;
   readonly challenges: string;
   readonly accessLog: string;
+  readonly streamLog: string;
 }
 
 interface Machine {
@@ -180,6 +185,7 @@ interface Machine {
   readonly paths: Paths;
   readonly syslogPort: number;
   readonly resolvers: readonly string[];
+  readonly maxOpenFiles: number;
 }
 
 async function makeFolders(dataDir: string): Promise<Paths> {
@@ -188,6 +194,7 @@ async function makeFolders(dataDir: string): Promise<Paths> {
     cache: join(dataDir, 'cache'),
     challenges: join(dataDir, 'challenges'),
     accessLog: join(dataDir, 'access.log'),
+    streamLog: join(dataDir, 'rtmp-access.log'),
   };
   for (const dir of [dataDir, paths.nginx, paths.cache, paths.challenges])
     await mkdir(dir, { recursive: true });
@@ -211,7 +218,7 @@ function inputOf(
   certificate: CertificateInUse,
 ): Omit<NginxConfigInput, 'frontends' | 'rtmpBackends' | 'rtmpsBackends' | 'site'> {
   const { names, http, https, rtmp, rtmps, balance, hstsSeconds, trustedProxies } = config;
-  const { build, paths, syslogPort, resolvers } = machine;
+  const { build, paths, syslogPort, resolvers, maxOpenFiles } = machine;
   const { certificatePath, privateKeyPath, isSelfSigned, offersOcsp } = certificate;
   return {
     ...{ names, http, https, rtmp, rtmps, balance, hstsSeconds, trustedProxies, resolvers },
@@ -224,11 +231,13 @@ function inputOf(
       cacheDir: paths.cache,
       challengesDir: paths.challenges,
       accessLogPath: paths.accessLog,
+      streamLogPath: paths.streamLog,
       controlSocketPath: join(paths.nginx, 'control.sock'),
       syslogPort,
       streamModulePath: typeof build.streamModule === 'object' ? build.streamModule.path : undefined,
       user: process.getuid?.() === 0 ? config.nginxUser : undefined,
       hasIpv6: existsSync('/proc/net/if_inet6'),
+      maxOpenFiles,
     },
   };
 }
@@ -277,12 +286,12 @@ class BalancerAgent {
       this.#openPorts.set(id, isOpen);
       this.#want();
     });
-    this.#metrics = new BalancerMetrics(parts.registry, async () => ({
-      admitted: this.#admission.admittedCount,
-      listed: this.#fleet.frontends.length,
-      certificateEndsUnixMs: this.#certificate?.notAfterUnixMs,
-      nginxStatus: await this.#nginx.status(),
-    }));
+    this.#metrics = new BalancerMetrics(parts.registry, {
+      admittedCount: () => this.#admission.admittedCount,
+      listedCount: () => this.#fleet.frontends.length,
+      certificateEndUnixMs: () => this.#certificate?.notAfterUnixMs,
+      nginxStatus: () => this.#nginx.status(),
+    });
   }
 
   get isReady(): boolean {
@@ -302,7 +311,7 @@ class BalancerAgent {
     this.#isServing = true;
     this.#want();
     this.#every(UPKEEP_MS, () => this.#keepUp());
-    this.#every(LOG_LOOK_MS, () => this.#rotateAccessLog());
+    this.#every(LOG_LOOK_MS, () => this.#rotateLogs());
     if (acme !== undefined && certificate === undefined) void this.#keepCertificate(acme);
     if (certificate !== undefined) this.#every(LOG_LOOK_MS, () => this.#rereadCertificate(certificate));
   }
@@ -479,15 +488,17 @@ class BalancerAgent {
     await this.#use(await this.#certificates.adopt(files));
   }
 
-  async #rotateAccessLog(): Promise<void> {
-    const path = this.#machine.paths.accessLog;
-    const { size } = await stat(path).catch(() => ({ size: 0 }));
-    if (size < MAX_ACCESS_LOG_BYTES) return;
-    for (let age = KEPT_ACCESS_LOGS - 1; age >= 0; age--) {
-      const from = age === 0 ? path : `${path}.${age}`;
-      if (existsSync(from)) await rename(from, `${path}.${age + 1}`);
+  async #rotateLogs(): Promise<void> {
+    const { accessLog, streamLog } = this.#machine.paths;
+    for (const path of [accessLog, streamLog]) {
+      const { size } = await stat(path).catch(() => ({ size: 0 }));
+      if (size < MAX_ACCESS_LOG_BYTES) continue;
+      for (let age = KEPT_ACCESS_LOGS - 1; age >= 0; age--) {
+        const from = age === 0 ? path : `${path}.${age}`;
+        if (existsSync(from)) await rename(from, `${path}.${age + 1}`);
+      }
+      await this.#nginx.reopenLogs();
     }
-    await this.#nginx.reopenLogs();
   }
 }
 
@@ -518,9 +529,11 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
+/** The hard limit: a process may raise its own up to there. */
 async function readMaxOpenFiles(): Promise<number> {
   const text = await readFile('/proc/self/limits', 'utf8').catch(() => '');
-  return Number(/^Max open files\s+(\d+)/m.exec(text)?.[1] ?? Number.POSITIVE_INFINITY);
+  const [, limit = 'unlimited'] = /^Max open files\s+\S+\s+(\S+)/m.exec(text) ?? [];
+  return limit === 'unlimited' ? Number.POSITIVE_INFINITY : Number(limit);
 }
 
 /** The name servers of this machine. */

@@ -1,12 +1,13 @@
 /** What Prometheus hears of the balancer. */
 import { Counter, Gauge, type Registry } from 'prom-client';
 
+/** What is looked up when Prometheus asks. */
 export interface BalancerReadings {
-  readonly admitted: number;
-  readonly listed: number;
-  readonly certificateEndsUnixMs: number | undefined;
+  admittedCount(): number;
+  listedCount(): number;
+  certificateEndUnixMs(): number | undefined;
   /** nginx's `stub_status`; undefined when it does not answer. */
-  readonly nginxStatus: string | undefined;
+  nginxStatus(): Promise<string | undefined>;
 }
 
 export class BalancerMetrics {
@@ -14,7 +15,7 @@ export class BalancerMetrics {
   readonly ejections: Counter;
   readonly orders: Counter<'result'>;
 
-  constructor(registry: Registry, read: () => Promise<BalancerReadings>) {
+  constructor(registry: Registry, readings: BalancerReadings) {
     const registers = [registry];
     this.reloads = new Counter({
       name: 'starling_balancer_reloads_total',
@@ -33,27 +34,31 @@ export class BalancerMetrics {
       labelNames: ['result'],
       registers,
     });
-    const connections = new Gauge({
+    new Gauge({
       name: 'starling_balancer_connections',
       help: 'Connections that nginx has open',
       registers,
+      async collect() {
+        const status = await readings.nginxStatus();
+        this.set(Number(/^Active connections: (\d+)/.exec(status ?? '')?.[1] ?? 0));
+      },
     });
-    const certificateEnd = new Gauge({
+    new Gauge({
       name: 'starling_balancer_certificate_end_timestamp_seconds',
       help: 'When the certificate in use ends',
       registers,
+      collect() {
+        this.set((readings.certificateEndUnixMs() ?? 0) / 1000);
+      },
     });
     new Gauge({
       name: 'starling_balancer_frontends',
       help: 'Frontends that get viewers, and that are listed',
       labelNames: ['state'],
       registers,
-      async collect() {
-        const { admitted, listed, certificateEndsUnixMs, nginxStatus } = await read();
-        this.set({ state: 'in' }, admitted);
-        this.set({ state: 'listed' }, listed);
-        certificateEnd.set((certificateEndsUnixMs ?? 0) / 1000);
-        connections.set(Number(/^Active connections: (\d+)/.exec(nginxStatus ?? '')?.[1] ?? 0));
+      collect() {
+        this.set({ state: 'in' }, readings.admittedCount());
+        this.set({ state: 'listed' }, readings.listedCount());
       },
     });
   }

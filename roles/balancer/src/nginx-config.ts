@@ -63,6 +63,8 @@ export interface NginxConfigInput {
     readonly cacheDir: string;
     readonly challengesDir: string;
     readonly accessLogPath: string;
+    /** Of the pass-through of RTMP. */
+    readonly streamLogPath: string;
     readonly controlSocketPath: string;
     /** Where the agent takes nginx's messages, on loopback. */
     readonly syslogPort: number;
@@ -71,9 +73,15 @@ export interface NginxConfigInput {
     /** Of the workers; only root can choose. */
     readonly user: string | undefined;
     readonly hasIpv6: boolean;
+    /** That a process may open, at most. */
+    readonly maxOpenFiles: number;
   };
 }
 
+/** Of one worker. */
+const MAX_OPEN_FILES = 65_536;
+/** A viewer's socket, the frontend's, a file of the cache. */
+const FILES_PER_CONNECTION = 3;
 /** Weight of a server that gets its full share. */
 export const FULL_WEIGHT = 10;
 
@@ -118,16 +126,18 @@ export function renderNginxConfig(input: NginxConfigInput): { text: string; revi
 function nginxConfig(input: NginxConfigInput, revision: string): Directive[] {
   const { machine, rtmp, rtmps } = input;
   const { user, streamModulePath } = machine;
+  const maxOpenFiles = Math.min(machine.maxOpenFiles, MAX_OPEN_FILES);
   const hasStreams = rtmp !== undefined || rtmps !== undefined;
   return [
-    ...(user === undefined ? [] : [directive('user', user), directive('worker_rlimit_nofile', 65_536)]),
+    ...(user === undefined ? [] : [directive('user', user)]),
+    directive('worker_rlimit_nofile', maxOpenFiles),
     directive('worker_processes', 'auto'),
     directive('worker_shutdown_timeout', OLD_WORKERS_LAST),
     directive('pid', `${machine.dir}/nginx.pid`),
     // Not a file: nginx writes whole request lines, tokens too, and the agent takes those out.
     directive('error_log', `syslog:server=127.0.0.1:${machine.syslogPort},nohostname,tag=nginx`, 'warn'),
     ...(hasStreams && streamModulePath !== undefined ? [directive('load_module', streamModulePath)] : []),
-    block('events', [], directive('worker_connections', 16_384)),
+    block('events', [], directive('worker_connections', Math.floor(maxOpenFiles / FILES_PER_CONNECTION))),
     httpBlock(input, revision),
     ...(hasStreams ? [streamBlock(input)] : []),
   ];
@@ -169,7 +179,7 @@ function httpBlock(input: NginxConfigInput, revision: string): Directive {
       'map',
       ['$binary_remote_addr', '$limited_address'],
       directive('default', '$binary_remote_addr'),
-      directive('~(?s)^(?<network>.{8}).{8}$', '$network'),
+      directive('~(?s)^(?<ipv6_network>.{8}).{8}$', '$ipv6_network'),
     ),
     directive('limit_conn_zone', '$limited_address', 'zone=connections:10m'),
     directive(
@@ -207,7 +217,14 @@ function httpBlock(input: NginxConfigInput, revision: string): Directive {
       directive('websocket', 'upgrade'),
     ),
     directive('proxy_http_version', '1.1'),
-    passedHeaders,
+    // What the client says of where it comes from goes no further.
+    directive('proxy_set_header', 'Host', '$host'),
+    directive('proxy_set_header', 'Connection', '$passed_connection'),
+    directive('proxy_set_header', 'Upgrade', '$passed_upgrade'),
+    directive('proxy_set_header', 'X-Forwarded-For', '$remote_addr'),
+    directive('proxy_set_header', 'X-Forwarded-Proto', '$scheme'),
+    directive('proxy_set_header', 'X-Forwarded-Host', '$host'),
+    directive('proxy_set_header', 'Forwarded', ''),
     directive('proxy_connect_timeout', '500ms'),
     directive('proxy_next_upstream', 'error', 'timeout'),
     directive('proxy_next_upstream_tries', 3),
@@ -224,17 +241,6 @@ function httpBlock(input: NginxConfigInput, revision: string): Directive {
     httpsServers(input),
   );
 }
-
-/** What the client says of where it comes from goes no further. */
-const passedHeaders: readonly Directive[] = [
-  directive('proxy_set_header', 'Host', '$host'),
-  directive('proxy_set_header', 'Connection', '$passed_connection'),
-  directive('proxy_set_header', 'Upgrade', '$passed_upgrade'),
-  directive('proxy_set_header', 'X-Forwarded-For', '$remote_addr'),
-  directive('proxy_set_header', 'X-Forwarded-Proto', '$scheme'),
-  directive('proxy_set_header', 'X-Forwarded-Host', '$host'),
-  directive('proxy_set_header', 'Forwarded', ''),
-];
 
 /**
  * One line of JSON a request. Queries hold viewing tokens, and the folder of a private channel's segments is what
@@ -264,10 +270,13 @@ function accessLog(path: string): Directive[] {
     block(
       'map',
       ['$request_uri', '$logged_path'],
-      directive('~^(?<folder>/live/[^/?]+/[^/?]+/)[^/?]+(?<file>/[^?]*)', '$folder*$file'),
-      directive('~^(?<path>[^?]*)', '$path'),
+      directive(
+        '~^(?<logged_folder>/live/[^/?]+/[^/?]+/)[^/?]+(?<logged_file>/[^?]*)',
+        '$logged_folder*$logged_file',
+      ),
+      directive('~^(?<logged_rest>[^?]*)', '$logged_rest'),
     ),
-    block('map', ['$http_referer', '$logged_referer'], directive('~^(?<page>[^?#]*)', '$page')),
+    block('map', ['$http_referer', '$logged_referer'], directive('~^(?<logged_page>[^?#]*)', '$logged_page')),
     directive('log_format', 'json', 'escape=json', line),
     directive('access_log', path, 'json', 'buffer=64k', 'flush=1s'),
     directive('log_not_found', 'off'),
@@ -311,7 +320,7 @@ function cache(dir: string, maxBytes: number): Directive[] {
       'use_temp_path=off',
     ),
     // As it was sent, so that no two ways to write a path meet in one entry. Media does not depend on the query.
-    block('map', ['$request_uri', '$path_as_sent'], directive('~^(?<uri>[^?]*)', '$uri')),
+    block('map', ['$request_uri', '$path_as_sent'], directive('~^(?<sent_path>[^?]*)', '$sent_path')),
     // A frontend that lacks a segment lets caches keep its 404, but another may have it.
     block('map', ['$upstream_status', '$is_not_kept'], directive('default', 1), directive('200', 0)),
   ];
@@ -460,9 +469,6 @@ function mediaLocations(): Directive[] {
   const bodyless: Directive[] = [
     block('if', ['($request_method', '!~', '^(?:GET|HEAD|OPTIONS)$)'], directive('return', 405)),
     directive('client_max_body_size', 1),
-    directive('proxy_pass_request_body', 'off'),
-    directive('proxy_set_header', 'Content-Length', ''),
-    ...passedHeaders, // a list of headers here hides the one for all
   ];
   const toFrontends = directive('proxy_pass', 'http://frontends');
   const cached = [
@@ -564,7 +570,7 @@ function streamBlock({ rtmp, rtmps, rtmpBackends, rtmpsBackends, machine }: Ngin
     directive('limit_conn_zone', '$binary_remote_addr', 'zone=encoders:1m'),
     directive('limit_conn_log_level', 'info'),
     directive('log_format', 'json', 'escape=json', line),
-    directive('access_log', machine.accessLogPath, 'json', 'buffer=4k', 'flush=1s'),
+    directive('access_log', machine.streamLogPath, 'json', 'buffer=4k', 'flush=1s'),
     passThrough('rtmp', rtmp, rtmpBackends),
     passThrough('rtmps', rtmps, rtmpsBackends),
   );

@@ -34,7 +34,7 @@ export interface NginxConfigFile {
 
 const TEST_TIMEOUT_MS = 10_000;
 /** From the signal until the new workers answer. */
-const TAKE_OVER_TIMEOUT_MS = 5000;
+const TAKE_OVER_TIMEOUT_MS = 3000;
 const POLL_MS = 20;
 const CONTROL_TIMEOUT_MS = 1000;
 /** Endless responses never end by themselves; who stops the balancer does not want to wait for them. */
