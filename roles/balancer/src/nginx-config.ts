@@ -422,13 +422,14 @@ function httpServers(input: NginxConfigInput): Directive[] {
 function httpsServers(input: NginxConfigInput): Directive[] {
   const { https, names, machine, certificate, hstsSeconds, site } = input;
   return [
-    // Another name than ours: no handshake, no answer.
+    // Another name than ours: no handshake; nor an answer, where the handshake was for one of ours.
     block(
       'server',
       [],
       listens(https, machine.hasIpv6, 'ssl', 'http2', 'default_server'),
       directive('server_name', ''),
       directive('ssl_reject_handshake', 'on'),
+      directive('return', 421),
     ),
     block(
       'server',
