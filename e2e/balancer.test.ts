@@ -230,6 +230,13 @@ describe('behind the balancer', () => {
         page.evaluate('document.querySelector("video")?.currentTime ?? 0') as Promise<number>;
       const first = await until('the picture', 20_000, async () => (await position()) || undefined);
       await until('more of it', 20_000, async () => ((await position()) > first + 2 ? true : undefined));
+      const firstMessage = page.evaluate(`new Promise((resolve, reject) => {
+        const socket = new WebSocket('/live/cam.flv'.replace(/^/, location.origin.replace('https:', 'wss:')));
+        socket.binaryType = 'arraybuffer';
+        socket.onmessage = ({ data }) => resolve(String.fromCharCode(...new Uint8Array(data).slice(0, 3)));
+        socket.onerror = () => reject(new Error('no WebSocket'));
+      })`);
+      expect(await firstMessage).toBe('FLV');
     } finally {
       await browser.close();
     }
@@ -248,7 +255,7 @@ describe('behind the balancer', () => {
     const startedAtMs = performance.now();
     await until('the ejection', 10_000, async () => ((await inCount()) === 1 ? true : undefined), 20);
     const ejectedAfterMs = Math.round(performance.now() - startedAtMs);
-    await new Promise((wake) => setTimeout(wake, 4000));
+    await new Promise((wake) => setTimeout(wake, 2500));
     process.stdout.write(
       `${signal} to a frontend: out after ${ejectedAfterMs} ms, longest stall ${longestStallMs()} ms\n`,
     );
@@ -262,12 +269,12 @@ describe('behind the balancer', () => {
     await until('media for all', 30_000, () =>
       viewers.every(({ positionMs }) => positionMs > 0) ? true : undefined,
     );
-    await new Promise((wake) => setTimeout(wake, 2000));
+    await new Promise((wake) => setTimeout(wake, 1000));
     await without('SIGKILL', frontends[0]);
     forgetStalls();
     await startRoleFrom('frontend', frontendConfigs[0] ?? {});
     await until('its return', 15_000, async () => ((await inCount()) === 2 ? true : undefined));
-    await new Promise((wake) => setTimeout(wake, 2000));
+    await new Promise((wake) => setTimeout(wake, 1000));
     expect(viewers.flatMap(({ missing }) => missing)).toEqual([]);
     expect(longestStallMs()).toBeLessThan(MAX_STALL_MS);
     await without('SIGSTOP', frontends[1]);

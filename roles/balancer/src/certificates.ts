@@ -51,13 +51,17 @@ export class Certificates {
   }
 
   /**
-   * The certificate in use, or a self-signed one where there is none for these names.
+   * The certificate in use, or a self-signed one where there is none. One that has only some of the names stays: for
+   * those it is better than none.
    * @throws CertificateError when the files cannot be used
    */
   async open(names: readonly string[]): Promise<CertificateInUse> {
     const kept = await this.current();
-    if (kept !== undefined && coversNames(kept, names) && kept.notAfterUnixMs > Date.now()) return kept;
-    return this.install(await selfSigned(names));
+    const isOfUse =
+      kept !== undefined &&
+      kept.notAfterUnixMs > Date.now() &&
+      names.some((name) => coversNames(kept, [name]));
+    return isOfUse ? kept : this.install(await selfSigned(names));
   }
 
   /**
