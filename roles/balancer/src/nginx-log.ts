@@ -10,10 +10,7 @@ export interface NginxLog {
   close(): void;
 }
 
-/**
- * Opens a port for nginx's `error_log syslog:`.
- * @param port the one that nginx knows from before; 0 takes a free one
- */
+/** Opens a port on loopback for nginx's `error_log syslog:`. */
 export async function openNginxLog(logger: Logger): Promise<NginxLog> {
   const socket: Socket = createSocket('udp4');
   socket.bind(0, '127.0.0.1');
