@@ -114,11 +114,32 @@ const programs = [
   },
   {
     find: 'nginx',
-    why: 'the peer that the benchmark compares with',
+    why: 'the balancer, and the peer that the benchmark compares with',
     for: ['test', 'bench'],
     debian: ['nginx', 'libnginx-mod-rtmp'],
     fedora: ['nginx'],
     macos: ['nginx'],
+  },
+  {
+    find: 'file:/usr/lib/nginx/modules/ngx_stream_module.so',
+    why: 'passes RTMP on in the balancer',
+    for: ['test'],
+    debian: ['libnginx-mod-stream'],
+    fedora: ['nginx-mod-stream'],
+  },
+  {
+    find: 'pebble',
+    why: 'issues certificates as an authority does',
+    for: ['test'],
+    debian: ['pebble'],
+  },
+  {
+    find: 'testssl',
+    why: "grades the balancer's TLS",
+    for: ['test'],
+    debian: ['testssl.sh'],
+    fedora: ['testssl'],
+    macos: ['testssl'],
   },
 ]; // prettier-ignore
 

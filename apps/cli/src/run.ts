@@ -59,6 +59,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
     'Make channels from files and encoders, and push them to the frontends.',
   );
   addRoleCommand(program, 'coordinator', 'Keep the API, the database and the site.');
+  addBalancerCommand(program, context);
   addMediaCommands(program, context);
   addChannelCommands(program, context);
   addStreamCommands(program, context);
@@ -165,6 +166,27 @@ function addRoleCommand(program: Command, role: Role, description: string): void
   if (role === 'frontend') {
     command.option('--workers <n>', 'processes that serve viewers (default: as the file says)', parseWorkers);
   }
+}
+
+function addBalancerCommand(program: Command, { wantsJson }: CommandContext): void {
+  program
+    .command('balancer')
+    .description('Keep nginx in front of the fleet: TLS, certificates, health, cache.')
+    .requiredOption('--config <file>', 'configuration file with a section "balancer"')
+    .option('--check', "print nginx's configuration and grade it, and start nothing")
+    .addHelpText(
+      'after',
+      examples(
+        'starling balancer --config starling.yaml',
+        'starling balancer --config starling.yaml --check',
+      ),
+    )
+    .action(async (options: { config: string; check?: true }) => {
+      const { checkBalancerRole, runRole } = await import('./role.ts');
+      if (options.check !== true) return runRole('balancer', options.config, { workers: undefined });
+      if (await checkBalancerRole(options.config, wantsJson())) return;
+      throw new CommandError('The balancer is not fit to run: see what failed above.');
+    });
 }
 
 function parseWorkers(text: string): number {
