@@ -19,6 +19,15 @@ export default defineConfig({
       },
       {
         test: {
+          // The coordinator's tests once more, with a PostgreSQL server in place of the embedded database.
+          name: 'postgres',
+          testTimeout: 30_000,
+          include: ['roles/coordinator/test/**/*.test.ts'],
+          globalSetup: ['roles/coordinator/test/postgres-setup.ts'],
+        },
+      },
+      {
+        test: {
           name: 'e2e',
           include: ['e2e/**/*.test.ts'],
           exclude: ['e2e/*-checker.test.ts'],

@@ -17,12 +17,13 @@ import { BackendPresence } from './backend-presence.ts';
 import { Changes } from './changes.ts';
 import { Channels } from './channels.ts';
 import { lockDataFolder } from './data-folder-lock.ts';
-import { openDatabase } from './database.ts';
+import { openEmbeddedPostgres } from './embedded-postgres.ts';
 import { FleetViewers } from './fleet-viewers.ts';
 import { FrontendStates, readViewingRules } from './frontend-states.ts';
 import { readDeviceId, TUNER_COUNT } from './hdhomerun.ts';
 import { DISCOVERY_PORT, startDiscovery } from './hdhomerun-discovery.ts';
 import { Library } from './library.ts';
+import { openPostgresServer } from './postgres-server.ts';
 import { PublicChannels } from './public-channels.ts';
 import { Schedules } from './schedules.ts';
 import { readBackendState, Snapshot, withoutPast } from './state.ts';
@@ -33,8 +34,10 @@ import { Watch } from './watch.ts';
 import { Webhooks } from './webhooks.ts';
 
 export interface CoordinatorConfig {
-  /** Holds the database, in `db`. One coordinator at a time may use it. */
+  /** Holds the embedded database, in `db`. One coordinator at a time may use it. */
   readonly dataDir: string;
+  /** Of a PostgreSQL server, with its password: `postgres://...`. The database is embedded when undefined. */
+  readonly databaseUrl?: string | undefined;
   /** For who manages the network. */
   readonly operatorToken: string;
   /** For the network's own machines. */
@@ -70,7 +73,7 @@ const DRAIN_MS = 1000;
  * Starts a coordinator.
  * @throws DataFolderError when another process uses the folder or a newer Starling did; the system's error
  *   when the port for HDHomeRun discovery is taken;
- *   DatabaseUnavailable when the database's files do not open; the system's error when they cannot be written
+ *   DatabaseUnavailable when the database's files do not open or its server does not answer; the system's error when they cannot be written
  */
 export async function startCoordinator(config: CoordinatorConfig): Promise<Coordinator> {
   const { dataDir, logger, catchUpHours = 0, now = Date.now } = config;
@@ -82,10 +85,13 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
   try {
     const lock = await lockDataFolder(dataDir);
     closers.push(() => lock.release());
-    const database = await openDatabase(join(dataDir, 'db'), logger);
+    const database =
+      config.databaseUrl === undefined
+        ? await openEmbeddedPostgres(join(dataDir, 'db'), logger)
+        : await openPostgresServer(config.databaseUrl, logger);
     closers.push(() => database.close());
     const db = database.kysely;
-    const changes = new Changes(db);
+    const changes = new Changes(database);
     const presence = new BackendPresence(now);
     const state = new Snapshot(db, changes, readBackendState);
     const forBackends = {

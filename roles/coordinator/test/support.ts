@@ -1,17 +1,26 @@
-/** A coordinator on a database of its own, as the tests of this folder use it. */
+/**
+ * A coordinator on a database of its own, as the tests of this folder use it. They run twice: on the embedded database,
+ * and (Vitest's project `postgres`) on a PostgreSQL server.
+ */
+import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
 import type { AssetFacts } from '@starling/model/schedule';
+import { Client } from 'pg';
 import { pino } from 'pino';
+import { inject } from 'vitest';
 import { type Coordinator, startCoordinator } from '../src/main.ts';
+import { TEMPLATE } from './postgres-setup.ts';
 
 export const operatorToken = 'operator-token-of-the-tests';
 export const nodeToken = 'node-token-of-the-tests';
 
 export interface Lab {
   readonly dataDir: string;
+  /** Undefined where the database is embedded. */
+  readonly databaseUrl: string | undefined;
   readonly url: string;
   readonly coordinator: Coordinator;
   readonly operator: CoordinatorClient;
@@ -27,14 +36,31 @@ export interface Lab {
   close(): Promise<void>;
 }
 
+/**
+ * A new database on the server of the tests.
+ * @returns undefined where the tests run on embedded databases
+ */
+export async function createServerDatabase(): Promise<string | undefined> {
+  const serverUrl = inject('postgresUrl');
+  if (serverUrl === undefined) return undefined;
+  const name = `test_${randomBytes(6).toString('hex')}`;
+  const client = new Client({ connectionString: serverUrl.replace(/DATABASE$/, 'postgres') });
+  await client.connect();
+  await client.query(`create database ${name} template ${TEMPLATE}`);
+  await client.end();
+  return serverUrl.replace(/DATABASE$/, name);
+}
+
 export async function startLab(
-  options: { dataDir?: string; webDir?: string; nowMs?: number } = {},
+  options: { dataDir?: string; databaseUrl?: string | undefined; webDir?: string; nowMs?: number } = {},
 ): Promise<Lab> {
   const dataDir = options.dataDir ?? mkdtempSync(join(tmpdir(), 'starling-coordinator-'));
+  const databaseUrl = options.databaseUrl ?? (await createServerDatabase());
   const log: string[] = [];
   const clock = { nowMs: options.nowMs ?? Date.UTC(2026, 10, 22, 12, 0, 0, 640) };
   const coordinator = await startCoordinator({
     dataDir,
+    databaseUrl,
     operatorToken,
     nodeToken,
     webDir: options.webDir,
@@ -45,6 +71,7 @@ export async function startLab(
   const url = `http://127.0.0.1:${port}`;
   return {
     dataDir,
+    databaseUrl,
     url,
     coordinator,
     log,
@@ -67,7 +94,7 @@ export async function startLab(
       }),
     async restart() {
       await coordinator.close();
-      return startLab({ ...options, dataDir, nowMs: clock.nowMs });
+      return startLab({ ...options, dataDir, databaseUrl, nowMs: clock.nowMs });
     },
     async close() {
       await coordinator.close();

@@ -6,13 +6,14 @@ import { sql } from 'kysely';
 import { pino } from 'pino';
 import { Check } from 'typebox/value';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Database, DatabaseUnavailable, openDatabase, SqlError } from './database.ts';
+import { type Database, DatabaseUnavailable, SqlError } from './database.ts';
+import { openEmbeddedPostgres } from './embedded-postgres.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'starling-database-'));
 const logger = pino({ level: 'silent' });
 let database: Database;
 beforeAll(async () => {
-  database = await openDatabase(join(folder, 'db'), logger);
+  database = await openEmbeddedPostgres(join(folder, 'db'), logger);
 }, 60_000);
 afterAll(async () => {
   await database.close();
@@ -103,17 +104,17 @@ it('starts the engine again when it died, with everything that was committed', a
 
 it('refuses a database that a newer Starling has used', async () => {
   const newer = join(folder, 'newer');
-  const first = await openDatabase(newer, logger);
+  const first = await openEmbeddedPostgres(newer, logger);
   await sql`insert into kysely_migration (name, timestamp) values ('999-from-the-future', '')`.execute(
     first.kysely,
   );
   await first.close();
-  await expect(openDatabase(newer, logger)).rejects.toThrow(/newer Starling/);
+  await expect(openEmbeddedPostgres(newer, logger)).rejects.toThrow(/newer Starling/);
 }, 30_000);
 
 it('gives channels of an older Starling a schedule, a number and their sources, and assets their tracks', async () => {
   const path = join(folder, 'older');
-  const older = await openDatabase(path, logger);
+  const older = await openEmbeddedPostgres(path, logger);
   // Back to the tables of before.
   await sql`drop table schedules, webhook_deliveries, webhooks`.execute(older.kysely);
   await sql`alter table channels drop column has_sources, drop column primary_stream, drop column backup_stream,
@@ -146,7 +147,7 @@ it('gives channels of an older Starling a schedule, a number and their sources, 
   );
   await older.close();
 
-  const newer = await openDatabase(path, logger);
+  const newer = await openEmbeddedPostgres(path, logger);
   expect(await newer.kysely.selectFrom('schedules').selectAll().orderBy('channel').execute()).toEqual([
     {
       channel: 'a',
