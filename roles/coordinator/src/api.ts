@@ -37,6 +37,8 @@ export interface ApiConfig extends Tokens {
   /** The built site; undefined to serve none. */
   readonly webDir: string | undefined;
   readonly logger: Logger;
+  /** Whether the database answers. */
+  readonly isReady: () => boolean;
 }
 
 /** Builds the HTTP side. It neither listens nor owns what it is given. */
@@ -119,6 +121,15 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
     guarded.get('/api/openapi.json', { schema: { hide: true }, config: { access: 'public' } }, async () =>
       app.swagger(),
     );
+  });
+
+  // Where the coordinator has a port of its own; otherwise its process answers these.
+  app.get('/healthz', { schema: { hide: true } }, (_request, reply) =>
+    reply.type('text/plain').send('alive\n'),
+  );
+  app.get('/readyz', { schema: { hide: true } }, (_request, reply) => {
+    reply.type('text/plain').header('cache-control', 'no-store');
+    return config.isReady() ? reply.send('ready\n') : reply.code(503).send('the database does not answer\n');
   });
 
   // Files for anyone: the page on the API, and the site.

@@ -109,25 +109,30 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const deviceId = await readDeviceId(db);
     const webhooks = new Webhooks({ db, logger, now });
     closers.push(() => webhooks.close());
-    const app = await createApi(config, {
-      assets: new Assets(db, changes, logger, now),
-      library: new Library(db, changes, logger, now),
-      assetFiles: new AssetFiles(join(dataDir, 'media')),
-      channels: new Channels(db, changes, logger, now),
-      schedules,
-      streams: new Streams(db, changes, presence, logger, now),
-      publicChannels: new PublicChannels(state, presence, viewers, now),
-      viewingTokens: new ViewingTokens(db, changes, viewingKeys, rules, logger, now),
-      viewers,
-      frontendWatch,
-      webhooks,
-      presence,
-      state,
-      watch,
-      deviceId,
-      catchUpHours,
-      now,
-    });
+    let closing: Promise<void> | undefined;
+    const isReady = () => closing === undefined && database.isUp();
+    const app = await createApi(
+      { ...config, isReady },
+      {
+        assets: new Assets(db, changes, logger, now),
+        library: new Library(db, changes, logger, now),
+        assetFiles: new AssetFiles(join(dataDir, 'media')),
+        channels: new Channels(db, changes, logger, now),
+        schedules,
+        streams: new Streams(db, changes, presence, logger, now),
+        publicChannels: new PublicChannels(state, presence, viewers, now),
+        viewingTokens: new ViewingTokens(db, changes, viewingKeys, rules, logger, now),
+        viewers,
+        frontendWatch,
+        webhooks,
+        presence,
+        state,
+        watch,
+        deviceId,
+        catchUpHours,
+        now,
+      },
+    );
     closers.push(async () => {
       const deadline = setTimeout(() => app.server.closeAllConnections(), DRAIN_MS);
       await app.close();
@@ -148,10 +153,9 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       watch.close();
       frontendWatch.close();
     });
-    let closing: Promise<void> | undefined;
     return {
       handleRequest: (request, response) => app.routing(request, response),
-      isReady: () => closing === undefined && database.isUp(),
+      isReady,
       async listen(host, listenPort) {
         await app.listen({ host, port: listenPort });
         const [address] = app.addresses();

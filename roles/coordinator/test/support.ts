@@ -3,7 +3,7 @@
  * and (Vitest's project `postgres`) on a PostgreSQL server.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
@@ -12,7 +12,7 @@ import { Client } from 'pg';
 import { pino } from 'pino';
 import { inject } from 'vitest';
 import { type Coordinator, startCoordinator } from '../src/main.ts';
-import { TEMPLATE } from './postgres-setup.ts';
+import { TEMPLATE } from './postgres/setup.ts';
 
 export const operatorToken = 'operator-token-of-the-tests';
 export const nodeToken = 'node-token-of-the-tests';
@@ -49,6 +49,19 @@ export async function createServerDatabase(): Promise<string | undefined> {
   await client.query(`create database ${name} template ${TEMPLATE}`);
   await client.end();
   return serverUrl.replace(/DATABASE$/, name);
+}
+
+/** All that a coordinator has written: its files, and the rows of a database on the server. */
+export async function writtenBytes({ dataDir, databaseUrl }: Lab): Promise<Buffer> {
+  const files = readdirSync(dataDir, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => readFileSync(join(entry.parentPath, entry.name)));
+  if (databaseUrl === undefined) return Buffer.concat(files);
+  const client = new Client({ connectionString: databaseUrl });
+  await client.connect();
+  const { rows } = await client.query("select database_to_xml(true, false, '') as text");
+  await client.end();
+  return Buffer.concat([...files, Buffer.from(String(rows[0]?.text))]);
 }
 
 export async function startLab(

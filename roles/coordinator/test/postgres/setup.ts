@@ -1,8 +1,8 @@
 /** For the tests that run on a PostgreSQL server: starts one, with a database that each test copies. */
 import { pino } from 'pino';
 import type { TestProject } from 'vitest/node';
-import { openPostgresServer } from '../src/postgres-server.ts';
-import { startPostgres } from './postgres-server.ts';
+import { openPostgresServer } from '../../src/postgres-server.ts';
+import { startPostgres } from './server.ts';
 
 export const TEMPLATE = 'starling_template';
 
