@@ -38,6 +38,8 @@ export interface CoordinatorConfig {
   readonly dataDir: string;
   /** Of a PostgreSQL server, with its password: `postgres://...`. The database is embedded when undefined. */
   readonly databaseUrl?: string | undefined;
+  /** Of a Redis server, through which several coordinators share what is true for seconds. */
+  readonly redisUrl?: string | undefined;
   /** For who manages the network. */
   readonly operatorToken: string;
   /** For the network's own machines. */

@@ -1,12 +1,10 @@
 import type { BackendState } from '@starling/model/entities';
 import { sql } from 'kysely';
 import { pino } from 'pino';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openPostgresServer } from '../../src/postgres-server.ts';
 import { addReadyAsset, createServerDatabase, type Lab, startLab } from '../support.ts';
 import { type PostgresServer, startPostgres } from './server.ts';
-
-const logger = pino({ level: 'silent' });
 
 describe('several coordinators on one database', () => {
   let one: Lab;
@@ -73,11 +71,4 @@ describe('migrations', () => {
     expect(rows.length).toBeGreaterThan(5);
     await Promise.all(databases.map((database) => database.close()));
   }, 60_000);
-
-  it('leave nothing of them open', async () => {
-    const databaseUrl = inject('postgresUrl')?.replace(/DATABASE$/, 'postgres');
-    const database = await openPostgresServer(databaseUrl ?? '', logger);
-    await database.close();
-    expect(database.isUp()).toBe(false);
-  });
 });
