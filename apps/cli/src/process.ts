@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { BackupError } from '@starling/coordinator/backup-error';
 import { DataFolderError } from '@starling/coordinator/data-folder-lock';
 import { DatabaseUnavailable } from '@starling/coordinator/database';
 import { LOOPBACK } from '@starling/net/address-limits';
@@ -132,7 +133,7 @@ export function storageServers(env: Readonly<Record<string, string | undefined>>
 
 /** @throws StartError when the coordinator's storage cannot be used; the error itself where it is of another kind */
 export function explainStorage(error: unknown): never {
-  const isKnown = [DataFolderError, DatabaseUnavailable].some((kind) => error instanceof kind);
+  const isKnown = [BackupError, DataFolderError, DatabaseUnavailable].some((kind) => error instanceof kind);
   throw isKnown && error instanceof Error ? new StartError(error.message, { cause: error }) : error;
 }
 

@@ -43,6 +43,7 @@ import { type Effective, Schedule } from './schedule-definition.ts';
 import { type NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from './webhook.ts';
 
 const REQUEST_TIMEOUT_MS = 30_000;
+const BACKUP_TIMEOUT_MS = 600_000;
 /** The coordinator pings every 15 s; a watch that is silent for longer than two pings is dead. */
 const WATCH_SILENCE_MS = 40_000;
 const MAX_EVENT_CHARS = 64 * 1024 * 1024;
@@ -233,6 +234,17 @@ export class CoordinatorClient {
 
   status(): Promise<CoordinatorStatus> {
     return this.#request('GET', '/status', CoordinatorStatus);
+  }
+
+  /** All that the coordinator keeps, compressed; `starling restore` takes it. */
+  async backup(): Promise<ReadableStream<Uint8Array>> {
+    const response = await this.#fetchApi(
+      'GET',
+      '/backup',
+      undefined,
+      AbortSignal.timeout(BACKUP_TIMEOUT_MS),
+    );
+    return response.body ?? new Blob([]).stream();
   }
 
   /** Needs the node token, like all that follows. */

@@ -10,6 +10,7 @@ import type { StreamInput, Transcode } from '@starling/model/stream-input';
 import type { TrackSet } from '@starling/model/track-set';
 import type { NetworkEvent, WebhookDelivery, WebhookEventType } from '@starling/model/webhook';
 import type { ColumnType, Generated, Kysely, Transaction as KyselyTransaction } from 'kysely';
+import type { Logger } from 'pino';
 
 /** Written once, never changed. */
 type Fixed<T> = ColumnType<T, T, never>;
@@ -153,6 +154,9 @@ export class SqlError extends Error {
 
 /** The channel of PostgreSQL's NOTIFY on which coordinators tell each other of their changes. */
 export const CHANGE_CHANNEL = 'starling_changes';
+
+/** What is done to a database before it is used. */
+export type Prepare = (kysely: Kysely<Tables>, logger: Logger) => Promise<void>;
 
 export interface Database {
   readonly kysely: Kysely<Tables>;

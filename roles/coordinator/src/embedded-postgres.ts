@@ -17,19 +17,24 @@ import {
   type PostgresQueryResult,
 } from 'kysely';
 import type { Logger } from 'pino';
-import { type Database, DatabaseUnavailable, SqlError, type Tables } from './database.ts';
+import { type Database, DatabaseUnavailable, type Prepare, SqlError, type Tables } from './database.ts';
 import { migrate } from './migrations.ts';
 
 /**
  * Opens the database in `folder`, creates it when there is none, and brings its tables up to date.
+ * @param prepare what to do instead of that
  * @throws Error in one sentence when the files cannot be created or opened
  */
-export async function openEmbeddedPostgres(folder: string, logger: Logger): Promise<Database> {
+export async function openEmbeddedPostgres(
+  folder: string,
+  logger: Logger,
+  prepare: Prepare = migrate,
+): Promise<Database> {
   if (!existsSync(join(folder, 'PG_VERSION'))) await createFiles(folder);
   const pool = new EmbeddedPostgres(folder, logger);
   const kysely = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
   try {
-    await migrate(kysely, logger);
+    await prepare(kysely, logger);
   } catch (error) {
     await pool.end();
     throw error;

@@ -14,6 +14,7 @@ import { createApi } from './api.ts';
 import { AssetFiles } from './asset-files.ts';
 import { Assets } from './assets.ts';
 import { BackendPresence } from './backend-presence.ts';
+import { openBackup } from './backup.ts';
 import { Changes } from './changes.ts';
 import { Channels } from './channels.ts';
 import { lockDataFolder } from './data-folder-lock.ts';
@@ -130,6 +131,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
         presence,
         state,
         watch,
+        openBackup: () => openBackup(db, dataDir),
         deviceId,
         catchUpHours,
         now,

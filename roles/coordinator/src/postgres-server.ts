@@ -16,7 +16,14 @@ import {
 } from 'kysely';
 import { Client, DatabaseError, Pool, type PoolClient, type PoolConfig } from 'pg';
 import type { Logger } from 'pino';
-import { CHANGE_CHANNEL, type Database, DatabaseUnavailable, SqlError, type Tables } from './database.ts';
+import {
+  CHANGE_CHANNEL,
+  type Database,
+  DatabaseUnavailable,
+  type Prepare,
+  SqlError,
+  type Tables,
+} from './database.ts';
 import { migrate } from './migrations.ts';
 
 /** PostgreSQL serves one connection by one process; a server's default takes 100 in all. */
@@ -46,15 +53,20 @@ const PASSING_SQLSTATES = /^(08|53[0-3]|57P0[1-5]|57014|25P03|55P03|40)/;
 /**
  * Connects to the server, waiting up to a minute for it, and brings the tables up to date.
  * @param url `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=...`; it is never logged
+ * @param prepare what to do instead of bringing the tables up to date
  * @throws DatabaseUnavailable when the server does not answer or refuses; DataFolderError when a newer
  *   Starling has used the database
  */
-export async function openPostgresServer(url: string, logger: Logger): Promise<Database> {
+export async function openPostgresServer(
+  url: string,
+  logger: Logger,
+  prepare: Prepare = migrate,
+): Promise<Database> {
   refuseOtherUrls(url);
   const watcher = new ServerWatcher(url, logger);
   try {
     await watcher.start();
-    await migrateServer(url, watcher, logger);
+    await withoutDeadlines(url, watcher, logger, (kysely) => prepare(kysely, logger));
   } catch (error) {
     await watcher.close();
     throw error;
@@ -94,10 +106,15 @@ function refuseOtherUrls(url: string): void {
 }
 
 /** A migration may take longer than any query, and so may the wait for another coordinator's. */
-async function migrateServer(url: string, watcher: ServerWatcher, logger: Logger): Promise<void> {
+async function withoutDeadlines(
+  url: string,
+  watcher: ServerWatcher,
+  logger: Logger,
+  work: (kysely: Kysely<Tables>) => Promise<void>,
+): Promise<void> {
   const pool = new ServerPool({ ...connectionOf(url), max: 1 }, watcher, logger);
   try {
-    await migrate(new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) }), logger);
+    await work(new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) }));
   } finally {
     await pool.end();
   }

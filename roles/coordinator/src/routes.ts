@@ -1,4 +1,5 @@
 /** The routes of the REST API below `/api/v1`: each with its schema and who may call it. */
+import type { Readable } from 'node:stream';
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
 import {
   Asset,
@@ -59,6 +60,8 @@ export interface Nouns extends ViewingNouns {
   readonly state: State;
   /** This network as an HDHomeRun tuner. */
   readonly deviceId: string;
+  /** All that the coordinator keeps, compressed. */
+  readonly openBackup: () => Promise<Readable>;
   /** How far back the recordings of the channels go; 0 when there are none. */
   readonly catchUpHours: number;
   /** Milliseconds since 1970. */
@@ -494,6 +497,19 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         onAirChannels: [...presence.onAirChannels()],
         publishingStreams: [...presence.publishingStreams()],
       }),
+    );
+
+    app.get(
+      '/backup',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['status'],
+          summary: 'All that the coordinator keeps, to restore it from; there are secrets in it',
+          response: { 200: { content: { 'application/gzip': { schema: Type.Any() } } } },
+        },
+      },
+      async (_request, reply) => reply.type('application/gzip').send(await nouns.openBackup()),
     );
 
     app.get(

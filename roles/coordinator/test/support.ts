@@ -38,15 +38,16 @@ export interface Lab {
 
 /**
  * A new database on the server of the tests.
+ * @param template what it is a copy of
  * @returns undefined where the tests run on embedded databases
  */
-export async function createServerDatabase(): Promise<string | undefined> {
+export async function createServerDatabase(template: string = TEMPLATE): Promise<string | undefined> {
   const serverUrl = inject('postgresUrl');
   if (serverUrl === undefined) return undefined;
   const name = `test_${randomBytes(6).toString('hex')}`;
   const client = new Client({ connectionString: serverUrl.replace(/DATABASE$/, 'postgres') });
   await client.connect();
-  await client.query(`create database ${name} template ${TEMPLATE}`);
+  await client.query(`create database ${name} template ${template}`);
   await client.end();
   return serverUrl.replace(/DATABASE$/, name);
 }
@@ -65,10 +66,18 @@ export async function writtenBytes({ dataDir, databaseUrl }: Lab): Promise<Buffe
 }
 
 export async function startLab(
-  options: { dataDir?: string; databaseUrl?: string | undefined; webDir?: string; nowMs?: number } = {},
+  options: {
+    dataDir?: string;
+    databaseUrl?: string | undefined;
+    /** Also where the tests run on a server. */
+    isEmbedded?: boolean;
+    webDir?: string;
+    nowMs?: number;
+  } = {},
 ): Promise<Lab> {
   const dataDir = options.dataDir ?? mkdtempSync(join(tmpdir(), 'starling-coordinator-'));
-  const databaseUrl = options.databaseUrl ?? (await createServerDatabase());
+  const databaseUrl =
+    options.databaseUrl ?? (options.isEmbedded === true ? undefined : await createServerDatabase());
   const log: string[] = [];
   const clock = { nowMs: options.nowMs ?? Date.UTC(2026, 10, 22, 12, 0, 0, 640) };
   const coordinator = await startCoordinator({
