@@ -47,6 +47,27 @@ describe('queries', () => {
   });
 });
 
+it('waits for the disk at each commit', async () => {
+  const syncs = async () => {
+    await sql`select pg_stat_force_next_flush()`.execute(database.kysely);
+    const { rows } = await sql<{ count: string }>`
+      select sum(fsyncs) as count from pg_stat_io where object = 'wal'`.execute(database.kysely);
+    return Number(rows[0]?.count);
+  };
+  const { rows } =
+    await sql`select current_setting('fsync') as fsync, current_setting('wal_sync_method') as how,
+    current_setting('synchronous_commit') as waits`.execute(database.kysely);
+  // Emscripten has no other way that does something.
+  expect(rows).toEqual([{ fsync: 'on', how: 'fsync', waits: 'on' }]);
+  const before = await syncs();
+  for (const value of ['1', '2', '3'])
+    await database.kysely
+      .insertInto('settings')
+      .values({ name: `synced-${value}`, value })
+      .execute();
+  await expect.poll(syncs).toBeGreaterThanOrEqual(before + 3);
+});
+
 describe('transactions', () => {
   it('run one after another', async () => {
     await database.kysely.insertInto('settings').values({ name: 'counter', value: '0' }).execute();
