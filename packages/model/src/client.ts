@@ -81,6 +81,8 @@ type WatchParameters<State> = [
   onRetry?: (error: unknown, delayMs: number) => void,
 ];
 
+const Page = <T extends TSchema>(item: T) =>
+  Type.Object({ items: Type.Array(item), nextCursor: Type.Union([Type.String(), Type.Null()]) });
 const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(item) });
 
 /** Every method raises an {@link ApiError}. */
@@ -100,7 +102,7 @@ export class CoordinatorClient {
   }
 
   readonly assets = {
-    list: (): Promise<Asset[]> => this.#list('/assets', Asset),
+    list: (): Promise<Asset[]> => this.#list('/assets', Asset, true),
     /** Queues an import; follow it with `get`. */
     create: (asset: NewAsset): Promise<Asset> => this.#request('POST', '/assets', Asset, asset),
     get: (id: string): Promise<Asset> => this.#request('GET', path`/assets/${id}`, Asset),
@@ -116,14 +118,14 @@ export class CoordinatorClient {
     /** Changes those that are given. */
     changeSettings: (settings: LibrarySettingsChange): Promise<LibrarySettings> =>
       this.#request('PATCH', '/library/settings', LibrarySettings, settings),
-    folders: (): Promise<WatchedFolder[]> => this.#list('/library/folders', WatchedFolder),
+    folders: (): Promise<WatchedFolder[]> => this.#list('/library/folders', WatchedFolder, true),
     watch: (folder: NewWatchedFolder): Promise<WatchedFolder> =>
       this.#request('POST', '/library/folders', WatchedFolder, folder),
     unwatch: (id: string): Promise<void> => this.#send('DELETE', path`/library/folders/${id}`),
   };
 
   readonly channels = {
-    list: (): Promise<Channel[]> => this.#list('/channels', Channel),
+    list: (): Promise<Channel[]> => this.#list('/channels', Channel, true),
     create: (channel: NewChannel): Promise<Channel> => this.#request('POST', '/channels', Channel, channel),
     get: (name: string): Promise<ChannelWithStatus> =>
       this.#request('GET', path`/channels/${name}`, ChannelWithStatus),
@@ -183,7 +185,7 @@ export class CoordinatorClient {
   };
 
   readonly streams = {
-    list: (): Promise<Stream[]> => this.#list('/streams', Stream),
+    list: (): Promise<Stream[]> => this.#list('/streams', Stream, true),
     /** The answer is the only one that holds the key. */
     create: (stream: NewStream): Promise<StreamWithKey> =>
       this.#request('POST', '/streams', StreamWithKey, stream),
@@ -204,7 +206,7 @@ export class CoordinatorClient {
   };
 
   readonly viewingTokens = {
-    list: (): Promise<ViewingToken[]> => this.#list('/viewing-tokens', ViewingToken),
+    list: (): Promise<ViewingToken[]> => this.#list('/viewing-tokens', ViewingToken, true),
     /** The answer is the only one that holds the token. */
     create: (token: NewViewingToken): Promise<ViewingTokenWithSecret> =>
       this.#request('POST', '/viewing-tokens', ViewingTokenWithSecret, token),
@@ -353,9 +355,21 @@ export class CoordinatorClient {
     }
   }
 
-  async #list<T extends TSchema>(apiPath: string, item: T): Promise<Static<T>[]> {
-    const { items } = await this.#request('GET', apiPath, Items(item));
-    return items;
+  /** Of a list that comes in pages, all of them. */
+  async #list<T extends TSchema>(apiPath: string, item: T, isPaged = false): Promise<Static<T>[]> {
+    if (!isPaged) return (await this.#request('GET', apiPath, Items(item))).items;
+    const all: Static<T>[] = [];
+    for (let cursor: string | null = ''; cursor !== null; ) {
+      const query = new URLSearchParams({ limit: '1000', ...(cursor === '' ? {} : { cursor }) });
+      const page: { items: Static<T>[]; nextCursor: string | null } = await this.#request(
+        'GET',
+        `${apiPath}?${query}`,
+        Page(item),
+      );
+      for (const one of page.items) all.push(one);
+      cursor = page.nextCursor;
+    }
+    return all;
   }
 
   async #request<T extends TSchema>(

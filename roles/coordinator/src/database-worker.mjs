@@ -7,7 +7,8 @@
  * Messages in: `{ id, sql, parameters }`. Messages out: `{ kind: 'ready' }` once, then for each
  * query `{ kind: 'rows', id, command, rowCount, rows }` or `{ kind: 'error', id, error }`.
  */
-import { closeSync, fsyncSync, openSync, readdirSync, statSync } from 'node:fs';
+import { fsyncSync, readdirSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { PGlite, types } from '@electric-sql/pglite';
@@ -49,17 +50,22 @@ const database = await PGlite.create({
 
 if (isCreateOnly) {
   await database.close();
-  syncAll(folder);
+  await syncAll(folder);
   parentPort.postMessage({ kind: 'ready' });
   process.exit(0);
 }
 
-/** A folder with all that is in it. */
-function syncAll(path) {
-  if (statSync(path).isDirectory()) for (const name of readdirSync(path)) syncAll(join(path, name));
-  const file = openSync(path, 'r');
-  fsyncSync(file);
-  closeSync(file);
+/** A folder with all that is in it: a thousand files, which the disk takes faster when it is asked for many at once. */
+async function syncAll(folder) {
+  const paths = [folder, ...readdirSync(folder, { recursive: true }).map((name) => join(folder, name))];
+  const syncSome = async () => {
+    for (let path = paths.pop(); path !== undefined; path = paths.pop()) {
+      const file = await open(path);
+      await file.sync();
+      await file.close();
+    }
+  };
+  await Promise.all(Array.from({ length: 32 }, syncSome));
 }
 
 parentPort.on('message', async (message) => {

@@ -137,6 +137,7 @@ it('gives channels of an older Starling a schedule, a number and their sources, 
   const path = join(folder, 'older');
   const older = await openEmbeddedPostgres(path, logger);
   // Back to the tables of before.
+  await sql`drop index assets_by_creation, viewing_tokens_by_creation`.execute(older.kysely);
   await sql`drop table schedules, webhook_deliveries, webhooks`.execute(older.kysely);
   await sql`alter table channels drop column has_sources, drop column primary_stream, drop column backup_stream,
     drop column fallback, drop column source_choice`.execute(older.kysely);

@@ -36,6 +36,7 @@ import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
 import type { Library } from './library.ts';
+import { Page, PageQuery } from './page.ts';
 import type { PublicChannels } from './public-channels.ts';
 import { scheduleRoutes, unixMsOf } from './schedule-routes.ts';
 import type { Schedules } from './schedules.ts';
@@ -102,9 +103,14 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       '/assets',
       {
         config: { access: 'operator' },
-        schema: { tags: ['assets'], summary: 'All assets, oldest first', response: { 200: Items(Asset) } },
+        schema: {
+          tags: ['assets'],
+          summary: 'The assets, oldest first',
+          querystring: PageQuery,
+          response: { 200: Page(Asset) },
+        },
       },
-      async () => ({ items: await assets.list() }),
+      (request) => assets.list(request.query),
     );
     app.post(
       '/assets',
@@ -233,10 +239,11 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         schema: {
           tags: ['library'],
           summary: 'The watched folders by path',
-          response: { 200: Items(WatchedFolder) },
+          querystring: PageQuery,
+          response: { 200: Page(WatchedFolder) },
         },
       },
-      async () => ({ items: await library.folders() }),
+      (request) => library.folders(request.query),
     );
     app.post(
       '/library/folders',
@@ -272,9 +279,14 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       '/channels',
       {
         config: { access: 'operator' },
-        schema: { tags: ['channels'], summary: 'All channels by name', response: { 200: Items(Channel) } },
+        schema: {
+          tags: ['channels'],
+          summary: 'The channels by name',
+          querystring: PageQuery,
+          response: { 200: Page(Channel) },
+        },
       },
-      async () => ({ items: await channels.list() }),
+      (request) => channels.list(request.query),
     );
     app.post(
       '/channels',
@@ -376,9 +388,14 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       '/streams',
       {
         config: { access: 'operator' },
-        schema: { tags: ['streams'], summary: 'All streams by name', response: { 200: Items(Stream) } },
+        schema: {
+          tags: ['streams'],
+          summary: 'The streams by name',
+          querystring: PageQuery,
+          response: { 200: Page(Stream) },
+        },
       },
-      async () => ({ items: await streams.list() }),
+      (request) => streams.list(request.query),
     );
     app.post(
       '/streams',

@@ -198,7 +198,7 @@ describe('kill -9', () => {
       }
       running.child.kill('SIGKILL');
     },
-    60_000 + WRITES * 200,
+    120_000 + WRITES * 200,
   );
 
   it.runIf(inject('postgresUrl') === undefined)(

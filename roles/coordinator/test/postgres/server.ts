@@ -3,7 +3,15 @@
  * PostgreSQL does not run as root: the account `postgres` of Debian's package runs it then.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -22,6 +30,8 @@ export interface PostgresServer {
   /** Stops it as SIGSTOP does: connections stay open and nothing answers. */
   freeze(): void;
   thaw(): void;
+  /** What it has logged. */
+  log(): string;
   /** Stops it and removes its files. */
   remove(): void;
 }
@@ -73,6 +83,7 @@ export async function startPostgres(settings: readonly string[] = []): Promise<P
     stop: (mode = 'fast') => control('stop', '-m', mode),
     freeze: () => signalAll('SIGSTOP'),
     thaw: () => signalAll('SIGCONT'),
+    log: () => readFileSync(join(folder, 'log'), 'utf8'),
     remove() {
       if (existsSync(join(data, 'postmaster.pid'))) control('stop', '-m', 'immediate');
       rmSync(folder, { recursive: true, force: true });
