@@ -11,16 +11,23 @@ import {
 import { TIMELINE_HZ } from '@starling/model/schedule';
 import { type Kysely, type Selectable, sql } from 'kysely';
 import type { Logger } from 'pino';
-import type { Static } from 'typebox';
+import { type Static, Type } from 'typebox';
+import { Check } from 'typebox/value';
 import type { Changes } from './changes.ts';
 import type { Tables, Transaction } from './database.ts';
 import { type Page, type PageQuery, pageOf, pageRequestOf } from './page.ts';
+import type { Peers } from './peers.ts';
 import { ApiProblem } from './problem.ts';
 import { RowCache } from './row-cache.ts';
+
+const ImportProgress = Type.Object({ id: Type.String({ maxLength: 64 }), progress: Type.Number() });
+/** Whose progress is kept in mind. */
+const MAX_IMPORTS = 10_000;
 
 export class Assets {
   readonly #db: Kysely<Tables>;
   readonly #changes: Changes;
+  readonly #peers: Peers;
   readonly #rows: RowCache<Selectable<Tables['assets']>[]>;
   readonly #logger: Logger;
   readonly #now: () => number;
@@ -30,8 +37,12 @@ export class Assets {
    */
   readonly #progress = new Map<string, number>();
 
-  constructor(db: Kysely<Tables>, changes: Changes, logger: Logger, now: () => number) {
+  constructor(db: Kysely<Tables>, changes: Changes, peers: Peers, logger: Logger, now: () => number) {
     this.#db = db;
+    this.#peers = peers;
+    peers.onMessage('import-progress', (message) => {
+      if (Check(ImportProgress, message)) this.#setProgress(message.id, message.progress);
+    });
     this.#changes = changes;
     this.#rows = new RowCache(changes);
     this.#logger = logger;
@@ -168,8 +179,10 @@ export class Assets {
         );
         if (numUpdatedRows === 0n) await this.#refuseReport(id, report);
       }
-      if (report.state === 'importing') this.#progress.set(id, report.progress);
-      else this.#progress.delete(id);
+      if (report.state === 'importing') {
+        this.#setProgress(id, report.progress);
+        this.#peers.send('import-progress', { id, progress: report.progress });
+      } else this.#progress.delete(id);
       return;
     }
     const { numUpdatedRows } = await this.#changes.make((transaction) =>
@@ -198,6 +211,13 @@ export class Assets {
   async #finished(id: string): Promise<ApiProblem> {
     const { state } = await this.get(id);
     return new ApiProblem('IMPORT_FINISHED', `The import of asset ${id} has ended already: it is ${state}.`);
+  }
+
+  #setProgress(id: string, progress: number): void {
+    this.#progress.set(id, progress);
+    // An import that a peer told of may have ended with another one.
+    const [oldest] = this.#progress.keys();
+    if (this.#progress.size > MAX_IMPORTS && oldest !== undefined) this.#progress.delete(oldest);
   }
 
   #assetOf(row: Selectable<Tables['assets']>): Asset {

@@ -2,20 +2,33 @@
  * What the backend last said that it has on the air. In memory: it is true for seconds only, and
  * after a restart the next report brings it back.
  */
-import type { ActiveSource, BackendReport } from '@starling/model/entities';
+import { type ActiveSource, BackendReport } from '@starling/model/entities';
+import { Check } from 'typebox/value';
+import type { Peers } from './peers.ts';
 
 /** A backend reports every 5 s; after three missed reports nothing is taken to be on the air. */
 const STALE_AFTER_MS = 15_000;
 
 export class BackendPresence {
+  readonly #peers: Peers;
   readonly #now: () => number;
   #last: { readonly report: BackendReport; readonly atMs: number } | undefined;
 
-  constructor(now: () => number) {
+  constructor(peers: Peers, now: () => number) {
+    this.#peers = peers;
     this.#now = now;
+    peers.onMessage('backend-report', (message) => {
+      if (Check(BackendReport, message)) this.#take(message);
+    });
   }
 
   report(report: BackendReport): void {
+    this.#take(report);
+    // Its events are for whoever got the report: they go to the database.
+    this.#peers.send('backend-report', { ...report, events: [] });
+  }
+
+  #take(report: BackendReport): void {
     this.#last = { report, atMs: this.#now() };
   }
 

@@ -24,6 +24,7 @@ import { FrontendStates, readViewingRules } from './frontend-states.ts';
 import { readDeviceId, TUNER_COUNT } from './hdhomerun.ts';
 import { DISCOVERY_PORT, startDiscovery } from './hdhomerun-discovery.ts';
 import { Library } from './library.ts';
+import { connectPeers, noPeers } from './peers.ts';
 import { openPostgresServer } from './postgres-server.ts';
 import { PublicChannels } from './public-channels.ts';
 import { Schedules } from './schedules.ts';
@@ -95,7 +96,10 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     closers.push(() => database.close());
     const db = database.kysely;
     const changes = new Changes(database);
-    const presence = new BackendPresence(now);
+    const deviceId = await readDeviceId(db);
+    const peers = config.redisUrl === undefined ? noPeers : connectPeers(config.redisUrl, deviceId, logger);
+    closers.push(() => peers.close());
+    const presence = new BackendPresence(peers, now);
     const state = new Snapshot(db, changes, readBackendState);
     const forBackends = {
       read: async () => withoutPast(await state.read(), now()),
@@ -104,12 +108,11 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const watch = new Watch(forBackends, logger);
     const viewingKeys = await ViewingKeys.open(dataDir);
     const rules = new Snapshot(db, changes, (transaction) => readViewingRules(transaction, now));
-    const viewers = new FleetViewers(rules, logger, now);
+    const viewers = new FleetViewers(rules, peers, logger, now);
     const frontendWatch = new Watch(new FrontendStates(rules, viewingKeys, viewers), logger);
     const schedules = new Schedules(db, changes, logger, now);
     await schedules.start();
     closers.push(async () => schedules.close());
-    const deviceId = await readDeviceId(db);
     const webhooks = new Webhooks({ db, logger, now });
     closers.push(() => webhooks.close());
     let closing: Promise<void> | undefined;
@@ -117,7 +120,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const app = await createApi(
       { ...config, isReady },
       {
-        assets: new Assets(db, changes, logger, now),
+        assets: new Assets(db, changes, peers, logger, now),
         library: new Library(db, changes, logger, now),
         assetFiles: new AssetFiles(join(dataDir, 'media')),
         channels: new Channels(db, changes, logger, now),

@@ -69,6 +69,7 @@ export async function startLab(
   options: {
     dataDir?: string;
     databaseUrl?: string | undefined;
+    redisUrl?: string;
     /** Also where the tests run on a server. */
     isEmbedded?: boolean;
     webDir?: string;
@@ -83,6 +84,7 @@ export async function startLab(
   const coordinator = await startCoordinator({
     dataDir,
     databaseUrl,
+    redisUrl: options.redisUrl,
     operatorToken,
     nodeToken,
     webDir: options.webDir,
