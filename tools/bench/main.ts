@@ -6,10 +6,13 @@
  *     --viewers 100,300,800  --seconds 20  --rounds 1  --only http-flv,rtmp,hls,ll-hls,floor  --json
  *     --patience 60                      before each measurement wait so long for a quiet machine, in seconds
  *     --baseline OTHER/dist/starling.js   an older build, measured beside
+ *   npm run bench -- api                reads a second from a coordinator on PostgreSQL, a minute and a half
+ *     --connections 32  --seconds 10
  */
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { benchApi, serveApiLoad } from './api.ts';
 import { serveCrowd } from './crowd-process.ts';
 import { benchEngine, SUBJECTS } from './engine.ts';
 import { serveFloor } from './floor.ts';
@@ -19,6 +22,8 @@ const program = fileURLToPath(import.meta.url);
 
 async function main(): Promise<void> {
   const [noun] = process.argv.slice(2);
+  if (noun === 'api-load') return serveApiLoad();
+  if (noun === 'api') return benchApiReads(process.argv.slice(3));
   if (noun === 'crowd') return serveCrowd();
   if (noun === 'floor') return serveFloor(process.argv.slice(3));
   const isShort = noun !== 'engine';
@@ -49,6 +54,24 @@ async function main(): Promise<void> {
   process.stdout.write(
     values.json ? `${JSON.stringify({ ...report, ratios: ratiosOf(report) }, null, 2)}\n` : tableOf(report),
   );
+}
+
+async function benchApiReads(args: string[]): Promise<void> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      connections: { type: 'string', default: '32' },
+      seconds: { type: 'string', default: '10' },
+    },
+  });
+  const table = await benchApi({
+    benchProgram: program,
+    starlingProgram: join(dirname(program), 'starling.js'),
+    connections: Number(values.connections),
+    seconds: Number(values.seconds),
+    progress: (text) => process.stderr.write(`${text}\n`),
+  });
+  process.stdout.write(table);
 }
 
 await main();

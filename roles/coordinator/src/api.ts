@@ -2,6 +2,7 @@
  * The coordinator's HTTP side: the REST API with its documents, the addresses for IPTV players, and
  * the site. The routes themselves are in `routes.ts` and `guide.ts`.
  */
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import helmet from '@fastify/helmet';
@@ -115,6 +116,15 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
     guarded.addHook('onRequest', async (_request, reply) => {
       reply.header('cache-control', 'no-store');
     });
+    guarded.addHook('onSend', async (request, reply, payload) => {
+      if (request.method !== 'GET' || reply.statusCode !== 200 || typeof payload !== 'string') return payload;
+      // RFC 9110, 8.8.3 and 13.1.2.
+      const tag = `"${createHash('sha1').update(payload).digest('base64url')}"`;
+      reply.header('etag', tag);
+      if (!isKnownTag(request.headers['if-none-match'], tag)) return payload;
+      reply.code(304).removeHeader('content-length').removeHeader('content-type');
+      return '';
+    });
     await guarded.register(apiRoutes(nouns), { prefix: '/api/v1' });
     await guarded.register(guideRoutes(nouns));
     await guarded.register(hdhomerunRoutes(nouns));
@@ -168,6 +178,12 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
   });
   await app.ready();
   return app;
+}
+
+/** Weak comparison: RFC 9110, 8.8.3.2. */
+function isKnownTag(ifNoneMatch: string | undefined, tag: string): boolean {
+  const known = (ifNoneMatch ?? '').split(',').map((one) => one.trim().replace(/^W\//, ''));
+  return known.includes(tag) || known.includes('*');
 }
 
 /** Without the query, which may hold a viewing token. */
