@@ -5,6 +5,8 @@
  *
  * Server and browser run on one machine, so there is one clock.
  */
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { FRAME_STRIP, TEST_CARD_FRAME_COUNT } from '@starling/backend/demo-asset';
 import type { Page } from 'playwright-core';
 import type { Protocol } from '../apps/web/src/player/media-player.ts';
@@ -14,6 +16,7 @@ export const FRAME_MS = 40;
 export const LOOP_MS = TEST_CARD_FRAME_COUNT * FRAME_MS;
 /** A square counts as white from here on, of 255. */
 const WHITE_LUMA = 128;
+const HLS_JS = join(dirname(fileURLToPath(import.meta.url)), '../node_modules/hls.js/dist/hls.js');
 
 export interface MeasuredLatency {
   readonly medianMs: number;
@@ -26,12 +29,12 @@ export interface MeasuredLatency {
 }
 
 /**
- * Watches the demo channel with the site's own player.
+ * Watches the demo channel with the site's own player, or with hls.js as it plays HLS without low latency.
  * @param settleMs from the first picture on, before measuring: players find their place first
  */
 export async function measureLatency(
   site: string,
-  protocol: Protocol,
+  way: Protocol | 'plain-hls',
   times: { settleMs: number; measureMs: number },
 ): Promise<MeasuredLatency> {
   const response = await fetch(`${site}/api/v1/public/channels/demo`);
@@ -42,7 +45,8 @@ export async function measureLatency(
     const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
     const pageErrors: string[] = [];
     page.on('pageerror', (error) => pageErrors.push(error.message));
-    await page.goto(`${site}/watch/demo?via=${protocol}`);
+    if (way === 'plain-hls') await playPlainHls(page, site);
+    else await page.goto(`${site}/watch/demo?via=${way}`);
     await page.waitForFunction(() => (document.querySelector('video')?.currentTime ?? 0) > 0, undefined, {
       timeout: 20_000,
     });
@@ -62,6 +66,26 @@ export async function measureLatency(
   } finally {
     await browser.close();
   }
+}
+
+async function playPlainHls(page: Page, site: string): Promise<void> {
+  await page.goto(`${site}/healthz`);
+  await page.addScriptTag({ path: HLS_JS });
+  await page.evaluate(() => {
+    const { Hls } = globalThis as unknown as { Hls: new (config: object) => PlainPlayer };
+    const video = document.body.appendChild(document.createElement('video'));
+    video.muted = true;
+    const player = new Hls({ lowLatencyMode: false });
+    player.loadSource('/live/demo/index.m3u8');
+    player.attachMedia(video);
+    void video.play();
+  });
+}
+
+/** What is used here of hls.js. */
+interface PlainPlayer {
+  loadSource(url: string): void;
+  attachMedia(element: HTMLVideoElement): void;
 }
 
 interface ReadingOptions {

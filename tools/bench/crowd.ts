@@ -37,7 +37,13 @@ export type CrowdPlan =
       readonly from: { readonly playlist: string; readonly pick: 'segments' | 'parts' } | readonly string[];
     }
   /** Viewers who wait for the next part with blocking playlist reloads, and for nothing else. */
-  | { readonly kind: 'reloads'; readonly port: number; readonly path: string; readonly count: number };
+  | {
+      readonly kind: 'reloads';
+      readonly port: number;
+      /** Of the multivariant playlists of the channels that they share among themselves. */
+      readonly paths: readonly string[];
+      readonly count: number;
+    };
 
 /** What a crowd saw since it was told to begin. Figures that a kind does not have are empty. */
 export interface CrowdReport {

@@ -12,9 +12,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Crowd, type CrowdPlan, type CrowdReport } from './crowd.ts';
 import { listedIn, mediaPlaylistPath } from './hls-playlist.ts';
 import { HttpConnection } from './http-connection.ts';
-import { makeClip, Publisher } from './publisher.ts';
+import { type Clip, makeClip, Publisher } from './publisher.ts';
 import {
   type FileServer,
+  STREAM_PATH,
   type StreamingServer,
   startFloors,
   startNginxFiles,
@@ -36,6 +37,8 @@ export interface EngineOptions {
   readonly viewerCounts: readonly number[];
   readonly measureSeconds: number;
   readonly rounds: number;
+  /** Servers run for months: what a compiler does in the first minute is not what they cost. */
+  readonly warmUpSeconds: number;
   /** How long to wait, before each measurement, for other programs to leave the machine alone. */
   readonly patienceSeconds: number;
   readonly only: readonly Subject[];
@@ -80,6 +83,8 @@ export interface EngineReport {
 const BITRATE_BPS = 4_000_000;
 /** From the start of the publishing until the first viewer comes: some segments of HLS. */
 const PUBLISH_LEAD_MS = 14_000;
+/** Of a frontend that was told nothing else. */
+const PART_MS = 400;
 const JOIN_MS = 4000;
 /** The catch-up of the joiners is not what is measured. */
 const SETTLE_MS = 3000;
@@ -89,7 +94,12 @@ const QUIET_MS = 2000;
 /** HLS: closed loops over files, players, players that wait. */
 const FILE_CONNECTIONS = 32;
 const HLS_VIEWERS = 100;
-const RELOAD_WAITERS = [500, 2000];
+/** Viewers, and the channels that they share among themselves. */
+const RELOAD_WAITERS = [
+  { viewers: 500, channelCount: 1 },
+  { viewers: 2000, channelCount: 1 },
+  { viewers: 2000, channelCount: 4 },
+] as const;
 /** nginx is given so many files of each kind. */
 const COPIED_FILES = 6;
 
@@ -124,7 +134,9 @@ export async function benchEngine(options: EngineOptions): Promise<EngineReport>
     const [publisher] = publishers;
     if (publisher === undefined) throw new Error('nobody publishes');
     await sleep(PUBLISH_LEAD_MS);
-    const bench = new EngineBench(options, publisher);
+    options.progress('warming up');
+    await sleep(options.warmUpSeconds * 1000);
+    const bench = new EngineBench(options, clip, publisher);
     for (let round = 1; round <= options.rounds; round++) {
       for (const viewers of options.viewerCounts) {
         for (const protocol of ['http-flv', 'rtmp'] as const) {
@@ -155,11 +167,13 @@ export async function benchEngine(options: EngineOptions): Promise<EngineReport>
 class EngineBench {
   readonly measurements: Measurement[] = [];
   readonly #options: EngineOptions;
+  readonly #clip: Clip;
   /** All publishers send the same. */
   readonly #publisher: Publisher;
 
-  constructor(options: EngineOptions, publisher: Publisher) {
+  constructor(options: EngineOptions, clip: Clip, publisher: Publisher) {
     this.#options = options;
+    this.#clip = clip;
     this.#publisher = publisher;
   }
 
@@ -205,10 +219,30 @@ class EngineBench {
       );
     }
     if (!only.includes('ll-hls')) return;
-    for (const viewers of RELOAD_WAITERS) {
-      const load = { subject: 'll-hls reloads', server: server.name, viewers, round };
-      await this.#measure(load, server.pid, { kind: 'reloads', ...hls, count: viewers });
+    for (const { viewers, channelCount } of RELOAD_WAITERS) {
+      const subject = channelCount === 1 ? 'll-hls reloads' : `ll-hls reloads, ${channelCount} channels`;
+      const load = { subject, server: server.name, viewers, round };
+      const others = await this.#publishMore(server, channelCount - 1);
+      const paths = [hls.path, ...others.map(({ name }) => hls.path.replace(STREAM_PATH, name))];
+      await this.#measure(load, server.pid, { kind: 'reloads', port: hls.port, paths, count: viewers });
+      for (const { publisher } of others) publisher.stop();
     }
+  }
+
+  /** More channels, whose parts end at other times. */
+  async #publishMore(
+    { publishUrl = '' }: StreamingServer,
+    count: number,
+  ): Promise<{ name: string; publisher: Publisher }[]> {
+    const others = [];
+    for (let index = 1; index <= count; index++) {
+      const name = `${STREAM_PATH}-${index}`;
+      const publisher = await Publisher.start(publishUrl.replace(STREAM_PATH, name), this.#clip);
+      others.push({ name, publisher });
+      await sleep(PART_MS / (count + 1));
+    }
+    if (count > 0) await sleep(PUBLISH_LEAD_MS);
+    return others;
   }
 
   async #untilQuiet(): Promise<void> {

@@ -4,6 +4,7 @@
  *   npm run bench                       HTTP-FLV and RTMP play at 300 viewers, a minute and a half
  *   npm run bench -- engine             all protocols at 100, 300 and 800 viewers
  *     --viewers 100,300,800  --seconds 20  --rounds 1  --only http-flv,rtmp,hls,ll-hls,floor  --json
+ *     --warm-up 60                       so many seconds of the stream before the first viewer
  *     --patience 60                      before each measurement wait so long for a quiet machine, in seconds
  *     --baseline OTHER/dist/starling.js   an older build, measured beside
  *   npm run bench -- api                reads a second from a coordinator on PostgreSQL, a minute and a half
@@ -33,6 +34,7 @@ async function main(): Promise<void> {
       viewers: { type: 'string', default: isShort ? '300' : '100,300,800' },
       seconds: { type: 'string', default: isShort ? '10' : '20' },
       rounds: { type: 'string', default: '1' },
+      'warm-up': { type: 'string', default: isShort ? '0' : '60' },
       patience: { type: 'string', default: '0' },
       only: { type: 'string', default: isShort ? 'http-flv,rtmp' : 'http-flv,rtmp,hls,ll-hls' },
       baseline: { type: 'string' },
@@ -47,6 +49,7 @@ async function main(): Promise<void> {
     viewerCounts: values.viewers.split(',').map(Number),
     measureSeconds: Number(values.seconds),
     rounds: Number(values.rounds),
+    warmUpSeconds: Number(values['warm-up']),
     patienceSeconds: Number(values.patience),
     only: SUBJECTS.filter((subject) => asked.includes(subject)),
     progress: (text) => process.stderr.write(`${text}\n`),

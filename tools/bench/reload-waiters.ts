@@ -30,19 +30,20 @@ export class ReloadWaiters {
   }
 
   async join(): Promise<void> {
-    const { port, path, count } = this.#plan;
+    const { port, paths, count } = this.#plan;
     let opened = 0;
     const open = async () => {
-      while (opened++ < count) {
+      while (opened < count) {
+        const path = paths[opened++ % paths.length] ?? '';
         const connection = new HttpConnection(port);
         const multivariant = await connection.get(path, { keepsBody: true });
         const mediaPath = mediaPlaylistPath(multivariant.body.toString(), path);
         const now = await connection.get(mediaPath, { keepsBody: true });
-        void this.#waitForEver(connection, mediaPath, listedIn(now.body.toString(), path));
+        void this.#waitForEver(connection, path, mediaPath, listedIn(now.body.toString(), path));
       }
     };
     await Promise.all(Array.from({ length: CONCURRENT_JOINS }, open));
-    void this.#followParts();
+    for (const path of paths) void this.#followParts(path);
   }
 
   begin(): void {
@@ -66,7 +67,12 @@ export class ReloadWaiters {
     };
   }
 
-  async #waitForEver(connection: HttpConnection, mediaPath: string, listed: ListedFiles): Promise<void> {
+  async #waitForEver(
+    connection: HttpConnection,
+    path: string,
+    mediaPath: string,
+    listed: ListedFiles,
+  ): Promise<void> {
     let directives = directivesFor(listed);
     this.#openCount++;
     try {
@@ -81,13 +87,14 @@ export class ReloadWaiters {
           this.#errors++;
           continue;
         }
-        const times = this.#answeredAtMs.get(directives);
-        if (times === undefined) this.#answeredAtMs.set(directives, [answer.endedAtMs]);
+        const key = partKey(path, directives);
+        const times = this.#answeredAtMs.get(key);
+        if (times === undefined) this.#answeredAtMs.set(key, [answer.endedAtMs]);
         else times.push(answer.endedAtMs);
-        let next = this.#nextOf.get(directives);
+        let next = this.#nextOf.get(key);
         if (next === undefined) {
           next = directivesFor(listedIn(gunzipSync(answer.body).toString(), mediaPath));
-          this.#nextOf.set(directives, next);
+          this.#nextOf.set(key, next);
         }
         directives = next;
       }
@@ -97,14 +104,14 @@ export class ReloadWaiters {
   }
 
   /** A part is complete when the picture that opens the next one is there: its stamp says when that was sent. */
-  async #followParts(): Promise<void> {
-    const { port, path } = this.#plan;
+  async #followParts(path: string): Promise<void> {
+    const { port } = this.#plan;
     const connection = new HttpConnection(port);
     const multivariant = await connection.get(path, { keepsBody: true });
     const mediaPath = mediaPlaylistPath(multivariant.body.toString(), path);
     const first = await connection.get(mediaPath, { keepsBody: true });
     let listed = listedIn(first.body.toString(), mediaPath);
-    const parts: { directives: string; completedAtMs: number | undefined }[] = [];
+    const parts: { key: string; completedAtMs: number | undefined }[] = [];
     for (;;) {
       const directives = directivesFor(listed);
       const reload = await connection.get(`${mediaPath}&${directives}`, { keepsBody: true });
@@ -113,22 +120,24 @@ export class ReloadWaiters {
       const [opening] = new StampReader().push(part.body);
       const last = parts.at(-1);
       if (last !== undefined) last.completedAtMs = opening?.sentAtMs;
-      parts.push({ directives, completedAtMs: undefined });
+      parts.push({ key: partKey(path, directives), completedAtMs: undefined });
       if (parts.length > LATEST_PARTS) this.#settle(parts.shift());
     }
   }
 
-  #settle(part: { directives: string; completedAtMs: number | undefined } | undefined): void {
+  #settle(part: { key: string; completedAtMs: number | undefined } | undefined): void {
     if (part === undefined) return;
     if (part.completedAtMs !== undefined) {
-      for (const answeredAtMs of this.#answeredAtMs.get(part.directives) ?? []) {
+      for (const answeredAtMs of this.#answeredAtMs.get(part.key) ?? []) {
         this.#answers.add(answeredAtMs - part.completedAtMs);
       }
     }
-    this.#answeredAtMs.delete(part.directives);
-    this.#nextOf.delete(part.directives);
+    this.#answeredAtMs.delete(part.key);
+    this.#nextOf.delete(part.key);
   }
 }
+
+const partKey = (path: string, directives: string) => `${path} ${directives}`;
 
 function directivesFor({ next }: ListedFiles): string {
   return `_HLS_msn=${next.mediaSequenceNumber}&_HLS_part=${next.partIndex}`;

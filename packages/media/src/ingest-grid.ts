@@ -309,7 +309,7 @@ export class IngestGrid {
       dtsTicks = place.ticks + TICKS_PER_MS;
     }
     place.ticks = dtsTicks;
-    return { ...unit, dtsTicks, ptsTicks: Math.max(unit.ptsTicks + run.offsetTicks, dtsTicks) };
+    return unitAt(unit, dtsTicks, Math.max(unit.ptsTicks + run.offsetTicks, dtsTicks));
   }
 
   #placeAudio(unit: AccessUnit, place: Place, track: AudioTrack, run: Run): AccessUnit | undefined {
@@ -329,7 +329,7 @@ export class IngestGrid {
       return undefined;
     }
     place.ticks = dtsTicks + samplesInUnit(track, unit.data);
-    return { ...unit, dtsTicks, ptsTicks: dtsTicks };
+    return unitAt(unit, dtsTicks, dtsTicks);
   }
 
   #encoderTicks(unit: AccessUnit): number {
@@ -362,6 +362,14 @@ function leadingIndex(tracks: Tracks): number {
   const [leading] = tracks.keys();
   if (leading === undefined) throw new Error('no track leads where there are none');
   return leading; // video comes first
+}
+
+/**
+ * The unit at another time. Spelled out: of an object literal that goes on after a spread V8 (11.3, in Node 20)
+ * makes a hidden class for each object, and then every access to any of them is slow.
+ */
+function unitAt({ kind, trackId, isRandomAccess, data }: AccessUnit, dtsTicks: number, ptsTicks: number) {
+  return { kind, trackId, dtsTicks, ptsTicks, isRandomAccess, data };
 }
 
 function areSameTracks(a: readonly Track[], b: readonly Track[]): boolean {
@@ -517,6 +525,8 @@ class SegmentCutter {
   #isDiscontinuity = false;
   /** End of the media so far. */
   #endTicks = 0;
+  /** Of the last unit, rounded down. */
+  #lastStartTicks = -1;
   /** Of each video track. */
   readonly #lastVideoTicks = new Map<number, number>();
   #lastKeyFrameTicks: number | undefined;
@@ -565,7 +575,10 @@ class SegmentCutter {
     const opens =
       this.#segment === undefined ||
       this.#opensRun ||
-      this.#isDue(isFollower, isRandomAccess, startTicks - this.#segment.startTicks, durationTicks);
+      // Two sounds of different sample rates may have units within one tick, which no cue can tell apart.
+      (startTicks > this.#lastStartTicks &&
+        this.#isDue(isFollower, isRandomAccess, startTicks - this.#segment.startTicks, durationTicks));
+    this.#lastStartTicks = startTicks;
     const cue = opens ? this.#open(startTicks, isRandomAccess) : undefined;
     const endTicks =
       track.kind === 'video'

@@ -48,7 +48,8 @@ export interface NewViewer {
   readonly farewell?: () => Uint8Array | undefined;
 }
 
-interface Viewer extends NewViewer {
+interface Viewer extends Omit<NewViewer, 'farewell'> {
+  readonly farewell: NewViewer['farewell'] | undefined;
   /** Nothing was waiting to be written at this time. */
   drainedAtMs: number;
   isSkipping: boolean;
@@ -98,16 +99,24 @@ export class FanOut {
   }
 
   add(newViewer: NewViewer, nowMs: number): void {
-    if (newViewer.socket.destroyed) return; // it left meanwhile
+    const { socket, delivery, tally, farewell } = newViewer;
+    if (socket.destroyed) return; // it left meanwhile
     const running = this.#running ?? this.#start();
     this.#writeBatch(nowMs); // what is pending is in the joiner's catch-up already
     const hasBegun = running.catchUp.length > 0;
-    const viewer: Viewer = { ...newViewer, drainedAtMs: nowMs, isSkipping: !hasBegun };
+    const viewer: Viewer = {
+      socket,
+      delivery,
+      tally,
+      farewell,
+      drainedAtMs: nowMs,
+      isSkipping: !hasBegun,
+    };
     this.#viewers.add(viewer);
-    viewer.socket.on('close', () => this.#remove(viewer));
-    viewer.socket.on('error', () => {}); // 'close' follows
+    socket.on('close', () => this.#remove(viewer));
+    socket.on('error', () => {}); // 'close' follows
     running.greeting ??= new Batch(concatBytes([...running.container.head(), ...running.catchUp]), undefined);
-    write(viewer, running.greeting.whole(viewer.delivery));
+    write(viewer, running.greeting.whole(delivery));
     running.greeting.countSent();
   }
 

@@ -61,6 +61,8 @@ import type { Pass } from './viewing-access.ts';
 const MAX_WAIT_TARGET_DURATIONS = 3;
 /** Requests that wait at the same time, for each channel; one more is answered 503. */
 const MAX_WAITERS = 10_000;
+/** How often the deadlines of those who wait are looked at: one timer is cheaper than thousands. */
+const SWEEP_WAITERS_EVERY_MS = 500;
 
 /** Lifetimes in caches, in target durations (rfc8216bis, appendix B). */
 const MAX_AGE_TARGET_DURATIONS = {
@@ -79,7 +81,8 @@ interface Waiter {
   /** Answers if what it waits for is there, or will never be. */
   tryToAnswer(): boolean;
   readonly response: ServerResponse;
-  readonly deadline: NodeJS.Timeout;
+  /** On the monotonic clock. */
+  readonly deadlineMs: number;
   /** Who asked, where the request says it. */
   readonly viewer: HlsViewer | undefined;
   /** Answers when the viewer has been shown out. */
@@ -127,6 +130,8 @@ export class HlsRoutes {
   /** By the rendition's name. */
   readonly #desks = new Map<string, Desk>();
   #waiterCount = 0;
+  /** While somebody waits. */
+  #sweepTimer: NodeJS.Timeout | undefined;
   #multivariant: { newestSegment: number; renditions: readonly Rendition[]; template: string } | undefined;
 
   constructor(
@@ -235,7 +240,6 @@ export class HlsRoutes {
   #forget(desk: Desk, waiter: Waiter): void {
     if (!desk.waiters.delete(waiter)) return;
     this.#waiterCount--;
-    clearTimeout(waiter.deadline);
     if (waiter.viewer !== undefined) this.#viewers.endHlsWait(waiter.viewer, waiter.refuse);
   }
 
@@ -243,23 +247,32 @@ export class HlsRoutes {
     if (this.#waiterCount >= this.#maxWaiters) {
       return answerUnavailable(response, 'Too many requests are waiting here. Try again in a moment.');
     }
-    const deadline = setTimeout(
-      () => {
-        this.#forget(desk, waiter);
-        answerUnavailable(response, 'Nothing new came in three target durations.');
-      },
-      MAX_WAIT_TARGET_DURATIONS * this.#targetSeconds * 1000,
-    );
-    deadline.unref();
+    const deadlineMs = performance.now() + MAX_WAIT_TARGET_DURATIONS * this.#targetSeconds * 1000;
     const refuse = () => {
       this.#forget(desk, waiter);
       answerForbidden(response);
     };
-    const waiter: Waiter = { response, tryToAnswer, deadline, viewer, refuse };
+    const waiter: Waiter = { response, tryToAnswer, deadlineMs, viewer, refuse };
     desk.waiters.add(waiter);
     this.#waiterCount++;
+    this.#sweepTimer ??= setInterval(() => this.#sweepWaiters(), SWEEP_WAITERS_EVERY_MS).unref();
     if (viewer !== undefined) this.#viewers.beginHlsWait(viewer, refuse);
     response.once('close', () => this.#forget(desk, waiter));
+  }
+
+  #sweepWaiters(): void {
+    if (this.#waiterCount === 0) {
+      clearInterval(this.#sweepTimer);
+      this.#sweepTimer = undefined;
+    }
+    const nowMs = performance.now();
+    for (const desk of this.#desks.values()) {
+      for (const waiter of desk.waiters) {
+        if (waiter.deadlineMs > nowMs) break; // who came later waits longer
+        this.#forget(desk, waiter);
+        answerUnavailable(waiter.response, 'Nothing new came in three target durations.');
+      }
+    }
   }
 
   #takeMediaPlaylist(
