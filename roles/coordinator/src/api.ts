@@ -19,11 +19,12 @@ import fastify, {
   LogController,
 } from 'fastify';
 import type { Logger } from 'pino';
-import { guardRoutes, type Tokens } from './access.ts';
+import { guardRoutes, identifyCallers, type Tokens } from './access.ts';
 import { DatabaseUnavailable, SqlError } from './database.ts';
 import { guideRoutes } from './guide.ts';
 import { hdhomerunRoutes } from './hdhomerun.ts';
 import { ApiProblem } from './problem.ts';
+import { limitRoutes, type RateLimits } from './rate-limits.ts';
 import { apiRoutes, type Nouns } from './routes.ts';
 
 const BODY_LIMIT_BYTES = 1024 * 1024;
@@ -38,6 +39,7 @@ export interface ApiConfig extends Tokens {
   /** The built site; undefined to serve none. */
   readonly webDir: string | undefined;
   readonly logger: Logger;
+  readonly rateLimits: RateLimits;
   /** Whether the database answers. */
   readonly isReady: () => boolean;
 }
@@ -112,7 +114,10 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
   });
 
   await app.register(async (guarded) => {
-    guardRoutes(guarded, config);
+    identifyCallers(guarded, config);
+    // Before the guard: who guesses tokens is counted, too.
+    limitRoutes(guarded, config.rateLimits);
+    guardRoutes(guarded);
     guarded.addHook('onRequest', async (_request, reply) => {
       reply.header('cache-control', 'no-store');
     });

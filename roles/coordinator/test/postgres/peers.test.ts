@@ -1,6 +1,6 @@
 import type { FrontendState } from '@starling/model/entities';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { createServerDatabase, type Lab, startLab } from '../support.ts';
+import { createServerDatabase, type Lab, operatorToken, startLab } from '../support.ts';
 import { type RedisServer, startRedis } from './redis.ts';
 
 let redis: RedisServer;
@@ -79,6 +79,27 @@ it('tells a coordinator that comes later all about a frontend, and not only what
     // Whom the others have shown out it does not know; the frontend says soon that they have left.
     .toEqual([viewerId(1), viewerId(2), viewerId(3)]);
   await late.close();
+});
+
+it('counts the requests of an address on all of them together', async () => {
+  const ask = async (lab: Lab) => {
+    const response = await fetch(`${lab.url}/api/v1/streams`, {
+      method: 'POST',
+      headers: {
+        authorization: `Bearer ${operatorToken}`,
+        'content-type': 'application/json',
+        'x-forwarded-for': '192.0.2.1',
+      },
+      body: '{}',
+    });
+    return response.status;
+  };
+  for (let count = 0; count < 5; count++) {
+    expect(await ask(one)).toBe(400);
+    expect(await ask(other)).toBe(400);
+  }
+  await expect.poll(() => ask(one), soon).toBe(429);
+  await expect.poll(() => ask(other), soon).toBe(429);
 });
 
 it.each([
