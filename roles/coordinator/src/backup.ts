@@ -124,7 +124,13 @@ async function openSource(
   { dataDir, databaseUrl }: Storage,
   logger: Logger,
 ): Promise<{ kysely: Kysely<Tables>; close(): Promise<void> }> {
-  if (databaseUrl !== undefined) return openPostgresServer(databaseUrl, logger, async () => {});
+  if (databaseUrl !== undefined) {
+    return openPostgresServer(databaseUrl, logger, async (kysely) => {
+      const { rows } = await sql<{ isOurs: boolean }>`
+        select to_regclass('kysely_migration') is not null as "isOurs"`.execute(kysely);
+      if (rows[0]?.isOurs !== true) throw new BackupError('Starling has not used this database yet.');
+    });
+  }
   if (!existsSync(join(dataDir, 'db', 'PG_VERSION')))
     throw new BackupError(`There is no database in ${dataDir}. Name the data folder of the network.`);
   const lock = await lockDataFolder(dataDir);

@@ -46,9 +46,9 @@ const START_DEADLINE_MS = 60_000;
 
 /**
  * PostgreSQL documentation, appendix A: the server stops, starts, has no connection or memory left, or took too long. All
- * may be over a moment later.
+ * may be over a moment later. A full disk (53100) is not among them.
  */
-const PASSING_SQLSTATES = /^(08|53[0-3]|57P0[1-5]|57014|25P03|55P03|40)/;
+const PASSING_SQLSTATES = /^(08|53[023]|57P0[1-5]|57014|25P03|55P03|40)/;
 
 /**
  * Connects to the server, waiting up to a minute for it, and brings the tables up to date.
@@ -311,8 +311,13 @@ class ServerWatcher {
     client.on('notification', ({ payload }) => {
       if (payload !== this.origin) this.#tell();
     });
-    await client.connect();
-    await client.query(`listen ${CHANGE_CHANNEL}`);
+    try {
+      await client.connect();
+      await client.query(`listen ${CHANGE_CHANNEL}`);
+    } catch (error) {
+      client.connection.stream.destroy();
+      throw error;
+    }
     this.#isUp = true;
     return client;
   }
