@@ -113,6 +113,22 @@ const programs = [
     macos: ['streamlink'],
   },
   {
+    find: 'file:/usr/bin/pg_ctlcluster',
+    why: 'the database server of the tests',
+    for: ['test', 'bench'],
+    debian: ['postgresql'],
+    fedora: ['postgresql-server'],
+    macos: ['postgresql'],
+  },
+  {
+    find: 'redis-server',
+    why: 'what several coordinators share',
+    for: ['test'],
+    debian: ['redis-server'],
+    fedora: ['redis'],
+    macos: ['redis'],
+  },
+  {
     find: 'nginx',
     why: 'the balancer, and the peer that the benchmark compares with',
     for: ['test', 'bench'],

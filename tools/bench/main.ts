@@ -9,10 +9,13 @@
  *     --baseline OTHER/dist/starling.js   an older build, measured beside
  *   npm run bench -- playout            200 playout channels of one backend, beside FFmpeg processes
  *     --channels 200  --ffmpeg 20  --seconds 30  --json
+ *   npm run bench -- api                reads a second from a coordinator on PostgreSQL, a minute and a half
+ *     --connections 32  --seconds 10
  */
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { benchApi, serveApiLoad } from './api.ts';
 import { serveCrowd } from './crowd-process.ts';
 import { benchEngine, SUBJECTS } from './engine.ts';
 import { serveFloor } from './floor.ts';
@@ -24,6 +27,8 @@ const program = fileURLToPath(import.meta.url);
 
 async function main(): Promise<void> {
   const [noun] = process.argv.slice(2);
+  if (noun === 'api-load') return serveApiLoad();
+  if (noun === 'api') return benchApiReads(process.argv.slice(3));
   if (noun === 'crowd') return serveCrowd();
   if (noun === 'floor') return serveFloor(process.argv.slice(3));
   if (noun === 'sink') return serveSink();
@@ -79,6 +84,24 @@ async function runPlayout(args: string[]): Promise<void> {
     progress: (text) => process.stderr.write(`${text}\n`),
   });
   process.stdout.write(values.json ? `${JSON.stringify(report, null, 2)}\n` : playoutTableOf(report));
+}
+
+async function benchApiReads(args: string[]): Promise<void> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      connections: { type: 'string', default: '32' },
+      seconds: { type: 'string', default: '10' },
+    },
+  });
+  const table = await benchApi({
+    benchProgram: program,
+    starlingProgram: join(dirname(program), 'starling.js'),
+    connections: Number(values.connections),
+    seconds: Number(values.seconds),
+    progress: (text) => process.stderr.write(`${text}\n`),
+  });
+  process.stdout.write(table);
 }
 
 await main();

@@ -14,12 +14,14 @@ import { reportOnBalancer, startBalancerRole } from './balancer.ts';
 import {
   answerHealth,
   asStartError,
+  explainStorage,
   findSite,
   httpOptions,
   openLog,
   openRegistry,
   runUntilStopped,
   StartError,
+  storageServers,
   workerProgram,
 } from './process.ts';
 import type { FrontendSettings } from './worker-messages.ts';
@@ -142,13 +144,17 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
 
   async coordinator({ coordinator: section }, { logger, readSecret }) {
     if (section === undefined) throw new StartError('no section "coordinator"');
+    const { databaseUrlFile, redisUrlFile } = section;
+    const servers = storageServers(process.env);
     const coordinator = await startCoordinator({
       dataDir: section.dataDir,
+      databaseUrl: databaseUrlFile === undefined ? servers.databaseUrl : readSecret(databaseUrlFile),
+      redisUrl: redisUrlFile === undefined ? servers.redisUrl : readSecret(redisUrlFile),
       operatorToken: readSecret(section.operatorTokenFile),
       nodeToken: readSecret(section.nodeTokenFile),
       logger,
       webDir: findSite(),
-    });
+    }).catch(explainStorage);
     const { port } = await coordinator.listen(section.http.host, section.http.port);
     return { says: `coordinator: HTTP on port ${port}`, close: () => coordinator.close() };
   },

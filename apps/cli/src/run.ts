@@ -5,6 +5,7 @@ import { ApiError } from '@starling/model/client';
 import { MAX_WORKERS } from '@starling/model/config';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
+import { addBackupCommands } from './commands/backup.ts';
 import { addChannelCommands } from './commands/channel.ts';
 import { addDestinationCommands } from './commands/destination.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
@@ -68,6 +69,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addTokenCommands(program, context);
   addViewersCommands(program, context);
   addWebhookCommands(program, context);
+  addBackupCommands(program, context);
   addDoctorCommand(program, context, { httpPort: DEFAULT_HTTP_PORT, rtmpPort: DEFAULT_RTMP_PORT });
   program.addHelpText(
     'after',

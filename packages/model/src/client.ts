@@ -48,6 +48,7 @@ import { type NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from './
 const REQUEST_TIMEOUT_MS = 30_000;
 /** Below the life of a lease: a request that got stuck must not cost it. */
 const LEASE_TIMEOUT_MS = 1500;
+const BACKUP_TIMEOUT_MS = 600_000;
 /** The coordinator pings every 15 s; a watch that is silent for longer than two pings is dead. */
 const WATCH_SILENCE_MS = 40_000;
 const MAX_EVENT_CHARS = 64 * 1024 * 1024;
@@ -85,6 +86,8 @@ type WatchParameters<State> = [
   onRetry?: (error: unknown, delayMs: number) => void,
 ];
 
+const Page = <T extends TSchema>(item: T) =>
+  Type.Object({ items: Type.Array(item), nextCursor: Type.Union([Type.String(), Type.Null()]) });
 const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(item) });
 
 /** Every method raises an {@link ApiError}. */
@@ -104,7 +107,7 @@ export class CoordinatorClient {
   }
 
   readonly assets = {
-    list: (): Promise<Asset[]> => this.#list('/assets', Asset),
+    list: (): Promise<Asset[]> => this.#list('/assets', Asset, true),
     /** Queues an import; follow it with `get`. */
     create: (asset: NewAsset): Promise<Asset> => this.#request('POST', '/assets', Asset, asset),
     get: (id: string): Promise<Asset> => this.#request('GET', path`/assets/${id}`, Asset),
@@ -120,14 +123,14 @@ export class CoordinatorClient {
     /** Changes those that are given. */
     changeSettings: (settings: LibrarySettingsChange): Promise<LibrarySettings> =>
       this.#request('PATCH', '/library/settings', LibrarySettings, settings),
-    folders: (): Promise<WatchedFolder[]> => this.#list('/library/folders', WatchedFolder),
+    folders: (): Promise<WatchedFolder[]> => this.#list('/library/folders', WatchedFolder, true),
     watch: (folder: NewWatchedFolder): Promise<WatchedFolder> =>
       this.#request('POST', '/library/folders', WatchedFolder, folder),
     unwatch: (id: string): Promise<void> => this.#send('DELETE', path`/library/folders/${id}`),
   };
 
   readonly channels = {
-    list: (): Promise<Channel[]> => this.#list('/channels', Channel),
+    list: (): Promise<Channel[]> => this.#list('/channels', Channel, true),
     create: (channel: NewChannel): Promise<Channel> => this.#request('POST', '/channels', Channel, channel),
     get: (name: string): Promise<ChannelWithStatus> =>
       this.#request('GET', path`/channels/${name}`, ChannelWithStatus),
@@ -187,7 +190,7 @@ export class CoordinatorClient {
   };
 
   readonly streams = {
-    list: (): Promise<Stream[]> => this.#list('/streams', Stream),
+    list: (): Promise<Stream[]> => this.#list('/streams', Stream, true),
     /** The answer is the only one that holds the key. */
     create: (stream: NewStream): Promise<StreamWithKey> =>
       this.#request('POST', '/streams', StreamWithKey, stream),
@@ -237,7 +240,7 @@ export class CoordinatorClient {
   };
 
   readonly viewingTokens = {
-    list: (): Promise<ViewingToken[]> => this.#list('/viewing-tokens', ViewingToken),
+    list: (): Promise<ViewingToken[]> => this.#list('/viewing-tokens', ViewingToken, true),
     /** The answer is the only one that holds the token. */
     create: (token: NewViewingToken): Promise<ViewingTokenWithSecret> =>
       this.#request('POST', '/viewing-tokens', ViewingTokenWithSecret, token),
@@ -272,6 +275,17 @@ export class CoordinatorClient {
 
   status(): Promise<CoordinatorStatus> {
     return this.#request('GET', '/status', CoordinatorStatus);
+  }
+
+  /** All that the coordinator keeps, compressed; `starling restore` takes it. */
+  async backup(): Promise<ReadableStream<Uint8Array>> {
+    const response = await this.#fetchApi(
+      'GET',
+      '/backup',
+      undefined,
+      AbortSignal.timeout(BACKUP_TIMEOUT_MS),
+    );
+    return response.body ?? new Blob([]).stream();
   }
 
   /** Needs the node token, like all that follows. */
@@ -393,9 +407,21 @@ export class CoordinatorClient {
     }
   }
 
-  async #list<T extends TSchema>(apiPath: string, item: T): Promise<Static<T>[]> {
-    const { items } = await this.#request('GET', apiPath, Items(item));
-    return items;
+  /** Of a list that comes in pages, all of them. */
+  async #list<T extends TSchema>(apiPath: string, item: T, isPaged = false): Promise<Static<T>[]> {
+    if (!isPaged) return (await this.#request('GET', apiPath, Items(item))).items;
+    const all: Static<T>[] = [];
+    for (let cursor: string | null = ''; cursor !== null; ) {
+      const query = new URLSearchParams({ limit: '1000', ...(cursor === '' ? {} : { cursor }) });
+      const page: { items: Static<T>[]; nextCursor: string | null } = await this.#request(
+        'GET',
+        `${apiPath}?${query}`,
+        Page(item),
+      );
+      for (const one of page.items) all.push(one);
+      cursor = page.nextCursor;
+    }
+    return all;
   }
 
   async #request<T extends TSchema>(

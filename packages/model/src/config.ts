@@ -112,6 +112,18 @@ export const CoordinatorSection = Type.Object(
     ),
     operatorTokenFile: SecretFile,
     nodeTokenFile: SecretFile,
+    databaseUrlFile: Type.Optional(
+      Type.String({
+        description:
+          'File with the address of a PostgreSQL server, postgres://USER:PASSWORD@HOST:PORT/DATABASE; when left out, $DATABASE_URL, or a database in dataDir',
+      }),
+    ),
+    redisUrlFile: Type.Optional(
+      Type.String({
+        description:
+          'File with the address of a Redis server, redis://USER:PASSWORD@HOST:PORT; when left out, $REDIS_URL, or none',
+      }),
+    ),
   },
   { additionalProperties: false, description: 'REST API, database and site' },
 );

@@ -3,21 +3,34 @@
  * after a restart the next reports bring it back.
  */
 import type { DestinationStatus } from '@starling/model/destination';
-import type { ActiveSource, BackendReport } from '@starling/model/entities';
+import { type ActiveSource, BackendReport } from '@starling/model/entities';
+import { Check } from 'typebox/value';
+import type { Peers } from './peers.ts';
 
 /** A backend reports every 5 s; after three missed reports nothing is taken to be on the air. */
 const STALE_AFTER_MS = 15_000;
 
 export class BackendPresence {
+  readonly #peers: Peers;
   readonly #now: () => number;
   /** By node, the last that reported at the end. */
   readonly #last = new Map<string, { readonly report: BackendReport; readonly atMs: number }>();
 
-  constructor(now: () => number) {
+  constructor(peers: Peers, now: () => number) {
+    this.#peers = peers;
     this.#now = now;
+    peers.onMessage('backend-report', (message) => {
+      if (Check(BackendReport, message)) this.#take(message);
+    });
   }
 
   report(report: BackendReport): void {
+    this.#take(report);
+    // Its events are for whoever got the report: they go to the database.
+    this.#peers.send('backend-report', { ...report, events: [] });
+  }
+
+  #take(report: BackendReport): void {
     const atMs = this.#now();
     for (const [nodeId, last] of this.#last) {
       if (nodeId === report.nodeId || atMs - last.atMs > STALE_AFTER_MS) this.#last.delete(nodeId);

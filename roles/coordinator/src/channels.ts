@@ -9,10 +9,13 @@ import type {
 import type { Run } from '@starling/model/schedule';
 import { type Kysely, sql } from 'kysely';
 import type { Logger } from 'pino';
+import type { Static } from 'typebox';
 import type { Changes } from './changes.ts';
 import type { Tables, Transaction } from './database.ts';
+import { type Page, type PageQuery, pageOf, pageRequestOf } from './page.ts';
 import { ApiProblem, unknownChannel } from './problem.ts';
 import { endRecordingsOf } from './recordings.ts';
+import { RowCache } from './row-cache.ts';
 import { insertSchedule, loopSchedule, resolveItems, runOf } from './schedules.ts';
 
 /** A timeline begins so long before its channel was made, so that the first viewer finds a full window. */
@@ -23,24 +26,40 @@ const DEFAULT_DARK_AFTER_MS = 1000;
 export class Channels {
   readonly #db: Kysely<Tables>;
   readonly #changes: Changes;
+  readonly #rows: RowCache<Channel[]>;
   readonly #logger: Logger;
   readonly #now: () => number;
 
   constructor(db: Kysely<Tables>, changes: Changes, logger: Logger, now: () => number) {
     this.#db = db;
     this.#changes = changes;
+    this.#rows = new RowCache(changes);
     this.#logger = logger;
     this.#now = now;
   }
 
-  /** All channels by name. */
-  list(): Promise<Channel[]> {
-    return this.#db.transaction().execute(readChannels);
+  /** By name. @throws ApiProblem REQUEST_INVALID for a bad cursor */
+  async list(query: Static<typeof PageQuery>): Promise<Page<Channel>> {
+    const request = pageRequestOf(query, ['name']);
+    const { rowLimit, after } = request;
+    const channels = await this.#rows.get(`page ${request.id}`, () =>
+      this.#db
+        .transaction()
+        .execute((transaction) => readChannels(transaction, { rowLimit, after: after?.[0] })),
+    );
+    return pageOf(
+      channels,
+      request,
+      ({ name }) => [name],
+      (channel) => channel,
+    );
   }
 
   /** @throws ApiProblem CHANNEL_UNKNOWN */
   async get(name: string): Promise<Channel> {
-    const [channel] = await this.#db.transaction().execute((transaction) => readChannels(transaction, name));
+    const [channel] = await this.#rows.get(`one ${name}`, () =>
+      this.#db.transaction().execute((transaction) => readChannels(transaction, name)),
+    );
     if (channel === undefined) throw unknownChannel(name);
     return channel;
   }
@@ -270,18 +289,29 @@ const lowestFreeNumber = sql<number>`(
   select min(candidate) from (select 1 as candidate union select number + 1 from channels) as candidates
   where candidate not in (select number from channels))`;
 
-/** The channels with their runs, by name; only the one of the given name, if one is given. */
-export async function readChannels(transaction: Transaction, name?: string): Promise<Channel[]> {
+/**
+ * Channels with their runs, by name.
+ * @param which the one of a name, or a page; all when undefined
+ */
+export async function readChannels(
+  transaction: Transaction,
+  which?: string | { readonly rowLimit: number; readonly after: string | undefined },
+): Promise<Channel[]> {
+  const page = typeof which === 'object' ? which : undefined;
   const channels = await transaction
     .selectFrom('channels')
     .selectAll()
-    .$if(name !== undefined, (query) => query.where('name', '=', name ?? ''))
+    .$if(typeof which === 'string', (query) => query.where('name', '=', String(which)))
+    .$if(page?.after !== undefined, (query) => query.where('name', '>', page?.after ?? ''))
+    .$if(page !== undefined, (query) => query.limit(page?.rowLimit ?? 0))
     .orderBy('name')
     .execute();
+  // A page has no gap, so its runs are those of a range: an index gives them.
+  const [first = '', last = ''] = [channels[0]?.name, channels.at(-1)?.name];
   const runs = await transaction
     .selectFrom('runs')
     .selectAll()
-    .$if(name !== undefined, (query) => query.where('channel', '=', name ?? ''))
+    .$if(which !== undefined, (query) => query.where('channel', '>=', first).where('channel', '<=', last))
     .orderBy('start_ticks')
     .execute();
   const runsByChannel = new Map<string, Run[]>(channels.map((channel) => [channel.name, []]));

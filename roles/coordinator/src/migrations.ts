@@ -296,23 +296,34 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
+  '012-pages': {
+    async up(db: Kysely<unknown>) {
+      for (const table of ['assets', 'viewing_tokens']) {
+        await db.schema.createIndex(`${table}_by_creation`).on(table).columns(['created_at', 'id']).execute();
+      }
+    },
+  },
 };
 
+/** In the order in which they run. */
+export const migrationNames: readonly string[] = Object.keys(migrations).sort();
+
 /**
- * Brings the tables up to date.
+ * Brings the tables up to date. Of several coordinators that do so at once, one does it and the others wait.
+ * @param upTo the last migration to run; all when undefined
  * @throws DataFolderError when the database was last used by a newer Starling; Error when a step fails
  */
-export async function migrate<Tables>(db: Kysely<Tables>, logger: Logger): Promise<void> {
+export async function migrate<Tables>(db: Kysely<Tables>, logger: Logger, upTo?: string): Promise<void> {
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } });
-  const { error, results = [] } = await migrator.migrateToLatest();
+  const { error, results = [] } =
+    upTo === undefined ? await migrator.migrateToLatest() : await migrator.migrateTo(upTo);
   for (const { migrationName, status } of results) {
     if (status === 'Success') logger.info({ migration: migrationName }, 'database brought up to date');
   }
   if (error instanceof Error && error.message.startsWith('corrupted migrations')) {
-    throw new DataFolderError(
-      'The database in the data folder was last used by a newer Starling. Update Starling.',
-      { cause: error },
-    );
+    throw new DataFolderError('The database was last used by a newer Starling. Update Starling.', {
+      cause: error,
+    });
   }
   if (error !== undefined) throw error;
 }

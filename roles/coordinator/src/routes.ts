@@ -1,4 +1,5 @@
 /** The routes of the REST API below `/api/v1`: each with its schema and who may call it. */
+import type { Readable } from 'node:stream';
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
 import {
   Asset,
@@ -39,6 +40,7 @@ import type { Destinations } from './destinations.ts';
 import { leaseRoutes } from './lease-routes.ts';
 import type { LeaseTable } from './lease-table.ts';
 import type { Library } from './library.ts';
+import { Page, PageQuery } from './page.ts';
 import type { PublicChannels } from './public-channels.ts';
 import { recordingRoutes } from './recording-routes.ts';
 import type { Recordings } from './recordings.ts';
@@ -68,6 +70,8 @@ export interface Nouns extends ViewingNouns {
   readonly state: State;
   /** This network as an HDHomeRun tuner. */
   readonly deviceId: string;
+  /** All that the coordinator keeps, compressed. */
+  readonly openBackup: () => Promise<Readable>;
   /** How far back the recordings of the channels go; 0 when there are none. */
   readonly catchUpHours: number;
   /** Milliseconds since 1970. */
@@ -108,9 +112,14 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       '/assets',
       {
         config: { access: 'operator' },
-        schema: { tags: ['assets'], summary: 'All assets, oldest first', response: { 200: Items(Asset) } },
+        schema: {
+          tags: ['assets'],
+          summary: 'The assets, oldest first',
+          querystring: PageQuery,
+          response: { 200: Page(Asset) },
+        },
       },
-      async () => ({ items: await assets.list() }),
+      (request) => assets.list(request.query),
     );
     app.post(
       '/assets',
@@ -239,10 +248,11 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         schema: {
           tags: ['library'],
           summary: 'The watched folders by path',
-          response: { 200: Items(WatchedFolder) },
+          querystring: PageQuery,
+          response: { 200: Page(WatchedFolder) },
         },
       },
-      async () => ({ items: await library.folders() }),
+      (request) => library.folders(request.query),
     );
     app.post(
       '/library/folders',
@@ -278,9 +288,14 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       '/channels',
       {
         config: { access: 'operator' },
-        schema: { tags: ['channels'], summary: 'All channels by name', response: { 200: Items(Channel) } },
+        schema: {
+          tags: ['channels'],
+          summary: 'The channels by name',
+          querystring: PageQuery,
+          response: { 200: Page(Channel) },
+        },
       },
-      async () => ({ items: await channels.list() }),
+      (request) => channels.list(request.query),
     );
     app.post(
       '/channels',
@@ -382,14 +397,19 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       '/streams',
       {
         config: { access: 'operator' },
-        schema: { tags: ['streams'], summary: 'All streams by name', response: { 200: Items(Stream) } },
+        schema: {
+          tags: ['streams'],
+          summary: 'The streams by name',
+          querystring: PageQuery,
+          response: { 200: Page(Stream) },
+        },
       },
-      async () => ({ items: await streams.list() }),
+      (request) => streams.list(request.query),
     );
     app.post(
       '/streams',
       {
-        config: { access: 'operator' },
+        config: { access: 'operator', maxPerMinute: 10 },
         schema: {
           tags: ['streams'],
           summary: 'Add a stream and its channel; the answer alone holds the key',
@@ -505,6 +525,19 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         onAirChannels: [...presence.onAirChannels()],
         publishingStreams: [...presence.publishingStreams()],
       }),
+    );
+
+    app.get(
+      '/backup',
+      {
+        config: { access: 'operator' },
+        schema: {
+          tags: ['status'],
+          summary: 'All that the coordinator keeps, to restore it from; there are secrets in it',
+          response: { 200: { content: { 'application/gzip': { schema: Type.Any() } } } },
+        },
+      },
+      async (_request, reply) => reply.type('application/gzip').send(await nouns.openBackup()),
     );
 
     app.get(
