@@ -410,7 +410,9 @@ class BalancerAgent {
   async #applyAll(): Promise<void> {
     while (this.#isWanted && this.#isServing) {
       this.#isWanted = false;
-      await this.#apply();
+      await this.#apply().catch((error: unknown) =>
+        this.#parts.logger.error({ err: error }, 'no configuration for nginx can be made'),
+      );
       await new Promise((wake) => setTimeout(wake, MIN_RELOAD_INTERVAL_MS));
     }
   }

@@ -53,6 +53,15 @@ describe('the configuration of nginx', () => {
     expect(header({ hstsSeconds: 0 })).toEqual([]);
   });
 
+  it("tells those behind it the port of the site, where it is not HTTPS's own", () => {
+    const hosts = (https: { port: number }) =>
+      argsOf(configOf({ https }), 'proxy_set_header').flatMap(([name = '', value]) =>
+        /^(?:Host|X-Forwarded-Host)$/.test(name) ? [value] : [],
+      );
+    expect(hosts({ port: 443 })).toEqual(['$host', '$host']);
+    expect(hosts({ port: 8443 })).toEqual(['$host:8443', '$host:8443']);
+  });
+
   it('staples OCSP where the certificate names a responder', () => {
     const { certificate } = exampleInput;
     expect(argsOf(configOf(), 'ssl_stapling')).toEqual([]);

@@ -145,11 +145,14 @@ function nginxConfig(input: NginxConfigInput, revision: string): Directive[] {
 
 function httpBlock(input: NginxConfigInput, revision: string): Directive {
   const { machine, certificate, trustedProxies } = input;
+  // The guide's addresses are made from it.
+  const host = `$host${portSuffix(input.https)}`;
   const temporary = (name: string) => `${machine.dir}/${name}`;
   return block(
     'http',
     [],
     directive('server_tokens', 'off'),
+    directive('server_names_hash_bucket_size', 512), // a name may have 253 characters
     directive('default_type', 'application/octet-stream'),
     directive('tcp_nopush', 'on'),
     directive('reset_timedout_connection', 'on'),
@@ -218,12 +221,12 @@ function httpBlock(input: NginxConfigInput, revision: string): Directive {
     ),
     directive('proxy_http_version', '1.1'),
     // What the client says of where it comes from goes no further.
-    directive('proxy_set_header', 'Host', '$host'),
+    directive('proxy_set_header', 'Host', host),
     directive('proxy_set_header', 'Connection', '$passed_connection'),
     directive('proxy_set_header', 'Upgrade', '$passed_upgrade'),
     directive('proxy_set_header', 'X-Forwarded-For', '$remote_addr'),
     directive('proxy_set_header', 'X-Forwarded-Proto', '$scheme'),
-    directive('proxy_set_header', 'X-Forwarded-Host', '$host'),
+    directive('proxy_set_header', 'X-Forwarded-Host', host),
     directive('proxy_set_header', 'Forwarded', ''),
     directive('proxy_connect_timeout', '500ms'),
     directive('proxy_next_upstream', 'error', 'timeout'),
@@ -391,9 +394,11 @@ function limits({ maxConnectionsPerAddress, maxRequestsPerSecondPerAddress }: Ng
   ];
 }
 
+/** As addresses of HTTPS have it. */
+const portSuffix = ({ port }: ListenAddress): string => (port === 443 ? '' : `:${port}`);
+
 function httpServers(input: NginxConfigInput): Directive[] {
   const { http, https, names, machine } = input;
-  const port = https.port === 443 ? '' : `:${https.port}`;
   return [
     block(
       'server',
@@ -414,7 +419,7 @@ function httpServers(input: NginxConfigInput): Directive[] {
         directive('alias', `${machine.challengesDir}/`),
         directive('default_type', 'text/plain'),
       ),
-      block('location', ['/'], directive('return', 301, `https://$host${port}$request_uri`)),
+      block('location', ['/'], directive('return', 301, `https://$host${portSuffix(https)}$request_uri`)),
     ),
   ];
 }

@@ -444,6 +444,18 @@ describe('the agent', () => {
     });
   });
 
+  it('bounds what one address asks for, and changes the bound while it runs', async () => {
+    const statuses = async () => {
+      const replies = await Promise.all(Array.from({ length: 40 }, () => ask('/live/films/main/index.m3u8')));
+      return new Set(replies.map(({ status }) => status));
+    };
+    expect(await statuses()).toEqual(new Set([200]));
+    balancer.reconfigure({ ...config, maxRequestsPerSecondPerAddress: 1 });
+    await until('a refusal', async () => (await statuses()).has(429) || undefined);
+    balancer.reconfigure(config);
+    await until('no refusal', async () => !(await statuses()).has(429) || undefined);
+  });
+
   it('starts nginx again when it was killed, workers that serve on included', async () => {
     const pid = masterPid();
     process.kill(pid, 'SIGKILL');
