@@ -1,6 +1,6 @@
 /**
  * The configuration of nginx as a pure function of the fleet and the settings: no clock, no files, no state. What
- * each part is for stands beside it; why it is so, in docs/decisions/015-balancer.md.
+ * each part is for stands beside it; why it is so, in docs/decisions/017-balancer.md.
  *
  *   viewers --https--> TLS, limits --> /live/<channel>.flv, .ts     passed on as it comes
  *                                      /live/.../*.m4s, *.mp4       micro-cache, one request for all
