@@ -296,7 +296,7 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
-  '012-pages': {
+  '013-pages': {
     async up(db: Kysely<unknown>) {
       for (const table of ['assets', 'viewing_tokens']) {
         await db.schema.createIndex(`${table}_by_creation`).on(table).columns(['created_at', 'id']).execute();
