@@ -1,11 +1,10 @@
 /** A channel with a primary and a backup stream, its schedule and a slate: encoders that fail, judged by FFmpeg. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { CoordinatorClient } from '@starling/model/client';
-import type { ActiveSource } from '@starling/model/entities';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
+import { activeSource, untilActive } from './active-source.ts';
 import { ffmpegComplaints, run, starling, until } from './network.ts';
 
 const { site, rtmp, dataDir } = inject('shared');
@@ -44,16 +43,6 @@ function publish(url: string, file = clip): ChildProcess {
   children.push(child);
   return child;
 }
-
-async function activeSource(channel: string): Promise<ActiveSource | null> {
-  const token = readFileSync(join(dataDir, 'operator.token'), 'utf8').trim();
-  return (await new CoordinatorClient({ baseUrl: site, token }).channels.get(channel)).activeSource;
-}
-
-const untilActive = (channel: string, source: string, timeoutMs: number) =>
-  until(`${channel} on ${source}`, timeoutMs, async () =>
-    (await activeSource(channel))?.source === source ? true : undefined,
-  );
 
 interface Packet {
   readonly kind: string;
@@ -164,6 +153,27 @@ describe('a channel with a chain of sources', () => {
       `${site}/live/nd.flv`,
     ]);
     expect(picture.stdout.trim()).toBe('1280,720');
+  });
+
+  it('leaves an encoder whose picture goes black and stands still, with sound, within a second', async () => {
+    const url = `${rtmp}/nd-camera?key=${await addStream('nd-camera')}`;
+    await command('channel', 'set', 'nd-camera', '--fallback', 'slate');
+    const picture = "testsrc2=s=640x360:r=25,drawbox=c=black:t=fill:enable='gt(t,7)'";
+    const codecs = '-c:v libx264 -preset ultrafast -g 50 -pix_fmt yuv420p -c:a aac -ac 2';
+    const args = `-v error -re -f lavfi -i ${picture} -re -f lavfi -i sine=r=48000 ${codecs} -f flv ${url}`;
+    children.push(spawn('ffmpeg', args.split(' '), { stdio: 'ignore' }));
+    await untilActive('nd-camera', 'primary', 9000);
+    // What a viewer sees of the black, in seconds.
+    const filters = 'scale=320:180,blackdetect=d=0.1';
+    const seen = await run('ffmpeg', [
+      ...['-v', 'info', '-i', `${site}/live/nd-camera.flv`, '-t', '10', '-an'],
+      ...['-vf', filters, '-f', 'null', '-'],
+    ]);
+    expect(await activeSource('nd-camera')).toMatchObject({ source: 'slate', reason: 'dark' });
+    const lengths = [...seen.stderr.matchAll(/black_duration:([\d.]+)/g)].map(([, text]) => Number(text));
+    expect(lengths).toHaveLength(1);
+    expect(lengths[0]).toBeGreaterThan(0.7);
+    expect(lengths[0]).toBeLessThanOrEqual(1);
   });
 
   it('has no discontinuity between its schedule and an encoder that is transcoded to the house format', async () => {

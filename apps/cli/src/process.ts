@@ -3,6 +3,9 @@ import { existsSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { BackupError } from '@starling/coordinator/backup-error';
+import { DataFolderError } from '@starling/coordinator/data-folder-lock';
+import { DatabaseUnavailable } from '@starling/coordinator/database';
 import { LOOPBACK } from '@starling/net/address-limits';
 import type { HttpOptions } from '@starling/net/http-server';
 import { type Logger, pino } from 'pino';
@@ -118,6 +121,20 @@ export function asStartError(error: unknown, port: number, remedy: string): unkn
     return new StartError(`This account may not open port ${port}. Choose one above 1023 with ${remedy}.`);
   }
   return error;
+}
+
+/** The servers that the coordinator keeps its things on, which only the environment names: both have passwords. */
+export function storageServers(env: Readonly<Record<string, string | undefined>>): {
+  readonly databaseUrl: string | undefined;
+  readonly redisUrl: string | undefined;
+} {
+  return { databaseUrl: env.DATABASE_URL || undefined, redisUrl: env.REDIS_URL || undefined };
+}
+
+/** @throws StartError when the coordinator's storage cannot be used; the error itself where it is of another kind */
+export function explainStorage(error: unknown): never {
+  const isKnown = [BackupError, DataFolderError, DatabaseUnavailable].some((kind) => error instanceof kind);
+  throw isKnown && error instanceof Error ? new StartError(error.message, { cause: error }) : error;
 }
 
 /** The program of a frontend's worker, beside this one. */

@@ -12,8 +12,6 @@ import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync, wri
 import { join, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { CertificateError } from '@starling/backend/rtmps-certificate';
-import { DataFolderError } from '@starling/coordinator/data-folder-lock';
-import { DatabaseUnavailable } from '@starling/coordinator/database';
 import { startCoordinator } from '@starling/coordinator/main';
 import { startFrontend } from '@starling/frontend/main';
 import { CoordinatorClient } from '@starling/model/client';
@@ -23,6 +21,7 @@ import type { Logger } from 'pino';
 import {
   answerHealth,
   asStartError,
+  explainStorage,
   findSite,
   firstAccountText,
   httpOptions,
@@ -30,6 +29,7 @@ import {
   openRegistry,
   runUntilStopped,
   StartError,
+  storageServers,
   workerProgram,
 } from './process.ts';
 import { Workers } from './workers.ts';
@@ -106,10 +106,8 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       webDir: findSite(),
       hdhomerunHttpPort: options.hdhomerun ? options.httpPort : undefined,
       catchUpHours: options.dvrHours,
-    }).catch((error: unknown) => {
-      const isKnown = error instanceof DataFolderError || error instanceof DatabaseUnavailable;
-      throw isKnown ? new StartError(error.message, { cause: error }) : error;
-    });
+      ...storageServers(process.env),
+    }).catch(explainStorage);
     closers.push(() => coordinator.close());
     const { port: coordinatorPort } = await coordinator.listen('127.0.0.1', 0);
     const coordinatorUrl = `http://127.0.0.1:${coordinatorPort}`;
@@ -145,6 +143,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       },
       onPlay: frontend.onPlay, // publish and play on one address
       frontends: [],
+      leases: { from: 'nobody' },
       logger: logger.child({ role: 'backend' }),
       registry,
     }).catch((error: unknown) => {

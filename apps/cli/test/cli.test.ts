@@ -142,6 +142,11 @@ describe('help and misuse', () => {
     ['stream', 'rm'],
     ['stream', 'rotate-key'],
     ['stream', 'give'],
+    ['destination', 'add'],
+    ['destination', 'ls'],
+    ['destination', 'enable'],
+    ['destination', 'disable'],
+    ['destination', 'rm'],
     ['token', 'create'],
     ['token', 'ls'],
     ['token', 'revoke'],
@@ -532,6 +537,30 @@ describe('stream', () => {
     expect(await starling(['stream', 'add', 'cam'])).toMatchObject({ code: 1, stdout: '' });
     expect(await starling(['stream', 'rm', 'cam'])).toEqual({ code: 0, stdout: '', stderr: '' });
     expect((await starling(['stream', 'ls'])).stdout).toMatch(/^There are no streams/);
+  });
+});
+
+describe('destination', () => {
+  it('is listed with its state and without its key, and turned off and on', async () => {
+    await starling(['stream', 'add', 'stage']);
+    const url = 'rtmp://live.example/app/s3cr3t';
+    expect(await starling(['destination', 'add', 'twitch', 'stage', url])).toEqual({
+      code: 0,
+      stdout: 'Pushing stage to rtmp://live.example/app/***. See how it goes with: starling destination ls\n',
+      stderr: '',
+    });
+    const list = async () => (await starling(['destination', 'ls'])).stdout;
+    expect(await list()).toMatch(/^twitch +stage +rtmp:\/\/live\.example\/app\/\*\*\* +unknown/m);
+    await starling(['destination', 'disable', 'twitch']);
+    expect(await list()).toMatch(/^twitch .* disabled/m);
+    await starling(['destination', 'enable', 'twitch']);
+    expect((await starling(['destination', 'ls', '--json'])).stdout).not.toContain('s3cr3t');
+    expect((await starling(['destination', 'ls', '--channel', 'other'])).stdout).toMatch(/^There are no/);
+    const bad = await starling(['destination', 'add', 'x', 'stage', 'https://live.example/s3cr3t']);
+    expect(bad).toMatchObject({ code: 1, stderr: 'An address begins with rtmp://, rtmps:// or srt://.\n' });
+    expect(await starling(['destination', 'rm', 'twitch'])).toEqual({ code: 0, stdout: '', stderr: '' });
+    expect(await list()).toMatch(/^There are no destinations/);
+    await starling(['stream', 'rm', 'stage']);
   });
 });
 

@@ -2,6 +2,7 @@
  * The coordinator's HTTP side: the REST API with its documents, the addresses for IPTV players, and
  * the site. The routes themselves are in `routes.ts` and `guide.ts`.
  */
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import helmet from '@fastify/helmet';
@@ -40,6 +41,8 @@ export interface ApiConfig extends Tokens {
   readonly webDir: string | undefined;
   readonly rateLimits: RateLimits;
   readonly logger: Logger;
+  /** Whether the database answers. */
+  readonly isReady: () => boolean;
 }
 
 /** Builds the HTTP side. It neither listens nor owns what it is given. */
@@ -127,12 +130,30 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
     guarded.addHook('onRequest', async (_request, reply) => {
       reply.header('cache-control', 'no-store');
     });
+    guarded.addHook('onSend', async (request, reply, payload) => {
+      if (request.method !== 'GET' || reply.statusCode !== 200 || typeof payload !== 'string') return payload;
+      // RFC 9110, 8.8.3 and 13.1.2.
+      const tag = `"${createHash('sha1').update(payload).digest('base64url')}"`;
+      reply.header('etag', tag);
+      if (!isKnownTag(request.headers['if-none-match'], tag)) return payload;
+      reply.code(304).removeHeader('content-length').removeHeader('content-type');
+      return '';
+    });
     await guarded.register(apiRoutes(nouns, accessRoutes(nouns)), { prefix: '/api/v1' });
     await guarded.register(guideRoutes(nouns));
     await guarded.register(hdhomerunRoutes(nouns));
     guarded.get('/api/openapi.json', { schema: { hide: true }, config: { access: 'public' } }, async () =>
       app.swagger(),
     );
+  });
+
+  // Where the coordinator has a port of its own; otherwise its process answers these.
+  app.get('/healthz', { schema: { hide: true } }, (_request, reply) =>
+    reply.type('text/plain').send('alive\n'),
+  );
+  app.get('/readyz', { schema: { hide: true } }, (_request, reply) => {
+    reply.type('text/plain').header('cache-control', 'no-store');
+    return config.isReady() ? reply.send('ready\n') : reply.code(503).send('the database does not answer\n');
   });
 
   // Files for anyone: the page on the API, and the site.
@@ -171,6 +192,12 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
   });
   await app.ready();
   return app;
+}
+
+/** Weak comparison: RFC 9110, 8.8.3.2. */
+function isKnownTag(ifNoneMatch: string | undefined, tag: string): boolean {
+  const known = (ifNoneMatch ?? '').split(',').map((one) => one.trim().replace(/^W\//, ''));
+  return known.includes(tag) || known.includes('*');
 }
 
 /** Without the query, which may hold a viewing token. */

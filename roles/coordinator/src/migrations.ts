@@ -240,6 +240,62 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
+  '009-destinations': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('destinations')
+        .addColumn('name', 'text', (column) => column.primaryKey())
+        .addColumn('channel', 'text', (column) =>
+          column.notNull().references('channels.name').onDelete('cascade'),
+        )
+        .addColumn('url', 'text', (column) => column.notNull())
+        .addColumn('is_enabled', 'boolean', (column) => column.notNull())
+        .addColumn('takes_enhanced_codecs', 'boolean', (column) => column.notNull())
+        .addColumn('accepts_any_certificate', 'boolean', (column) => column.notNull())
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+    },
+  },
+  '010-recordings': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('channels')
+        .addColumn('record', 'jsonb')
+        .addColumn('redundancy', 'int4', (column) =>
+          column.notNull().defaultTo(1).check(sql`redundancy in (1, 2)`),
+        )
+        .execute();
+      await db.schema
+        .createTable('recordings')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('name', 'text', (column) => column.notNull())
+        .addColumn('channel', 'text')
+        .addColumn('stream', 'text')
+        .addColumn('is_automatic', 'boolean', (column) => column.notNull())
+        .addColumn('is_wanted', 'boolean', (column) => column.notNull())
+        .addColumn('end_reason', 'text')
+        .addColumn('ended_at', 'timestamptz')
+        .addColumn('parts', 'jsonb', (column) => column.notNull().defaultTo(sql`'[]'::jsonb`))
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('removed_at', 'timestamptz')
+        .addCheckConstraint('recordings_have_source', sql`(channel is null) <> (stream is null)`)
+        .addCheckConstraint('recordings_end', sql`(end_reason is null) = (ended_at is null)`)
+        .execute();
+      await db.schema
+        .createIndex('recordings_by_creation')
+        .on('recordings')
+        .columns(['created_at', 'id'])
+        .execute();
+    },
+  },
+  '011-dark-after': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('channels')
+        .addColumn('dark_after_ms', 'int4', (column) => column.defaultTo(1000))
+        .execute();
+    },
+  },
   '012-access': {
     async up(db: Kysely<unknown>) {
       await db.schema
@@ -308,7 +364,17 @@ const migrations: Record<string, Migration> = {
       await createAuditLog(db);
     },
   },
+  '013-pages': {
+    async up(db: Kysely<unknown>) {
+      for (const table of ['assets', 'viewing_tokens']) {
+        await db.schema.createIndex(`${table}_by_creation`).on(table).columns(['created_at', 'id']).execute();
+      }
+    },
+  },
 };
+
+/** In the order in which they run. */
+export const migrationNames: readonly string[] = Object.keys(migrations).sort();
 
 /** Tables whose changes are in the audit log: the column that names a row, and those that hold secrets. */
 const auditedTables: Readonly<Record<string, readonly [key: string, ...secrets: string[]]>> = {
@@ -316,6 +382,9 @@ const auditedTables: Readonly<Record<string, readonly [key: string, ...secrets: 
   api_tokens: ['id', 'token_sha256'],
   assets: ['id'],
   channels: ['name'],
+  // Its address has the stream key in it.
+  destinations: ['name', 'url'],
+  recordings: ['id'],
   schedules: ['channel'],
   settings: ['name'],
   // An input may hold a passphrase, or a password in its address.
@@ -423,20 +492,21 @@ async function auditTable(
 }
 
 /**
- * Brings the tables up to date.
+ * Brings the tables up to date. Of several coordinators that do so at once, one does it and the others wait.
+ * @param upTo the last migration to run; all when undefined
  * @throws DataFolderError when the database was last used by a newer Starling; Error when a step fails
  */
-export async function migrate<Tables>(db: Kysely<Tables>, logger: Logger): Promise<void> {
+export async function migrate<Tables>(db: Kysely<Tables>, logger: Logger, upTo?: string): Promise<void> {
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } });
-  const { error, results = [] } = await migrator.migrateToLatest();
+  const { error, results = [] } =
+    upTo === undefined ? await migrator.migrateToLatest() : await migrator.migrateTo(upTo);
   for (const { migrationName, status } of results) {
     if (status === 'Success') logger.info({ migration: migrationName }, 'database brought up to date');
   }
   if (error instanceof Error && error.message.startsWith('corrupted migrations')) {
-    throw new DataFolderError(
-      'The database in the data folder was last used by a newer Starling. Update Starling.',
-      { cause: error },
-    );
+    throw new DataFolderError('The database was last used by a newer Starling. Update Starling.', {
+      cause: error,
+    });
   }
   if (error !== undefined) throw error;
 }

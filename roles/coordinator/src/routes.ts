@@ -1,4 +1,5 @@
 /** The routes of the REST API below `/api/v1`: each with its schema and who may call it. */
+import type { Readable } from 'node:stream';
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
 import {
   Asset,
@@ -6,7 +7,6 @@ import {
   BackendState,
   Channel,
   ChannelGuide,
-  ChannelSources,
   ChannelUpdate,
   ChannelWithStatus,
   CoordinatorStatus,
@@ -14,6 +14,7 @@ import {
   Name,
   NewAsset,
   NewChannel,
+  NewChannelSources,
   NewStream,
   Problem,
   PublicChannel,
@@ -36,8 +37,15 @@ import type { AssetFiles } from './asset-files.ts';
 import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
+import { destinationRoutes } from './destination-routes.ts';
+import type { Destinations } from './destinations.ts';
+import { leaseRoutes } from './lease-routes.ts';
+import type { LeaseTable } from './lease-table.ts';
 import type { Library } from './library.ts';
+import { Page, PageQuery } from './page.ts';
 import type { PublicChannels } from './public-channels.ts';
+import { recordingRoutes } from './recording-routes.ts';
+import type { Recordings } from './recordings.ts';
 import { scheduleRoutes, unixMsOf } from './schedule-routes.ts';
 import type { Schedules } from './schedules.ts';
 import type { State } from './state.ts';
@@ -55,12 +63,17 @@ export interface Nouns extends ViewingNouns {
   readonly schedules: Schedules;
   readonly streams: Streams;
   readonly publicChannels: PublicChannels;
+  readonly destinations: Destinations;
+  readonly recordings: Recordings;
+  readonly leases: LeaseTable;
   readonly webhooks: Webhooks;
   readonly presence: BackendPresence;
   readonly watch: Watch;
   readonly state: State;
   /** This network as an HDHomeRun tuner. */
   readonly deviceId: string;
+  /** All that the coordinator keeps, compressed. */
+  readonly openBackup: () => Promise<Readable>;
   /** How far back the recordings of the channels go; 0 when there are none. */
   readonly catchUpHours: number;
   /** Milliseconds since 1970. */
@@ -104,9 +117,14 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
       '/assets',
       {
         config: { access: 'assets:read' },
-        schema: { tags: ['assets'], summary: 'All assets, oldest first', response: { 200: Items(Asset) } },
+        schema: {
+          tags: ['assets'],
+          summary: 'The assets, oldest first',
+          querystring: PageQuery,
+          response: { 200: Page(Asset) },
+        },
       },
-      async () => ({ items: await assets.list() }),
+      (request) => assets.list(request.query),
     );
     app.post(
       '/assets',
@@ -235,10 +253,11 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
         schema: {
           tags: ['library'],
           summary: 'The watched folders by path',
-          response: { 200: Items(WatchedFolder) },
+          querystring: PageQuery,
+          response: { 200: Page(WatchedFolder) },
         },
       },
-      async () => ({ items: await library.folders() }),
+      (request) => library.folders(request.query),
     );
     app.post(
       '/library/folders',
@@ -274,9 +293,14 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
       '/channels',
       {
         config: { access: 'channels:read' },
-        schema: { tags: ['channels'], summary: 'All channels by name', response: { 200: Items(Channel) } },
+        schema: {
+          tags: ['channels'],
+          summary: 'The channels by name',
+          querystring: PageQuery,
+          response: { 200: Page(Channel) },
+        },
       },
-      async () => ({ items: await channels.list() }),
+      (request) => channels.list(request.query),
     );
     app.post(
       '/channels',
@@ -319,7 +343,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
           tags: ['channels'],
           summary: 'Set the chain of sources: primary and backup stream, and what comes after them',
           params: ByName,
-          body: ChannelSources,
+          body: NewChannelSources,
           response: { 200: ChannelWithStatus },
         },
       },
@@ -378,9 +402,14 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
       '/streams',
       {
         config: { access: 'streams:read' },
-        schema: { tags: ['streams'], summary: 'All streams by name', response: { 200: Items(Stream) } },
+        schema: {
+          tags: ['streams'],
+          summary: 'The streams by name',
+          querystring: PageQuery,
+          response: { 200: Page(Stream) },
+        },
       },
-      async (request) => ({ items: await streams.list(ownerOnly(request, 'streams:read')) }),
+      (request) => streams.list(request.query, ownerOnly(request, 'streams:read')),
     );
     app.post(
       '/streams',
@@ -439,6 +468,8 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
       },
       (request) => streams.rotateKey(request.params.name, ownerOnly(request, 'streams:write')),
     );
+
+    await app.register(destinationRoutes(nouns.destinations));
 
     app.get(
       '/webhooks',
@@ -517,6 +548,19 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
     );
 
     app.get(
+      '/backup',
+      {
+        config: { access: 'backup:read' },
+        schema: {
+          tags: ['status'],
+          summary: 'All that the coordinator keeps, to restore it from; there are secrets in it',
+          response: { 200: { content: { 'application/gzip': { schema: Type.Any() } } } },
+        },
+      },
+      async (_request, reply) => reply.type('application/gzip').send(await nouns.openBackup()),
+    );
+
+    app.get(
       '/public/channels',
       {
         config: { access: 'public' },
@@ -547,6 +591,8 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
         publicChannels.get(request.params.name, await viewingRightOf(request, viewingTokens)),
     );
     await app.register(viewingRoutes(nouns));
+    await app.register(recordingRoutes(nouns.recordings));
+    await app.register(leaseRoutes(nouns.leases));
     await app.register(more);
     app.get(
       '/public/guide',

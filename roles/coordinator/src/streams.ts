@@ -10,12 +10,16 @@ import {
 } from '@starling/model/stream-input';
 import { type Kysely, type Selectable, sql } from 'kysely';
 import type { Logger } from 'pino';
+import type { Static } from 'typebox';
 import { unknownAccount } from './accounts.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Changes } from './changes.ts';
 import { insertChannel } from './channels.ts';
 import type { Tables, Transaction } from './database.ts';
+import { type Page, type PageQuery, pageOf, pageRequestOf } from './page.ts';
 import { ApiProblem } from './problem.ts';
+import { endRecordingsOf } from './recordings.ts';
+import { RowCache } from './row-cache.ts';
 
 /** 160 bits: beyond guessing, so a fast digest protects the stored key well enough. */
 const KEY_BYTES = 20;
@@ -26,6 +30,7 @@ const newKey = () => `sk_${randomBytes(KEY_BYTES).toString('base64url')}`;
 export class Streams {
   readonly #db: Kysely<Tables>;
   readonly #changes: Changes;
+  readonly #rows: RowCache<Selectable<Tables['streams']>[]>;
   readonly #presence: BackendPresence;
   readonly #logger: Logger;
   readonly #now: () => number;
@@ -39,23 +44,36 @@ export class Streams {
   ) {
     this.#db = db;
     this.#changes = changes;
+    this.#rows = new RowCache(changes);
     this.#presence = presence;
     this.#logger = logger;
     this.#now = now;
   }
 
   /**
-   * Streams by name.
+   * By name.
    * @param owner those of one account; all when undefined
+   * @throws ApiProblem REQUEST_INVALID for a bad cursor
    */
-  async list(owner?: string): Promise<Stream[]> {
-    const rows = await this.#db
-      .selectFrom('streams')
-      .selectAll()
-      .$if(owner !== undefined, (query) => query.where('owner', '=', owner ?? ''))
-      .orderBy('name')
-      .execute();
-    return rows.map((row) => this.#streamOf(row));
+  async list(query: Static<typeof PageQuery>, owner?: string): Promise<Page<Stream>> {
+    const request = pageRequestOf(query, ['name']);
+    const after = request.after?.[0];
+    const rows = await this.#rows.get(`${owner ?? ''} ${request.id}`, () =>
+      this.#db
+        .selectFrom('streams')
+        .selectAll()
+        .$if(after !== undefined, (query) => query.where('name', '>', after ?? ''))
+        .$if(owner !== undefined, (query) => query.where('owner', '=', owner ?? ''))
+        .orderBy('name')
+        .limit(request.rowLimit)
+        .execute(),
+    );
+    return pageOf(
+      rows,
+      request,
+      ({ name }) => [name],
+      (row) => this.#streamOf(row),
+    );
   }
 
   /**
@@ -166,6 +184,7 @@ export class Streams {
         .where('kind', '=', 'live')
         .executeTakeFirst();
       if (numDeletedRows === 0n) throw unknownStream(name);
+      await endRecordingsOf(transaction, { channel: name, stream: name }, this.#now());
       await transaction
         .updateTable('channels')
         .set({

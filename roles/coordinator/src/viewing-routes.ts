@@ -14,6 +14,7 @@ import { bearerToken } from '@starling/model/viewing-token';
 import type { FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import type { FleetViewers } from './fleet-viewers.ts';
+import { Page, PageQuery } from './page.ts';
 import type { ViewingRight, ViewingTokens } from './viewing-tokens.ts';
 import type { Watch } from './watch.ts';
 
@@ -42,11 +43,12 @@ export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
         config: { access: 'viewing-tokens:read' },
         schema: {
           tags: ['viewing tokens'],
-          summary: 'All viewing tokens, newest first; expired ones for 30 days',
-          response: { 200: Type.Object({ items: Type.Array(ViewingToken) }) },
+          summary: 'The viewing tokens, newest first; expired ones for 30 days',
+          querystring: PageQuery,
+          response: { 200: Page(ViewingToken) },
         },
       },
-      async () => ({ items: await viewingTokens.list() }),
+      (request) => viewingTokens.list(request.query),
     );
     app.post(
       '/viewing-tokens',

@@ -71,6 +71,25 @@ const expected: Record<string, readonly [Access, status: number]> = {
   'POST /api/v1/api-tokens': ['api-tokens:write', 400],
   'DELETE /api/v1/api-tokens/:id': ['api-tokens:write', 404],
   'GET /api/v1/audit': ['audit:read', 200],
+  'GET /api/v1/backup': ['backup:read', 200],
+  'GET /api/v1/destinations': ['destinations:read', 200],
+  'POST /api/v1/destinations': ['destinations:write', 400],
+  'GET /api/v1/destinations/:name': ['destinations:read', 404],
+  'PATCH /api/v1/destinations/:name': ['destinations:write', 400],
+  'DELETE /api/v1/destinations/:name': ['destinations:write', 404],
+  'GET /api/v1/recordings': ['recordings:read', 200],
+  'POST /api/v1/recordings': ['recordings:write', 400],
+  'GET /api/v1/recordings/:id': ['recordings:read', 400],
+  'DELETE /api/v1/recordings/:id': ['recordings:write', 400],
+  'POST /api/v1/recordings/:id/stop': ['recordings:write', 400],
+  'POST /api/v1/recordings/:id/import': ['recordings:write', 400],
+  'GET /api/v1/recordings/:id/file': ['recordings:read', 400],
+  'GET /api/v1/leases': ['status:read', 200],
+  'PUT /api/v1/leases/:nodeId': ['node', 400],
+  'DELETE /api/v1/leases/:nodeId': ['node', 400],
+  'POST /api/v1/backend/recordings': ['node', 400],
+  'GET /healthz': ['public', 200],
+  'GET /readyz': ['public', 200],
   'GET /api/v1/public/channels': ['public', 200],
   'GET /api/v1/public/channels/:name': ['public', 404],
   'GET /api/v1/public/guide': ['public', 200],
@@ -105,6 +124,8 @@ const rights: Record<Role, readonly Scope[]> = {
     'assets:read',
     'assets:write',
     'library:read',
+    'recordings:read',
+    'recordings:write',
     'channels:read',
     'channels:write',
     'schedules:read',
@@ -440,4 +461,23 @@ describe('the site', () => {
     expect(headers.get('referrer-policy')).toBe('no-referrer');
     expect(headers.get('x-frame-options')).toBe('SAMEORIGIN');
   });
+});
+
+it('gives what was read a tag, and does not send it again to who has it', async () => {
+  const read = (tag?: string) =>
+    fetch(`${lab.url}/api/v1/streams`, {
+      headers: {
+        authorization: `Bearer ${operatorToken}`,
+        ...(tag === undefined ? {} : { 'if-none-match': tag }),
+      },
+    });
+  const first = await read();
+  const tag = first.headers.get('etag') ?? '';
+  expect(tag).toMatch(/^"[\w-]{27}"$/);
+  const second = await read(`"other", W/${tag}`);
+  expect([second.status, await second.text(), second.headers.get('etag')]).toEqual([304, '', tag]);
+  await lab.operator.streams.create({ name: 'tagged' });
+  const third = await read(tag);
+  expect(third.status).toBe(200);
+  expect(third.headers.get('etag')).not.toBe(tag);
 });

@@ -2,8 +2,9 @@
 import { sql } from 'kysely';
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openDatabase } from '../src/database.ts';
+import { openEmbeddedPostgres } from '../src/embedded-postgres.ts';
 import { unauditedTables } from '../src/migrations.ts';
+import { openPostgresServer } from '../src/postgres-server.ts';
 import { addReadyAsset, type Lab, logIn, startLab } from './support.ts';
 
 const PASSWORD = 'correct horse battery';
@@ -154,9 +155,12 @@ describe('pages', () => {
 });
 
 it('is only ever added to, and watches every table', async () => {
-  const { dataDir } = lab;
+  const { dataDir, databaseUrl } = lab;
   await lab.coordinator.close();
-  const { kysely, close } = await openDatabase(`${dataDir}/db`, pino({ level: 'silent' }));
+  const logger = pino({ level: 'silent' });
+  const { kysely, close } = await (databaseUrl === undefined
+    ? openEmbeddedPostgres(`${dataDir}/db`, logger)
+    : openPostgresServer(databaseUrl, logger));
   try {
     await expect(kysely.deleteFrom('audit_entries').execute()).rejects.toThrow('only ever added to');
     await expect(sql`update audit_entries set actor = 'nobody'`.execute(kysely)).rejects.toThrow(
@@ -175,6 +179,6 @@ it('is only ever added to, and watches every table', async () => {
     expect(rows.map(({ name }) => name)).toEqual(unauditedTables);
   } finally {
     await close();
-    lab = await startLab({ dataDir });
+    lab = await startLab({ dataDir, databaseUrl });
   }
 });
