@@ -1,5 +1,6 @@
 /** The account of whoever sits at this browser: logging in and out, and what it may change about itself. */
 import { useQuery } from '@tanstack/react-query';
+import { field, text } from './api.ts';
 import { recall, remember } from './remembered.ts';
 
 const REQUEST_TIMEOUT_MS = 15_000;
@@ -95,15 +96,4 @@ async function ask(method: 'GET' | 'POST', path: string, body?: unknown): Promis
   const answer: unknown = await response.json();
   if (response.ok) return answer;
   throw new RefusedError(text(answer, 'code'), `${text(answer, 'title')} ${text(answer, 'detail')}`);
-}
-
-function field(value: unknown, key: string): unknown {
-  if (typeof value !== 'object' || value === null) throw new TypeError(`Expected an object with "${key}".`);
-  return Object.getOwnPropertyDescriptor(value, key)?.value;
-}
-
-function text(value: unknown, key: string): string {
-  const found = field(value, key);
-  if (typeof found !== 'string') throw new TypeError(`"${key}" is not a text.`);
-  return found;
 }

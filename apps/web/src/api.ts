@@ -183,12 +183,14 @@ async function getJson(path: string, token: string | undefined, signal: AbortSig
   return await response.json();
 }
 
-function field(value: unknown, key: string): unknown {
+/** @throws TypeError when the value is no object */
+export function field(value: unknown, key: string): unknown {
   if (typeof value !== 'object' || value === null) throw new TypeError(`Expected an object with "${key}".`);
   return Object.getOwnPropertyDescriptor(value, key)?.value;
 }
 
-function text(value: unknown, key: string): string {
+/** @throws TypeError when it is none */
+export function text(value: unknown, key: string): string {
   const found = field(value, key);
   if (typeof found !== 'string') throw new TypeError(`"${key}" is not a text.`);
   return found;

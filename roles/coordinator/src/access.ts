@@ -121,7 +121,8 @@ export function guardRoutes(app: FastifyInstance, { tokens, sessions, apiTokens,
       request.caller = nodeCaller;
     } else {
       // Before anything that costs more than counting.
-      const isApi = request.url.startsWith('/api/');
+      // By the route: an address can be written in many ways.
+      const isApi = request.routeOptions.url?.startsWith('/api/') === true;
       if (isApi && !isFromThisMachine(request))
         await rateLimits.count(`api address:${addressGroup(request.ip)}`, API_LIMIT, reply);
       request.caller =

@@ -329,6 +329,10 @@ describe('limits', () => {
       (await lab.request('GET', '/api/v1/public/channels/none')).headers.get('ratelimit-limit'),
     ).toBeNull();
     expect((await ask('127.0.0.1, 203.0.113.1')).status).toBe(429);
+    const disguised = await lab.request('GET', '/%61pi/v1/public/channels/none', {
+      headers: { 'x-forwarded-for': '203.0.113.1' },
+    });
+    expect(disguised.status).toBe(429);
     lab.nowMs += 200_000;
     expect((await ask('203.0.113.1')).status).toBe(404);
   });
