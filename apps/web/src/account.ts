@@ -2,6 +2,7 @@
 import { useQuery } from '@tanstack/react-query';
 import { field, text } from './api.ts';
 import { recall, remember } from './remembered.ts';
+import { keepViewingToken } from './viewing-token.ts';
 
 const REQUEST_TIMEOUT_MS = 15_000;
 
@@ -38,15 +39,22 @@ async function readMe(): Promise<Me | null> {
   }
 }
 
-/** @throws RefusedError `CODE_NEEDED` where the second factor is to be shown too */
+/**
+ * Logs in, and gets what opens the private channels of the account.
+ * @throws RefusedError `CODE_NEEDED` where the second factor is to be shown too
+ */
 export async function logIn(name: string, password: string, code: string | undefined): Promise<void> {
   await ask('POST', '/login', { name, password, ...(code === undefined ? {} : { code }) });
   remember('hasSession', 'true');
+  if ((await readMe())?.hasOneTimePassword !== false) return;
+  const token = field(await ask('POST', '/me/viewing-token'), 'token');
+  if (typeof token === 'string') keepViewingToken(token);
 }
 
 export async function logOut(): Promise<void> {
   await ask('POST', '/logout');
   remember('hasSession', undefined);
+  keepViewingToken(undefined);
 }
 
 /** Ends every session of the account. */

@@ -82,6 +82,10 @@ export interface Nouns extends ViewingNouns {
 
 /** Per caller: each is a key, a channel and a row for good. */
 const NEW_STREAMS_LIMIT = { max: 10, windowMs: 60_000 };
+const NEW_VIEWING_TOKENS_LIMIT = { max: 10, windowMs: 60_000 };
+/** Tokens go into addresses, and so may not get long. */
+const MAX_CHANNELS_PER_TOKEN = 32;
+const SECONDS_OF_A_SESSION = 12 * 3600;
 const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(item) });
 const AssetId = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
 const AssetIdOfImport = Type.Object({ assetId: AssetId.properties.id });
@@ -589,6 +593,30 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
       },
       async (request) =>
         publicChannels.get(request.params.name, await viewingRightOf(request, viewingTokens)),
+    );
+    app.post(
+      '/me/viewing-token',
+      {
+        config: { access: 'signed-in', limit: NEW_VIEWING_TOKENS_LIMIT },
+        schema: {
+          tags: ['login'],
+          summary:
+            'A viewing token for the private channels that the account may watch; null when there are none',
+          response: { 200: Type.Object({ token: Type.Union([Type.String(), Type.Null()]) }) },
+        },
+      },
+      async (request) => {
+        const right = await viewingRightOf(request, viewingTokens);
+        const watchable = await publicChannels.list(right);
+        const channels = watchable.filter(({ isPrivate }) => isPrivate).map(({ name }) => name);
+        if (channels.length === 0) return { token: null };
+        const { token } = await viewingTokens.create({
+          channels: channels.slice(0, MAX_CHANNELS_PER_TOKEN),
+          expiresInSeconds: SECONDS_OF_A_SESSION,
+          name: request.caller?.name.slice(0, 100) ?? '',
+        });
+        return { token };
+      },
     );
     await app.register(viewingRoutes(nouns));
     await app.register(recordingRoutes(nouns.recordings));

@@ -58,6 +58,7 @@ const expected: Record<string, readonly [Access, status: number]> = {
   'POST /api/v1/logout': ['signed-in', 204],
   'GET /api/v1/me': ['signed-in', 200],
   'POST /api/v1/me/password': ['signed-in', 400],
+  'POST /api/v1/me/viewing-token': ['signed-in', 200],
   'POST /api/v1/me/second-factor': ['signed-in', 400],
   'POST /api/v1/me/second-factor/confirm': ['signed-in', 400],
   'POST /api/v1/me/second-factor/remove': ['signed-in', 400],

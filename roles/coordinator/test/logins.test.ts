@@ -127,6 +127,20 @@ describe('a session', () => {
     const list = await lab.request('GET', '/api/v1/public/channels', { headers });
     expect(await list.json()).toMatchObject({ items: [{ name: 'given' }] });
     expect((await lab.request('GET', '/api/v1/public/channels/kept', { headers })).status).toBe(404);
+    // What frontends ask for.
+    const made = await lab.request('POST', '/api/v1/me/viewing-token', { headers });
+    const { token }: { token: string } = JSON.parse(await made.text());
+    const withToken = await lab.request('GET', '/api/v1/public/channels', { token });
+    expect(await withToken.json()).toMatchObject({ items: [{ name: 'given' }] });
+    expect(await lab.operator.viewingTokens.list()).toMatchObject([{ name: 'viewer', channels: ['given'] }]);
+    lab.nowMs += 1000;
+    const editor = await logIn(lab, await newAccount(), PASSWORD);
+    const forAll = await lab.request('POST', '/api/v1/me/viewing-token', { headers: editor });
+    expect((await lab.operator.viewingTokens.list())[0]?.channels).toEqual(['given', 'kept']);
+    expect(forAll.status).toBe(200);
+    await lab.operator.accounts.update('viewer', { channels: [] });
+    const none = await lab.request('POST', '/api/v1/me/viewing-token', { headers });
+    expect(await none.json()).toEqual({ token: null });
   });
 });
 
