@@ -215,7 +215,7 @@ export class CoordinatorClient {
   };
 
   readonly accounts = {
-    list: (): Promise<Account[]> => this.#list('/accounts', Account),
+    list: (): Promise<Account[]> => this.#list('/accounts', Account, true),
     get: (name: string): Promise<Account> => this.#request('GET', path`/accounts/${name}`, Account),
     /** The answer is the only one that holds the password, where none was given. */
     create: (account: NewAccount): Promise<AccountWithPassword> =>

@@ -26,6 +26,7 @@ import type { ApiTokens } from './api-tokens.ts';
 import type { Audit } from './audit.ts';
 import type { Caller } from './callers.ts';
 import type { Logins } from './logins.ts';
+import { Page, PageQuery } from './page.ts';
 import { ApiProblem } from './problem.ts';
 import { unixMsOf } from './schedule-routes.ts';
 import { readSessionCookie, type Sessions, setSessionCookie } from './sessions.ts';
@@ -167,11 +168,12 @@ export function accessRoutes(nouns: AccessNouns): FastifyPluginAsyncTypebox {
         config: { access: 'accounts:read' },
         schema: {
           tags: ['accounts'],
-          summary: 'All accounts by name',
-          response: { 200: Type.Object({ items: Type.Array(Account) }) },
+          summary: 'The accounts by name',
+          querystring: PageQuery,
+          response: { 200: Page(Account) },
         },
       },
-      async () => ({ items: await accounts.list() }),
+      (request) => accounts.list(request.query),
     );
     app.post(
       '/accounts',
@@ -295,7 +297,7 @@ export function accessRoutes(nouns: AccessNouns): FastifyPluginAsyncTypebox {
               until: Type.Optional(Time),
               cursor: Type.Optional(Type.String({ maxLength: 20 })),
               /** 100 where nothing is said. */
-              limit: Type.Optional(Type.String({ pattern: '^([1-9]\\d?|[1-4]\\d\\d|500)$' })),
+              limit: Type.Optional(Type.String({ pattern: '^([1-9]\\d{0,2}|1000)$' })),
             },
             { additionalProperties: false },
           ),

@@ -2,9 +2,11 @@
 import type { Account, AccountUpdate, AccountWithPassword, NewAccount } from '@starling/model/account';
 import type { Kysely, Selectable } from 'kysely';
 import type { Logger } from 'pino';
+import type { Static } from 'typebox';
 import { actAs } from './audit.ts';
 import type { Changes } from './changes.ts';
 import type { Tables, Transaction } from './database.ts';
+import { type Page, type PageQuery, pageOf, pageRequestOf } from './page.ts';
 import { hashPassword, newPassword } from './passwords.ts';
 import { ApiProblem } from './problem.ts';
 import { checkCode, newRecoveryCodes, newSecret, secretUri } from './second-factor.ts';
@@ -43,10 +45,18 @@ export class Accounts {
     }
   }
 
-  /** All accounts by name. */
-  async list(): Promise<Account[]> {
-    const rows = await this.#db.selectFrom('accounts').selectAll().orderBy('name').execute();
-    return rows.map(accountOf);
+  /** By name. @throws ApiProblem REQUEST_INVALID for a bad cursor */
+  async list(query: Static<typeof PageQuery>): Promise<Page<Account>> {
+    const request = pageRequestOf(query, ['name']);
+    const after = request.after?.[0];
+    const rows = await this.#db
+      .selectFrom('accounts')
+      .selectAll()
+      .$if(after !== undefined, (query) => query.where('name', '>', after ?? ''))
+      .orderBy('name')
+      .limit(request.rowLimit)
+      .execute();
+    return pageOf(rows, request, ({ name }) => [name], accountOf);
   }
 
   /** @throws ApiProblem ACCOUNT_UNKNOWN */

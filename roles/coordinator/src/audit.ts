@@ -18,7 +18,7 @@ export interface Actor {
   readonly request: string | null;
 }
 
-const MAX_PAGE = 500;
+const MAX_PAGE = 1000;
 const DEFAULT_PAGE = 100;
 /** The trigger of the table lets nothing go that is younger. */
 const KEEP_DAYS = 400;

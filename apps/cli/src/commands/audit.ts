@@ -24,7 +24,7 @@ export function addAuditCommand(program: Command, { io, dataDir, wantsJson }: Co
     .option('--target <name>', 'only one thing')
     .option('--since <time>', 'for instance 2026-11-22 or 2026-11-22T18:00:00Z', parseTime)
     .option('--until <time>', 'before this time', parseTime)
-    .option('--limit <count>', 'at most so many entries, up to 500', parseLimit, '100')
+    .option('--limit <count>', 'at most so many entries, up to 1000', parseLimit, '100')
     .option('--cursor <cursor>', 'what comes before, as the last answer said')
     .addHelpText(
       'after',
@@ -66,7 +66,6 @@ function parseTime(text: string): string {
 }
 
 function parseLimit(text: string): string {
-  if (!/^([1-9]\d?|[1-4]\d\d|500)$/.test(text))
-    throw new InvalidArgumentError('Give a number from 1 to 500.');
+  if (!/^([1-9]\d{0,2}|1000)$/.test(text)) throw new InvalidArgumentError('Give a number from 1 to 1000.');
   return text;
 }

@@ -80,6 +80,14 @@ async function fill(target: PostgresServer): Promise<void> {
   await insert(
     `insert into watched_files (folder, path, version) select 'f' || n, '/videos/1/' || n, 'v' from ${series}`,
   );
+  await insert(
+    `insert into accounts (name, role, password_hash, has_one_time_password, channels, created_at)
+     select 'n' || n, 'viewer', 'none', false, '{}', ${at} from ${series}`,
+  );
+  await insert(
+    `insert into audit_entries (actor_kind, actor, noun, verb, target)
+     select 'account', 'n' || n, 'channels', 'update', 'c' || n from ${series}`,
+  );
   await insert('analyze');
   await client.end();
 }
@@ -93,7 +101,15 @@ async function wholeTablesReadSince(from: number): Promise<string[]> {
     .filter((table) => table !== 'settings' && table !== 'webhooks' && !table.startsWith('pg_'));
 }
 
-const pagedRoutes = ['assets', 'channels', 'streams', 'viewing-tokens', 'library/folders'];
+const pagedRoutes = [
+  'assets',
+  'channels',
+  'streams',
+  'viewing-tokens',
+  'library/folders',
+  'accounts',
+  'audit',
+];
 
 interface Page {
   items: Record<string, unknown>[];
@@ -119,7 +135,7 @@ it('are paged wherever they can be long', async () => {
 it.each([...pagedRoutes, 'webhooks/w7/deliveries'])(
   'of %s come from an index, on every page',
   async (route) => {
-    const keyOf = (item: Record<string, unknown>) => String(item.id ?? item.name);
+    const keyOf = (item: Record<string, unknown>) => String(item.id ?? item.name ?? item.number);
     const seen = new Set<string>();
     const times: number[] = [];
     const from = server.log().length;
