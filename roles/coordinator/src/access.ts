@@ -25,10 +25,10 @@ declare module 'fastify' {
 const sha256 = (text: string) => createHash('sha256').update(text).digest();
 
 /**
- * Finds out whose token (RFC 6750, section 2.1) each request carries to the routes that are registered on `app` from now
- * on. It refuses nobody: {@link guardRoutes} does.
+ * Checks the token (RFC 6750, section 2.1) of every request to the routes that are registered on
+ * `app` from now on. A route that does not say who may call it stops the start.
  */
-export function identifyCallers(app: FastifyInstance, tokens: Tokens): void {
+export function guardRoutes(app: FastifyInstance, tokens: Tokens): void {
   const digests = [
     { access: 'operator', digest: sha256(tokens.operatorToken) },
     { access: 'node', digest: sha256(tokens.nodeToken) },
@@ -42,23 +42,14 @@ export function identifyCallers(app: FastifyInstance, tokens: Tokens): void {
     return digests.filter((known) => timingSafeEqual(known.digest, digest))[0]?.access;
   };
 
-  app.decorateRequest('caller', undefined);
-  app.addHook('onRequest', async (request) => {
-    request.caller = callerOf(request);
-  });
-}
-
-/**
- * Lets only those in who may call a route, of all that are registered on `app` from now on. A route that does not say who
- * may call it stops the start.
- */
-export function guardRoutes(app: FastifyInstance): void {
   app.addHook('onRoute', ({ config, method, url }) => {
     if (config?.access === undefined) throw new Error(`${method} ${url} does not say who may call it.`);
   });
+  app.decorateRequest('caller', undefined);
   app.addHook('onRequest', async (request, reply) => {
     const wanted = request.routeOptions.config.access;
-    const { caller } = request;
+    const caller = callerOf(request);
+    request.caller = caller;
     if (wanted === 'public') return;
     if (caller === undefined) {
       reply.header('www-authenticate', 'Bearer realm="starling"');

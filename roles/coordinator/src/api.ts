@@ -19,12 +19,11 @@ import fastify, {
   LogController,
 } from 'fastify';
 import type { Logger } from 'pino';
-import { guardRoutes, identifyCallers, type Tokens } from './access.ts';
+import { guardRoutes, type Tokens } from './access.ts';
 import { DatabaseUnavailable, SqlError } from './database.ts';
 import { guideRoutes } from './guide.ts';
 import { hdhomerunRoutes } from './hdhomerun.ts';
 import { ApiProblem } from './problem.ts';
-import { limitRoutes, type RateLimits } from './rate-limits.ts';
 import { apiRoutes, type Nouns } from './routes.ts';
 
 const BODY_LIMIT_BYTES = 1024 * 1024;
@@ -39,7 +38,6 @@ export interface ApiConfig extends Tokens {
   /** The built site; undefined to serve none. */
   readonly webDir: string | undefined;
   readonly logger: Logger;
-  readonly rateLimits: RateLimits;
   /** Whether the database answers. */
   readonly isReady: () => boolean;
 }
@@ -114,10 +112,7 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
   });
 
   await app.register(async (guarded) => {
-    identifyCallers(guarded, config);
-    // Before the guard: who guesses tokens is counted, too.
-    limitRoutes(guarded, config.rateLimits);
-    guardRoutes(guarded);
+    guardRoutes(guarded, config);
     guarded.addHook('onRequest', async (_request, reply) => {
       reply.header('cache-control', 'no-store');
     });

@@ -213,8 +213,16 @@ async function tablesOf(kysely: Kysely<Tables>): Promise<string[]> {
   return ordered;
 }
 
-async function restoreLines(storage: Storage, lines: AsyncIterable<string>, logger: Logger): Promise<void> {
-  const iterator = lines[Symbol.asyncIterator]();
+async function restoreLines(storage: Storage, lines: AsyncGenerator<string>, logger: Logger): Promise<void> {
+  try {
+    await restoreFrom(storage, lines, logger);
+  } finally {
+    // Where they come from a database, its transaction ends with them.
+    await lines.return(undefined);
+  }
+}
+
+async function restoreFrom(storage: Storage, iterator: AsyncIterator<string>, logger: Logger): Promise<void> {
   const header = parsedLine(Header, await iterator.next());
   if (header === undefined)
     throw new BackupError('This is no backup of Starling, or one that only a newer Starling reads.');

@@ -29,7 +29,6 @@ import { Library } from './library.ts';
 import { connectPeers, noPeers } from './peers.ts';
 import { openPostgresServer } from './postgres-server.ts';
 import { PublicChannels } from './public-channels.ts';
-import { RateLimits } from './rate-limits.ts';
 import { Recordings } from './recordings.ts';
 import { Schedules } from './schedules.ts';
 import { readBackendState, Snapshot, withoutPast } from './state.ts';
@@ -125,7 +124,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     let closing: Promise<void> | undefined;
     const isReady = () => closing === undefined && database.isUp();
     const app = await createApi(
-      { ...config, isReady, rateLimits: new RateLimits(peers, now) },
+      { ...config, isReady },
       {
         assets,
         library: new Library(db, changes, logger, now),

@@ -8,6 +8,7 @@
 import { randomBytes } from 'node:crypto';
 import { createClient } from '@redis/client';
 import type { Logger } from 'pino';
+import type { Count } from './counters.ts';
 import { DatabaseUnavailable } from './database.ts';
 
 const CONNECT_DEADLINE_MS = 3000;
@@ -32,10 +33,10 @@ export interface Peers {
   /** @param listener has to check the message: it came over the network */
   onMessage(topic: Topic, listener: (message: unknown) => void): void;
   /**
-   * Counts one more of `key` in the window of time that runs.
-   * @returns how many there have been in it, on all coordinators; undefined when that cannot be known
+   * Adds one to a count that all coordinators share, which begins anew `windowMs` after its first.
+   * @returns undefined when it cannot be known
    */
-  count(key: string, windowNumber: number, windowMs: number): Promise<number | undefined>;
+  count(key: string, windowMs: number): Promise<Count | undefined>;
   close(): Promise<void>;
 }
 
@@ -113,16 +114,17 @@ class RedisPeers implements Peers {
     this.#listeners.set(`${this.#prefix}${topic}`, listener);
   }
 
-  async count(key: string, windowNumber: number, windowMs: number): Promise<number | undefined> {
+  async count(key: string, windowMs: number): Promise<Count | undefined> {
     if (!this.#sender.isReady) return undefined;
-    const name = `${this.#prefix}count:${key}:${windowNumber}`;
+    const name = `${this.#prefix}count:${key}`;
     try {
-      const [count] = await this.#sender
+      const [count, , resetsInMs] = await this.#sender
         .multi()
         .incr(name)
-        .pExpire(name, 2 * windowMs)
+        .pExpire(name, windowMs, 'NX')
+        .pTTL(name)
         .execTyped();
-      return count;
+      return { count, resetsInMs };
     } catch {
       return undefined;
     }

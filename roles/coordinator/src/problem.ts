@@ -40,7 +40,6 @@ export const problemCatalogue = {
   TOO_MANY_VIEWING_TOKENS: [409, 'There are as many viewing tokens as there may be.'],
   VIEWER_UNKNOWN: [404, 'There is no such viewer.'],
   BODY_TOO_LARGE: [413, 'The request body is too large.'],
-  TOO_MANY_REQUESTS: [429, 'There were too many requests.'],
   TOO_MANY_WATCHERS: [503, 'Too many clients follow the state.'],
   DISK_FULL: [507, 'The disk is full.'],
   DATABASE_UNAVAILABLE: [503, 'The database cannot answer now.'],

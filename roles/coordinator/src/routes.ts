@@ -409,7 +409,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.post(
       '/streams',
       {
-        config: { access: 'operator', maxPerMinute: 10 },
+        config: { access: 'operator' },
         schema: {
           tags: ['streams'],
           summary: 'Add a stream and its channel; the answer alone holds the key',

@@ -70,15 +70,12 @@ export async function startLab(
     dataDir?: string;
     databaseUrl?: string | undefined;
     redisUrl?: string;
-    /** Also where the tests run on a server. */
-    isEmbedded?: boolean;
     webDir?: string;
     nowMs?: number;
   } = {},
 ): Promise<Lab> {
   const dataDir = options.dataDir ?? mkdtempSync(join(tmpdir(), 'starling-coordinator-'));
-  const databaseUrl =
-    options.databaseUrl ?? (options.isEmbedded === true ? undefined : await createServerDatabase());
+  const databaseUrl = options.databaseUrl ?? (await createServerDatabase());
   const log: string[] = [];
   const clock = { nowMs: options.nowMs ?? Date.UTC(2026, 10, 22, 12, 0, 0, 640) };
   const coordinator = await startCoordinator({

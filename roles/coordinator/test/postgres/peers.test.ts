@@ -1,6 +1,9 @@
 import type { FrontendState } from '@starling/model/entities';
+import { pino } from 'pino';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { createServerDatabase, type Lab, operatorToken, startLab } from '../support.ts';
+import { connectPeers } from '../../src/peers.ts';
+import { SharedCounters } from '../../src/shared-counters.ts';
+import { createServerDatabase, type Lab, startLab } from '../support.ts';
 import { type RedisServer, startRedis } from './redis.ts';
 
 let redis: RedisServer;
@@ -83,25 +86,28 @@ it('tells a coordinator that comes later all about a frontend, and not only what
   await late.close();
 });
 
-it('counts the requests of an address on all of them together', async () => {
-  const ask = async (lab: Lab) => {
-    const response = await fetch(`${lab.url}/api/v1/streams`, {
-      method: 'POST',
-      headers: {
-        authorization: `Bearer ${operatorToken}`,
-        'content-type': 'application/json',
-        'x-forwarded-for': '192.0.2.1',
-      },
-      body: '{}',
-    });
-    return response.status;
-  };
+it('counts on all of them together, and for itself while Redis is away', async () => {
+  const clock = { nowMs: Date.UTC(2026, 10, 22) };
+  const logger = pino({ level: 'silent' });
+  const peers = [1, 2].map(() => connectPeers(redis.url, 'counting', logger));
+  const [a, b] = peers.map((one) => new SharedCounters(one, () => clock.nowMs));
+  if (a === undefined || b === undefined) throw new Error('no counters');
+  // Who has just connected counts for itself.
+  await expect.poll(async () => peers[0]?.count('first', 60_000), soon).toBeDefined();
+  await expect.poll(async () => peers[1]?.count('first', 60_000), soon).toBeDefined();
   for (let count = 0; count < 5; count++) {
-    expect(await ask(one)).toBe(400);
-    expect(await ask(other)).toBe(400);
+    await a.add('address', 60_000);
+    await b.add('address', 60_000);
   }
-  await expect.poll(() => ask(one), soon).toBe(429);
-  await expect.poll(() => ask(other), soon).toBe(429);
+  // Ten so far; each question adds one.
+  await expect.poll(async () => (await a.add('address', 60_000)).count, soon).toBeGreaterThan(10);
+  await expect.poll(async () => (await b.add('address', 60_000)).count, soon).toBeGreaterThan(11);
+  expect((await a.add('address', 60_000)).resetsInMs).toBeLessThanOrEqual(60_000);
+  await Promise.all(peers.map((one) => one.close()));
+  // Without Redis what was heard last holds until the window ends.
+  expect((await a.add('address', 60_000)).count).toBeGreaterThan(11);
+  clock.nowMs += 60_001;
+  expect(await a.add('address', 60_000)).toEqual({ count: 1, resetsInMs: 60_000 });
 });
 
 it.each([
