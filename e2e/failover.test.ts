@@ -20,8 +20,8 @@ const { site, rtmp, dataDir } = inject('shared');
 const isSoak = process.env.STARLING_SOAK !== undefined;
 /** The longest that a viewer may wait for the next picture. */
 const MAX_STALL_MS = { hls: 2000, flv: 1000 };
-/** In the ordinary run, beside all the other tests. */
-const BUSY_MACHINE_MS = isSoak ? 0 : 1000;
+/** In the ordinary run the machine may be busy with others: only what stands still for good fails there. */
+const BUSY_MACHINE_MS = isSoak ? 0 : 6000;
 const WITHOUT_PRIMARY_MS = isSoak ? 10_000 : 2500;
 
 const scratch = mkdtempSync(join(tmpdir(), 'starling-failover-'));

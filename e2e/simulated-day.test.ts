@@ -143,16 +143,19 @@ class SimulatedFrontend {
       },
     });
     let isReady = false;
+    const receive = (bytes: Uint8Array) => {
+      for (const event of server.receive(bytes)) {
+        if (event.type === 'publish') server.acceptPublish();
+        if (event.type === 'message') {
+          for (const one of demuxer.push(event.message)) publisher.event(one, 0);
+        }
+      }
+    };
     /** Carries what the client has to say to the server, and the answers back, until both are silent. */
     const exchange = () => {
       for (;;) {
         const up = client.takeOutput();
-        for (const event of up === undefined ? [] : server.receive(up)) {
-          if (event.type === 'publish') server.acceptPublish();
-          if (event.type === 'message') {
-            for (const one of demuxer.push(event.message)) publisher.event(one, 0);
-          }
-        }
+        if (up !== undefined) receive(up);
         const down = server.takeOutput();
         for (const event of down === undefined ? [] : client.receive(down))
           isReady ||= event.type === 'ready';
@@ -161,9 +164,10 @@ class SimulatedFrontend {
     };
     exchange();
     if (!isReady) throw new Error('the frontend has not accepted the push');
-    channel.join((messages) => {
-      for (const message of messages) client.sendMessage(message);
-      exchange();
+    channel.join({
+      isDrained: false, // what it was sent stays here: its memory is not to be used again
+      send: receive,
+      whenDrained: async () => {},
     });
   }
 

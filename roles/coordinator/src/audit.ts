@@ -1,6 +1,6 @@
 /**
  * The audit log: every change that somebody asks for, written by the database itself in the transaction of the
- * change (triggers of migration `012-access`), so that no noun can forget it. What this file adds is who it was.
+ * change (triggers of migration `013-access`), so that no noun can forget it. What this file adds is who it was.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { ActorKind, AuditEntry, AuditPage } from '@starling/model/account';

@@ -296,7 +296,14 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
-  '012-access': {
+  '012-pages': {
+    async up(db: Kysely<unknown>) {
+      for (const table of ['assets', 'viewing_tokens']) {
+        await db.schema.createIndex(`${table}_by_creation`).on(table).columns(['created_at', 'id']).execute();
+      }
+    },
+  },
+  '013-access': {
     async up(db: Kysely<unknown>) {
       await db.schema
         .createTable('accounts')
@@ -362,13 +369,6 @@ const migrations: Record<string, Migration> = {
         .execute();
       await db.schema.createIndex('streams_by_owner').on('streams').column('owner').execute();
       await createAuditLog(db);
-    },
-  },
-  '013-pages': {
-    async up(db: Kysely<unknown>) {
-      for (const table of ['assets', 'viewing_tokens']) {
-        await db.schema.createIndex(`${table}_by_creation`).on(table).columns(['created_at', 'id']).execute();
-      }
     },
   },
 };
