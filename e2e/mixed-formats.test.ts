@@ -106,6 +106,6 @@ it('programmes of different source formats play through in Chromium and VLC', {
 
   const recorded = await inVlc;
   expect(recorded.longestHoleSeconds).toBeLessThan(0.1);
-  // It starts up to three segments behind the newest, and is ended by the clock.
-  expect(recorded.seconds).toBeGreaterThan(PLAY_SECONDS - 5);
+  // Before it begins it fills its buffer, for up to a dozen seconds; and it is ended by the clock.
+  expect(recorded.seconds).toBeGreaterThan(PLAY_SECONDS / 2);
 });
