@@ -189,6 +189,9 @@ beforeAll(async () => {
   writeFileSync(balancerConfig, JSON.stringify({ balancer: config }));
   balancer = (await startRole('balancer', balancerConfig)).process;
   children.push(balancer);
+  await until('a backend that takes the encoder', 15_000, async () =>
+    (await client.leases()).some(({ holders }) => holders.length > 0) ? true : undefined,
+  );
   const encoder = `-v error -re -f lavfi -i testsrc2=s=320x180:r=25 -f lavfi -i sine=r=48000 -t 300 -c:v libx264 -preset ultrafast -g 50 -pix_fmt yuv420p -c:a aac -f flv rtmp://127.0.0.1:${rtmp}/live/cam?key=${key}`;
   start('ffmpeg', encoder.split(' '));
   root = (await run('curl', ['-s', '--cacert', join(folder, 'authority.pem'), authority.rootsUrl])).stdout;
