@@ -1,5 +1,6 @@
 /** A channel with a primary and a backup stream, its schedule and a slate: encoders that fail, judged by FFmpeg. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -50,12 +51,22 @@ interface Packet {
 }
 
 /** Reads the channel over HTTP-FLV until it is told to stop, and gives what FFmpeg made of it. */
-function watch(channel: string): { stop(): Promise<{ packets: Packet[]; complaints: string }> } {
+async function watch(
+  channel: string,
+): Promise<{ stop(): Promise<{ packets: Packet[]; complaints: string }> }> {
+  await until('the channel on all workers', 15_000, async () => {
+    for (let tries = 0; tries < 6; tries++) {
+      const { ok } = await fetch(`${site}/live/${channel}/index.m3u8`, { headers: { connection: 'close' } });
+      if (!ok) return undefined;
+    }
+    return true;
+  });
   const args = '-v warning -show_entries packet=codec_type,dts_time -of csv=p=0'.split(' ');
   const child = spawn('ffprobe', [...args, `${site}/live/${channel}.flv`], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   children.push(child);
+  const closed = once(child, 'close');
   let stdout = '';
   let complaints = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -67,7 +78,7 @@ function watch(channel: string): { stop(): Promise<{ packets: Packet[]; complain
   return {
     async stop() {
       child.kill('SIGINT');
-      await new Promise((resolve) => child.on('close', resolve));
+      await closed;
       const packets = stdout
         .trim()
         .split('\n')
@@ -101,7 +112,7 @@ describe('a channel with a chain of sources', () => {
     const primary = publish(`${rtmp}/nd-one?key=${primaryKey}`);
     await untilActive('nd-one', 'primary', 20_000);
     await until('HLS', 15_000, async () => ((await playlist('nd-one')).sequence > 0 ? true : undefined));
-    const viewer = watch('nd-one');
+    const viewer = await watch('nd-one');
     await new Promise((wake) => setTimeout(wake, 5500));
 
     primary.kill('SIGSTOP');
@@ -132,7 +143,7 @@ describe('a channel with a chain of sources', () => {
     await untilActive('nd', 'playout', 10_000);
     const primary = publish(`${rtmp}/nd-studio?key=${primaryKey}`, otherClip);
     await untilActive('nd', 'primary', 15_000);
-    const viewer = watch('nd');
+    const viewer = await watch('nd');
     await new Promise((wake) => setTimeout(wake, 1000));
     primary.kill('SIGKILL');
     await untilActive('nd', 'playout', 3000);
@@ -182,7 +193,7 @@ describe('a channel with a chain of sources', () => {
     await command('channel', 'add', 'nd-seamless', '--loop', 'Test card');
     await command('channel', 'set', 'nd-seamless', '--primary', 'nd-house', '--fallback', 'playout');
     await untilActive('nd-seamless', 'playout', 10_000);
-    const viewer = watch('nd-seamless');
+    const viewer = await watch('nd-seamless');
     const encoder = publish(`${rtmp}/nd-house?key=${key}`, otherClip);
     await untilActive('nd-seamless', 'primary', 20_000);
     await new Promise((wake) => setTimeout(wake, 1000));
