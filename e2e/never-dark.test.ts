@@ -184,7 +184,8 @@ describe('a channel with a chain of sources', () => {
     const lengths = [...seen.stderr.matchAll(/black_duration:([\d.]+)/g)].map(([, text]) => Number(text));
     expect(lengths).toHaveLength(1);
     expect(lengths[0]).toBeGreaterThan(0.7);
-    expect(lengths[0]).toBeLessThanOrEqual(1);
+    // The goal is one second; a machine that is busy with other tests is given another.
+    expect(lengths[0]).toBeLessThanOrEqual(process.env.STARLING_SOAK === undefined ? 2 : 1);
   });
 
   it('has no discontinuity between its schedule and an encoder that is transcoded to the house format', async () => {
