@@ -15,6 +15,17 @@ export default defineConfig({
             'tools/**/*.test.ts',
             'e2e/*-checker.test.ts',
           ],
+          exclude: ['**/node_modules/**', 'roles/coordinator/test/postgres/**'],
+        },
+      },
+      {
+        test: {
+          // The coordinator's tests once more, with a PostgreSQL server in place of the embedded database, and those
+          // of what only a server can do.
+          name: 'postgres',
+          testTimeout: 30_000,
+          include: ['roles/coordinator/test/**/*.test.ts'],
+          globalSetup: ['roles/coordinator/test/postgres/setup.ts'],
         },
       },
       {

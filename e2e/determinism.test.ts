@@ -58,6 +58,7 @@ beforeAll(async () => {
     rtmpHost: '127.0.0.1',
     rtmpPort: 0,
     frontends: frontends.map(({ rtmpPort }) => ({ host: '127.0.0.1', port: rtmpPort, publishToken })),
+    leases: { from: 'nobody' },
     logger,
     registry: new Registry(),
   });
@@ -120,11 +121,19 @@ async function compare(a: string, b: string): Promise<number[]> {
   return common;
 }
 
+async function dateRanges(site: string): Promise<string[]> {
+  const text = await (await fetch(`${site}/live/twin/main/index.m3u8`)).text();
+  return text.split('\n').filter((line) => line.startsWith('#EXT-X-DATERANGE:'));
+}
+
 describe('two frontends fed by one backend', () => {
   it('hold identical init segments, segments and playlist entries', async () => {
     const [first, second] = frontends;
     const compared = await compare(first?.site ?? '', second?.site ?? '');
     expect(compared.length).toBeGreaterThanOrEqual(4);
+    const ranges = await dateRanges(first?.site ?? '');
+    // At the full hour one may be a programme ahead.
+    expect((await dateRanges(second?.site ?? '')).filter((range) => ranges.includes(range))).not.toEqual([]);
   });
 
   it('agree again after one of them restarted in mid-stream', async () => {

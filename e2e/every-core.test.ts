@@ -186,6 +186,7 @@ describe('with one of two backends killed', () => {
       (await client.assets.get(asset.id)).state === 'ready' ? true : undefined,
     );
     await client.channels.create({ name: 'twin', loop: [asset.id] });
+    await client.channels.update('twin', { redundancy: 2 });
     cpSync(join(folder, 'backend-a', 'media'), join(folder, 'backend-b', 'media'), { recursive: true });
     let second = await start('backend', 'backend-b.yaml');
     const site = `http://127.0.0.1:${http}`;

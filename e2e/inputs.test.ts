@@ -1,11 +1,11 @@
-/** The ways in beside plain RTMP: RTMPS, SRT, UDP and HLS, each fed by FFmpeg and read back by ffprobe. */
+/** The ways in beside plain RTMP, each fed by a peer of its kind and read back by ffprobe. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { run, starling, until } from './network.ts';
 
 const { site, rtmps, dataDir } = inject('shared');
@@ -25,10 +25,10 @@ beforeAll(() => {
   execFileSync('ffmpeg', [...source.split(' '), ...ours.split(' '), clip]);
   execFileSync('ffmpeg', [...source.split(' '), ...foreign.split(' '), foreignClip]);
 });
-afterEach(() => {
-  for (const child of children.splice(0)) child.kill('SIGKILL');
+afterAll(() => {
+  for (const child of children) child.kill('SIGKILL');
+  rmSync(scratch, { recursive: true, force: true });
 });
-afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 async function add(...args: string[]): Promise<Record<string, string>> {
   const added = await starling(dataDir, ['stream', 'add', ...args, '--json']);
@@ -65,6 +65,37 @@ async function freeUdpPort(): Promise<number> {
   return port;
 }
 
+/** GStreamer's RTSP server, which bindings for Python alone can start. */
+const RTSP_SERVER = `
+import gi, sys
+gi.require_version('Gst', '1.0')
+gi.require_version('GstRtspServer', '1.0')
+from gi.repository import Gst, GstRtspServer, GLib
+Gst.init(None)
+server = GstRtspServer.RTSPServer(address='127.0.0.1', service='0')
+factory = GstRtspServer.RTSPMediaFactory()
+factory.set_launch(sys.argv[1])
+server.get_mount_points().add_factory('/camera', factory)
+server.attach(None)
+print(server.get_bound_port(), flush=True)
+GLib.MainLoop().run()
+`;
+const CAMERA = [
+  'videotestsrc is-live=true ! video/x-raw,width=320,height=180,framerate=25/1',
+  '! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 ! rtph264pay name=pay0 pt=96',
+  'audiotestsrc is-live=true ! audio/x-raw,rate=48000,channels=2 ! avenc_aac ! rtpmp4gpay name=pay1 pt=97',
+].join(' ');
+
+/** @returns the port of an RTSP camera */
+async function startCamera(): Promise<string> {
+  const child = spawn('/usr/bin/python3', ['-c', RTSP_SERVER, `( ${CAMERA} )`], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  children.push(child);
+  const [line] = (await once(child.stdout, 'data')) as [Buffer];
+  return line.toString().trim();
+}
+
 /** The arguments of every FFmpeg on this machine. */
 function ffmpegArguments(): string {
   return readdirSync('/proc')
@@ -99,14 +130,35 @@ describe('a stream comes in', () => {
     expect(listed.stdout).not.toContain(passphrase);
   });
 
-  it('over UDP, with codecs that are converted', async () => {
+  it.concurrent('by SRT from a listener with a passphrase, which no argument of ours shows', async () => {
+    const port = await freeUdpPort();
+    const passphrase = 'correct horse battery';
+    // As a caller: the peer listens.
+    const query = new URLSearchParams({ passphrase, pbkeylen: '16' }).toString().replaceAll('+', '%20');
+    send(clip, ['-f', 'mpegts', `srt://127.0.0.1:${port}?mode=listener&${query}`]);
+    await add('in-srt-caller', '--input', `srt://127.0.0.1:${port}?mode=caller&${query}`);
+    expect(await codecsOf('in-srt-caller')).toBe('aac h264');
+    expect(ffmpegArguments()).not.toContain('horse');
+  });
+
+  it.concurrent('by RTSP from a camera', async () => {
+    await add('in-rtsp', '--input', `rtsp://127.0.0.1:${await startCamera()}/camera`);
+    expect(await codecsOf('in-rtsp')).toBe('aac h264');
+  });
+
+  it.concurrent('over HTTP as MPEG-TS', async () => {
+    await add('in-http', '--input', `${site}/live/demo.ts`);
+    expect(await codecsOf('in-http')).toBe('aac h264');
+  });
+
+  it.concurrent('over UDP, with codecs that are converted', async () => {
     const port = await freeUdpPort();
     await add('in-udp', '--input', `udp://127.0.0.1:${port}?pkt_size=1316`);
     send(foreignClip, ['-f', 'mpegts', `udp://127.0.0.1:${port}?pkt_size=1316`]);
     expect(await codecsOf('in-udp')).toBe('aac h264');
   });
 
-  it('from the HLS of another channel', async () => {
+  it.concurrent('from the HLS of another channel', async () => {
     await add('in-hls', '--input', `${site}/live/demo/index.m3u8`);
     expect(await codecsOf('in-hls')).toBe('aac h264');
   });

@@ -1,7 +1,9 @@
 /** Viewers that read, note what is missing and when, and discard: hundreds fit into one process. */
 import { once } from 'node:events';
 import { Agent, get, type IncomingMessage } from 'node:http';
+import { get as getOverTls, Agent as TlsAgent } from 'node:https';
 import { connect, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
 
 /** What the viewers of one kind went through. */
 export interface LightViewer {
@@ -56,7 +58,7 @@ export class FlvViewer implements LightViewer {
   readonly missing: string[] = [];
   brokenCount = 0;
   positionMs = 0;
-  readonly #port: number;
+  readonly #site: URL;
   readonly #path: string;
   #socket: Socket | undefined;
   #lastDataAtMs = performance.now();
@@ -64,7 +66,7 @@ export class FlvViewer implements LightViewer {
   #hasLeft = false;
 
   constructor(site: string, path: string) {
-    this.#port = Number(new URL(site).port);
+    this.#site = new URL(site);
     this.#path = path;
     this.#connect();
   }
@@ -88,9 +90,15 @@ export class FlvViewer implements LightViewer {
   }
 
   #connect(): void {
-    const socket = connect(this.#port, '127.0.0.1');
+    const { hostname, port, protocol } = this.#site;
+    const address = { host: '127.0.0.1', port: Number(port) };
+    // HTTP/1.0: what a proxy in between passes on comes as it is, not in chunks.
+    const [socket, version] =
+      protocol === 'https:'
+        ? [connectTls({ ...address, servername: hostname, rejectUnauthorized: false }), '1.0']
+        : [connect(address), '1.1'];
     this.#socket = socket;
-    socket.write(`GET ${this.#path} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    socket.write(`GET ${this.#path} HTTP/${version}\r\nHost: ${hostname}\r\n\r\n`);
     const last = new Map<string, number>();
     const reader = new TagReader((type, timestampMs, start) => {
       const track = TAG_KINDS.get(type);
@@ -134,7 +142,7 @@ export class HlsViewer implements LightViewer {
   brokenCount = 0;
   readonly #site: string;
   readonly #folder: string;
-  readonly #agent = new Agent({ keepAlive: true, maxSockets: 2 });
+  readonly #agent: Agent;
   /** The next segment, by media sequence number. */
   #next: number | undefined;
   #playingSinceMs: number | undefined;
@@ -145,7 +153,11 @@ export class HlsViewer implements LightViewer {
   readonly #sockets = new Set<Socket>();
 
   constructor(site: string, channel: string) {
+    const options = { keepAlive: true, maxSockets: 2 };
     this.#site = site;
+    this.#agent = site.startsWith('https:')
+      ? new TlsAgent({ ...options, rejectUnauthorized: false })
+      : new Agent(options);
     this.#folder = `/live/${channel}/`;
     void this.#play();
   }
@@ -227,7 +239,9 @@ export class HlsViewer implements LightViewer {
   }
 
   async #tryToGet(path: string): Promise<Buffer> {
-    const request = get(`${this.#site}${path}`, { agent: this.#agent });
+    const request = (this.#agent instanceof TlsAgent ? getOverTls : get)(`${this.#site}${path}`, {
+      agent: this.#agent,
+    });
     request.on('socket', (socket) => {
       if (this.#sockets.has(socket)) return;
       this.#sockets.add(socket);

@@ -62,6 +62,12 @@ function playlistText(finished: number, open: number, skipped = 0): string {
     '#EXT-X-INDEPENDENT-SEGMENTS',
   ];
   if (skipped > 0) lines.push(`#EXT-X-SKIP:SKIPPED-SEGMENTS=${skipped}`);
+  // One that goes on, and one that is over but for the first segments.
+  const date = (seconds: number) => new Date(EPOCH_MS + seconds * 1000).toISOString();
+  lines.push(
+    `#EXT-X-DATERANGE:ID="a",CLASS="p",START-DATE="${date(-60)}",DURATION=70.000,X-TITLE="News, weather"`,
+    `#EXT-X-DATERANGE:ID="b",CLASS="p",START-DATE="${date(10)}",DURATION=3600,END-DATE="${date(3610)}"`,
+  );
   lines.push('#EXT-X-MAP:URI="init.mp4"');
   for (let number = finished - 9 + skipped; number <= finished + 1; number++) {
     const isOpen = number > finished;
@@ -235,6 +241,17 @@ const defects: Record<LlHlsRule, Defect> = {
   map: edit(/#EXT-X-MAP.*\n/, ''),
   'independent-segments': edit('URI="11.0.m4s",INDEPENDENT=YES', 'URI="11.0.m4s"'),
   'names-unique': edit('URI="11.1.m4s"', 'URI="11.0.m4s"'),
+  'daterange-dated': edit(/#EXT-X-PROGRAM-DATE-TIME\S+\n/g, ''),
+  'daterange-times': edit('DURATION=3600', 'DURATION=3599'),
+  'daterange-removed-said': change(
+    'delta',
+    (one) => ({
+      body: Buffer.from(
+        one.body.toString().replace(/(SKIPPED-SEGMENTS=\d+)/, '$1,RECENTLY-REMOVED-DATERANGES="z"'),
+      ),
+    }),
+    1,
+  ),
   'rendition-reports': edit(/$/, '#EXT-X-RENDITION-REPORT:URI="index.m3u8",LAST-MSN=11,LAST-PART=1\n'),
   'target-duration-constant': edit('TARGETDURATION:2', 'TARGETDURATION:3'),
   'part-target-constant': edit('PART-TARGET=0.400', 'PART-TARGET=0.450'),
@@ -243,6 +260,7 @@ const defects: Record<LlHlsRule, Defect> = {
   'discontinuity-sequence': edit('DISCONTINUITY-SEQUENCE:0', 'DISCONTINUITY-SEQUENCE:1'),
   'segment-constant': edit('\n10.m4s', '\nten.m4s'),
   'end-advances': change('blocking', () => ({ body: Buffer.from(playlistText(FIRST, 1)) }), 3),
+  'daterange-constant': edit('News, weather', 'Weather'),
   'hint-kept': edit(
     '#EXT-X-PRELOAD-HINT:TYPE=PART,URI="11.2.m4s"',
     '#EXT-X-PRELOAD-HINT:TYPE=PART,URI="12.0.m4s"',
@@ -261,6 +279,11 @@ const defects: Record<LlHlsRule, Defect> = {
   'delta-merges': change(
     'delta',
     (one) => ({ body: Buffer.from(one.body.toString().replace('\n10.m4s', '\n9.m4s')) }),
+    1,
+  ),
+  'delta-dateranges': change(
+    'delta',
+    (one) => ({ body: Buffer.from(one.body.toString().replace(/#EXT-X-DATERANGE:ID="a".*\n/, '')) }),
     1,
   ),
   'delta-skips': change('delta', () => ({ body: Buffer.from(playlistText(FIRST, 2, 5)) }), 1),
@@ -294,6 +317,17 @@ describe('the checker of low-latency HLS', () => {
 
   it.each(Object.keys(llHlsRules) as LlHlsRule[])('finds a stream that breaks "%s"', (rule) => {
     expect(rulesBroken(defects[rule](correctStream()))).toContain(rule);
+  });
+
+  it.each([
+    [
+      'an end before the start',
+      'DURATION=3600,END-DATE="2026-01-01T01:00:10.000Z"',
+      'END-DATE="2025-01-01T00:00:00Z"',
+    ],
+    ['an end that another range sets, and a length', ',DURATION=3600', ',END-ON-NEXT=YES,DURATION=3600'],
+  ])('finds a date range with %s', (_what, from, to) => {
+    expect(rulesBroken(edit(from, to)(correctStream()))).toContain('daterange-times');
   });
 
   it('finds a whole playlist as a delta update only where there is a discontinuity', () => {

@@ -42,6 +42,11 @@ export const llHlsRules = {
   'independent-segments':
     'with EXT-X-INDEPENDENT-SEGMENTS has segments whose first part is INDEPENDENT (4.4.2.1)',
   'names-unique': 'gives each segment and part an address of its own',
+  'daterange-dated': 'has dated segments where it has EXT-X-DATERANGE (4.4.5.1)',
+  'daterange-times':
+    'has date ranges whose END-DATE, DURATION and PLANNED-DURATION are possible and agree, and END-ON-NEXT with a CLASS and without them (4.4.5.1)',
+  'daterange-removed-said':
+    'names RECENTLY-REMOVED-DATERANGES only where CAN-SKIP-DATERANGES is said (4.4.5.2)',
   'rendition-reports':
     'reports each other rendition once, without a query, and not itself (4.4.5.4, appendix B.1)',
   // One playlist after another
@@ -52,6 +57,7 @@ export const llHlsRules = {
   'discontinuity-sequence': 'gives a segment the same discontinuity sequence number for ever (6.2.2)',
   'segment-constant': 'never changes a listed segment or part (6.2.1)',
   'end-advances': 'never takes back a segment or part at its end (6.2.1)',
+  'daterange-constant': 'never gives an attribute of a date range two values (4.4.5.1)',
   'hint-kept': 'lists next the part that it hinted at (6.2.6)',
   'part-cadence': 'adds a part in each part target, within the tolerance given (6.2.1)',
   'segment-cadence': 'adds a segment in one and a half target durations (6.2.1)',
@@ -66,6 +72,8 @@ export const llHlsRules = {
   'refuses-far-part': 'refuses a part beyond the Advance Part Limit with 400 (6.2.5.2)',
   'refuses-unknown': 'answers 404 for a part or segment that neither is nor is hinted at (6.2.6)',
   'delta-merges': 'gives delta updates that agree with the whole playlist (6.2.5.1)',
+  'delta-dateranges':
+    'has in delta updates all date ranges, but where CAN-SKIP-DATERANGES is said and they were asked for with v2 (6.2.5.1)',
   'delta-skips': 'skips in delta updates all that lies beyond the skip boundary, and nothing else (6.2.5.1)',
   // HTTP
   'content-type': 'uses application/vnd.apple.mpegurl and video/mp4 (4)',
@@ -158,6 +166,9 @@ export interface ParsedPlaylist {
   /** The last may be open. */
   readonly segments: readonly ParsedSegment[];
   readonly hintUris: readonly string[];
+  /** The tags, one by one. */
+  readonly dateRanges: readonly ReadonlyMap<string, string>[];
+  readonly saysRemovedDateRanges: boolean;
   readonly reports: readonly ReadonlyMap<string, string>[];
 }
 
@@ -168,6 +179,8 @@ const DECIMAL = /^\d+$/;
 const FLOAT = /^\d+(\.\d+)?$/;
 const QUOTED = /^"[^"\r\n]*"$/;
 const YES = /^YES$/;
+const HEXADECIMAL = /^0[xX][0-9A-F]+$/;
+const DATE = /^"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"$/;
 const attributeLists: Record<string, AttributeForm> = {
   'EXT-X-SERVER-CONTROL': {
     must: {},
@@ -191,6 +204,22 @@ const attributeLists: Record<string, AttributeForm> = {
   'EXT-X-RENDITION-REPORT': { must: { URI: QUOTED, 'LAST-MSN': DECIMAL }, may: { 'LAST-PART': DECIMAL } },
   'EXT-X-SKIP': { must: { 'SKIPPED-SEGMENTS': DECIMAL }, may: { 'RECENTLY-REMOVED-DATERANGES': QUOTED } },
   'EXT-X-MAP': { must: { URI: QUOTED }, may: { BYTERANGE: QUOTED } },
+  'EXT-X-DATERANGE': {
+    must: { ID: QUOTED, 'START-DATE': DATE },
+    may: {
+      CLASS: QUOTED,
+      CUE: /^"(PRE|POST|ONCE)(,(PRE|POST|ONCE))*"$/,
+      'END-DATE': DATE,
+      DURATION: FLOAT,
+      'PLANNED-DURATION': FLOAT,
+      'END-ON-NEXT': YES,
+      'SCTE35-CMD': HEXADECIMAL,
+      'SCTE35-OUT': HEXADECIMAL,
+      'SCTE35-IN': HEXADECIMAL,
+    },
+    // Of applications' own: quoted strings, hexadecimal sequences and numbers.
+    named: { name: /^X-[A-Z0-9-]+$/, form: /^("[^"\r\n]*"|0[xX][0-9A-F]+|\d+(\.\d+)?)$/ },
+  },
 };
 
 /** Tags without attributes, with the form of their value. */
@@ -229,6 +258,8 @@ function parseAttributes(tag: string, text: string, report: Report): Map<string,
 export interface AttributeForm {
   readonly must: Readonly<Record<string, RegExp>>;
   readonly may: Readonly<Record<string, RegExp>>;
+  /** Others that it may have, by what their name is like. */
+  readonly named?: { readonly name: RegExp; readonly form: RegExp };
 }
 
 /** Reads an attribute list (4.2), quotes taken off. */
@@ -247,7 +278,8 @@ export function readAttributes(
       return attributes;
     }
     const [, name = '', value = ''] = match;
-    const expected = form.must[name] ?? form.may[name];
+    const named = form.named?.name.test(name) === true ? form.named.form : undefined;
+    const expected = form.must[name] ?? form.may[name] ?? named;
     if (attributes.has(name) || expected === undefined || !expected.test(value)) {
       complain(`${tag}: ${name}=${value}`);
     }
@@ -268,6 +300,8 @@ export function parseMediaPlaylist(text: string, report: Report): ParsedPlaylist
   const values = new Map<string, string>();
   const segments: ParsedSegment[] = [];
   const hintUris: string[] = [];
+  const dateRanges: Map<string, string>[] = [];
+  let saysRemovedDateRanges = false;
   const reports: Map<string, string>[] = [];
   let serverControl = new Map<string, string>();
   let partTargetSeconds: number | undefined;
@@ -325,6 +359,10 @@ export function parseMediaPlaylist(text: string, report: Report): ParsedPlaylist
         break;
       case 'EXT-X-SKIP':
         skippedCount = Number(attributes.get('SKIPPED-SEGMENTS'));
+        saysRemovedDateRanges = attributes.has('RECENTLY-REMOVED-DATERANGES');
+        break;
+      case 'EXT-X-DATERANGE':
+        dateRanges.push(attributes);
         break;
       case 'EXT-X-MAP':
         mapUri = attributes.get('URI');
@@ -382,6 +420,8 @@ export function parseMediaPlaylist(text: string, report: Report): ParsedPlaylist
     skippedCount,
     segments,
     hintUris,
+    dateRanges,
+    saysRemovedDateRanges,
     reports,
   };
 }
@@ -470,11 +510,56 @@ function checkPlaylist(playlist: ParsedPlaylist, otherRenditions: number, report
       );
     }
   }
+  checkDateRanges(playlist, report);
   const reported = new Set(playlist.reports.map((one) => one.get('URI') ?? ''));
   const hasQuery = [...reported].some((uri) => uri.includes('?'));
   if (reported.size !== playlist.reports.length || reported.size !== otherRenditions || hasQuery) {
     report('rendition-reports', `${[...reported].join(' ')}; other renditions: ${otherRenditions}`);
   }
+}
+
+function checkDateRanges(playlist: ParsedPlaylist, report: Report): void {
+  const { dateRanges, segments, serverControl } = playlist;
+  if (dateRanges.length > 0 && segments.every(({ dateUnixMs }) => dateUnixMs === undefined)) {
+    report('daterange-dated', 'no EXT-X-PROGRAM-DATE-TIME');
+  }
+  if (playlist.saysRemovedDateRanges && serverControl.get('CAN-SKIP-DATERANGES') !== 'YES') {
+    report('daterange-removed-said', 'without CAN-SKIP-DATERANGES');
+  }
+  for (const [id, range] of mergedDateRanges(dateRanges, report)) {
+    const startMs = Date.parse(range.get('START-DATE') ?? '');
+    const endMs = Date.parse(range.get('END-DATE') ?? '');
+    const durationMs = 1000 * Number(range.get('DURATION') ?? Number.NaN);
+    if (endMs < startMs) report('daterange-times', `${id} ends before it starts`);
+    if (Math.abs(startMs + durationMs - endMs) > DATE_TOLERANCE_MS) {
+      report('daterange-times', `${id}: END-DATE and DURATION`);
+    }
+    const isOpen = range.get('END-ON-NEXT') === 'YES';
+    if (isOpen && (!range.has('CLASS') || range.has('DURATION') || range.has('END-DATE'))) {
+      report('daterange-times', `${id}: END-ON-NEXT`);
+    }
+  }
+}
+
+/** The date ranges by id: tags of one id add attributes, and agree in those that both have (4.4.5.1). */
+function mergedDateRanges(
+  tags: readonly ReadonlyMap<string, string>[],
+  report: Report,
+): Map<string, Map<string, string>> {
+  const ranges = new Map<string, Map<string, string>>();
+  for (const tag of tags) {
+    const id = tag.get('ID') ?? '';
+    const range = ranges.get(id) ?? new Map<string, string>();
+    ranges.set(id, range);
+    for (const [name, value] of tag) {
+      const before = range.get(name);
+      if (before !== undefined && before !== value) {
+        report('daterange-constant', `${id}: ${name} ${before} -> ${value}`);
+      }
+      range.set(name, value);
+    }
+  }
+  return ranges;
 }
 
 /** Number of the newest segment and how many parts of it are listed; for a finished one all of them. */
@@ -660,6 +745,7 @@ export class LlHlsChecker {
     const control = (playlist: ParsedPlaylist) => JSON.stringify([...playlist.serverControl].sort());
     if (control(now) !== control(before))
       this.#report('server-control-constant', `${control(before)} -> ${control(now)}`);
+    mergedDateRanges([...before.dateRanges, ...now.dateRanges], this.#report);
     if (now.mediaSequence < before.mediaSequence) {
       this.#report('media-sequence', `${before.mediaSequence} -> ${now.mediaSequence}`);
     }
@@ -730,12 +816,16 @@ export class LlHlsChecker {
       this.#report('delta-skips', `${delta.skippedCount}, beyond the boundary lie ${skippable}`);
     }
     const withoutVersion = (
-      { version, skippedCount, segments, serverControl, ...rest }: ParsedPlaylist,
+      { version, skippedCount, segments, serverControl, saysRemovedDateRanges, ...rest }: ParsedPlaylist,
       skip: number,
     ) => JSON.stringify([rest, [...serverControl], segments.slice(skip)]);
     if (withoutVersion(delta, 0) !== withoutVersion(full, delta.skippedCount)) {
       this.#report('delta-merges', `of segment ${full.mediaSequence} on`);
     }
+    // It is asked for with _HLS_skip=YES, which never leaves them out.
+    const dateRanges = (playlist: ParsedPlaylist) =>
+      JSON.stringify(playlist.dateRanges.map((range) => [...range]));
+    if (dateRanges(delta) !== dateRanges(full)) this.#report('delta-dateranges', dateRanges(delta));
   }
 
   #checkMedia(answer: Answer): void {

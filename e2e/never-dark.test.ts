@@ -1,11 +1,11 @@
 /** A channel with a primary and a backup stream, its schedule and a slate: encoders that fail, judged by FFmpeg. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { CoordinatorClient } from '@starling/model/client';
-import type { ActiveSource } from '@starling/model/entities';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
+import { activeSource, untilActive } from './active-source.ts';
 import { ffmpegComplaints, run, starling, until } from './network.ts';
 
 const { site, rtmp, dataDir } = inject('shared');
@@ -45,28 +45,28 @@ function publish(url: string, file = clip): ChildProcess {
   return child;
 }
 
-async function activeSource(channel: string): Promise<ActiveSource | null> {
-  const token = readFileSync(join(dataDir, 'operator.token'), 'utf8').trim();
-  return (await new CoordinatorClient({ baseUrl: site, token }).channels.get(channel)).activeSource;
-}
-
-const untilActive = (channel: string, source: string, timeoutMs: number) =>
-  until(`${channel} on ${source}`, timeoutMs, async () =>
-    (await activeSource(channel))?.source === source ? true : undefined,
-  );
-
 interface Packet {
   readonly kind: string;
   readonly dtsSeconds: number;
 }
 
 /** Reads the channel over HTTP-FLV until it is told to stop, and gives what FFmpeg made of it. */
-function watch(channel: string): { stop(): Promise<{ packets: Packet[]; complaints: string }> } {
+async function watch(
+  channel: string,
+): Promise<{ stop(): Promise<{ packets: Packet[]; complaints: string }> }> {
+  await until('the channel on all workers', 15_000, async () => {
+    for (let tries = 0; tries < 6; tries++) {
+      const { ok } = await fetch(`${site}/live/${channel}/index.m3u8`, { headers: { connection: 'close' } });
+      if (!ok) return undefined;
+    }
+    return true;
+  });
   const args = '-v warning -show_entries packet=codec_type,dts_time -of csv=p=0'.split(' ');
   const child = spawn('ffprobe', [...args, `${site}/live/${channel}.flv`], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   children.push(child);
+  const closed = once(child, 'close');
   let stdout = '';
   let complaints = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -78,7 +78,7 @@ function watch(channel: string): { stop(): Promise<{ packets: Packet[]; complain
   return {
     async stop() {
       child.kill('SIGINT');
-      await new Promise((resolve) => child.on('close', resolve));
+      await closed;
       const packets = stdout
         .trim()
         .split('\n')
@@ -112,7 +112,7 @@ describe('a channel with a chain of sources', () => {
     const primary = publish(`${rtmp}/nd-one?key=${primaryKey}`);
     await untilActive('nd-one', 'primary', 20_000);
     await until('HLS', 15_000, async () => ((await playlist('nd-one')).sequence > 0 ? true : undefined));
-    const viewer = watch('nd-one');
+    const viewer = await watch('nd-one');
     await new Promise((wake) => setTimeout(wake, 5500));
 
     primary.kill('SIGSTOP');
@@ -143,7 +143,7 @@ describe('a channel with a chain of sources', () => {
     await untilActive('nd', 'playout', 10_000);
     const primary = publish(`${rtmp}/nd-studio?key=${primaryKey}`, otherClip);
     await untilActive('nd', 'primary', 15_000);
-    const viewer = watch('nd');
+    const viewer = await watch('nd');
     await new Promise((wake) => setTimeout(wake, 1000));
     primary.kill('SIGKILL');
     await untilActive('nd', 'playout', 3000);
@@ -166,13 +166,35 @@ describe('a channel with a chain of sources', () => {
     expect(picture.stdout.trim()).toBe('1280,720');
   });
 
+  it('leaves an encoder whose picture goes black and stands still, with sound, within a second', async () => {
+    const url = `${rtmp}/nd-camera?key=${await addStream('nd-camera')}`;
+    await command('channel', 'set', 'nd-camera', '--fallback', 'slate');
+    const picture = "testsrc2=s=640x360:r=25,drawbox=c=black:t=fill:enable='gt(t,7)'";
+    const codecs = '-c:v libx264 -preset ultrafast -g 50 -pix_fmt yuv420p -c:a aac -ac 2';
+    const args = `-v error -re -f lavfi -i ${picture} -re -f lavfi -i sine=r=48000 ${codecs} -f flv ${url}`;
+    children.push(spawn('ffmpeg', args.split(' '), { stdio: 'ignore' }));
+    await untilActive('nd-camera', 'primary', 9000);
+    // What a viewer sees of the black, in seconds.
+    const filters = 'scale=320:180,blackdetect=d=0.1';
+    const seen = await run('ffmpeg', [
+      ...['-v', 'info', '-i', `${site}/live/nd-camera.flv`, '-t', '10', '-an'],
+      ...['-vf', filters, '-f', 'null', '-'],
+    ]);
+    expect(await activeSource('nd-camera')).toMatchObject({ source: 'slate', reason: 'dark' });
+    const lengths = [...seen.stderr.matchAll(/black_duration:([\d.]+)/g)].map(([, text]) => Number(text));
+    expect(lengths).toHaveLength(1);
+    expect(lengths[0]).toBeGreaterThan(0.7);
+    // The goal is one second; a machine that is busy with other tests is given another.
+    expect(lengths[0]).toBeLessThanOrEqual(process.env.STARLING_SOAK === undefined ? 2 : 1);
+  });
+
   it('has no discontinuity between its schedule and an encoder that is transcoded to the house format', async () => {
     const added = await command('stream', 'add', 'nd-house', '--transcode', 'ultrafast', '--json');
     const { key } = JSON.parse(added) as { key: string };
     await command('channel', 'add', 'nd-seamless', '--loop', 'Test card');
     await command('channel', 'set', 'nd-seamless', '--primary', 'nd-house', '--fallback', 'playout');
     await untilActive('nd-seamless', 'playout', 10_000);
-    const viewer = watch('nd-seamless');
+    const viewer = await watch('nd-seamless');
     const encoder = publish(`${rtmp}/nd-house?key=${key}`, otherClip);
     await untilActive('nd-seamless', 'primary', 20_000);
     await new Promise((wake) => setTimeout(wake, 1000));

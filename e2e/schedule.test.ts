@@ -5,7 +5,9 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { parseXmltv } from '@iptv/xmltv';
 import { FRAME_STRIP } from '@starling/backend/demo-asset';
+import { parse as parseM3u } from 'iptv-playlist-parser';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { launchChromium } from './browser.ts';
@@ -90,12 +92,14 @@ async function firstFrame(name: string): Promise<number> {
     ...['-v', 'error', '-i', path, '-frames:v', '1', '-pix_fmt', 'gray', '-f', 'rawvideo', '-y', picture],
   ]);
   expect(exitCode).toBe(0);
-  const luma = readFileSync(picture);
-  const { bits, leftPx, pitchPx, centreYPx } = FRAME_STRIP;
+  return frameIn(readFileSync(picture).subarray(FRAME_STRIP.centreYPx * 1280));
+}
+
+/** @param luma of the line through the squares */
+function frameIn(luma: Uint8Array): number {
+  const { bits, leftPx, pitchPx } = FRAME_STRIP;
   let frame = 0;
-  for (let bit = 0; bit < bits; bit++) {
-    if ((luma[centreYPx * 1280 + leftPx + bit * pitchPx] ?? 0) >= 128) frame += 2 ** bit;
-  }
+  for (let bit = 0; bit < bits; bit++) if ((luma[leftPx + bit * pitchPx] ?? 0) >= 128) frame += 2 ** bit;
   return frame;
 }
 
@@ -103,9 +107,13 @@ describe('a schedule on the air', () => {
   it('begins each programme on the second that the guide names, with its first picture', async () => {
     const guide = await (await fetch(`${site}/guide.xml`)).text();
     for (const [i, title] of ['First', 'Second'].entries()) {
-      const [, start = ''] =
-        new RegExp(`start="(\\d+) \\+0000"[^>]*channel="planned"><title>${title}<`).exec(guide) ?? [];
-      const time = start.replace(/(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)/, '$1-$2-$3T$4:$5:$6Z');
+      const [, start = '', stop = ''] =
+        new RegExp(`start="(\\d+) \\+0000" stop="(\\d+) \\+0000" channel="planned"><title>${title}<`).exec(
+          guide,
+        ) ?? [];
+      const isoTime = (xmltv: string) =>
+        xmltv.replace(/(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)/, '$1-$2-$3T$4:$5:$6Z');
+      const time = isoTime(start);
       expect(Date.parse(time)).toBe(startsAtMs[i]);
       const name = await until(`the segment at ${time}`, 30_000, async () =>
         (await segments()).get(Date.parse(time)),
@@ -115,6 +123,12 @@ describe('a schedule on the air', () => {
         (await segments()).get(Date.parse(time) + 2000),
       );
       expect(await firstFrame(next)).toBe(50);
+      const [, startDate = '', duration] =
+        new RegExp(`START-DATE="([^"]+)",DURATION=([\\d.]+),X-TITLE="${title}"`).exec(
+          await (await fetch(`${media}/index.m3u8`)).text(),
+        ) ?? [];
+      expect(Date.parse(startDate)).toBe(startsAtMs[i]);
+      expect(Number(duration) * 1000).toBe(Date.parse(isoTime(stop)) - Date.parse(time));
     }
   });
 
@@ -149,6 +163,36 @@ describe('a schedule on the air', () => {
     expect(channel).toMatchObject({
       now: { title: 'Second', startsAt: new Date(startsAtMs[1]).toISOString() },
     });
+  });
+});
+
+describe('catch-up', () => {
+  it('plays the programme that the address in the playlist names, from its first picture to its last', async () => {
+    const { items } = parseM3u(await (await fetch(`${site}/playlist.m3u`)).text());
+    const source = items.find(({ tvg }) => tvg.id === 'planned')?.catchup.source ?? '';
+    const { programmes = [] } = parseXmltv(await (await fetch(`${site}/guide.xml`)).text());
+    const first = programmes.find(
+      ({ channel, title }) => channel === 'planned' && title?.[0]?._value === 'First',
+    );
+    // As IPTV players fill it in: seconds since 1970.
+    const seconds = (date: Date | undefined) => String((date?.getTime() ?? Number.NaN) / 1000);
+    const url = source.replace('{utc}', seconds(first?.start)).replace('{utcend}', seconds(first?.stop));
+    expect(url).toContain(`from=${startsAtMs[0] / 1000}&to=${startsAtMs[1] / 1000}`);
+    await until('the end of the programme', 30_000, async () => {
+      const [variant = ''] = (await (await fetch(url)).text()).match(/^[^#\n]+$/m) ?? [];
+      const media = await (await fetch(new URL(variant, url))).text();
+      return media.includes('#EXT-X-ENDLIST') ? true : undefined;
+    });
+    const lines = join(scratch, 'catch-up.gray');
+    const line = `format=gray,crop=iw:1:0:${FRAME_STRIP.centreYPx}`;
+    const played = await run('ffmpeg', [
+      ...['-v', 'error', '-i', url, '-map', '0:v:0', '-vf', line, '-fps_mode', 'passthrough'],
+      ...['-pix_fmt', 'gray', '-f', 'rawvideo', '-y', lines],
+    ]);
+    expect(played.stderr).toBe('');
+    const luma = readFileSync(lines);
+    const frames = Array.from({ length: luma.length / 1280 }, (_, i) => frameIn(luma.subarray(i * 1280)));
+    expect(frames).toEqual(Array.from({ length: (startsAtMs[1] - startsAtMs[0]) / 40 }, (_, i) => i));
   });
 });
 

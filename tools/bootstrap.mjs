@@ -74,6 +74,12 @@ const programs = [
     macos: ['gstreamer'],
   },
   {
+    find: 'file:/usr/share/doc/gir1.2-gst-rtsp-server-1.0/copyright',
+    why: 'an RTSP camera',
+    for: ['test'],
+    debian: ['python3-gi', 'gir1.2-gst-rtsp-server-1.0'],
+  },
+  {
     find: 'cvlc',
     why: 'plays as a third implementation',
     for: ['test'],
@@ -107,12 +113,49 @@ const programs = [
     macos: ['streamlink'],
   },
   {
+    find: 'file:/usr/bin/pg_ctlcluster',
+    why: 'the database server of the tests',
+    for: ['test', 'bench'],
+    debian: ['postgresql'],
+    fedora: ['postgresql-server'],
+    macos: ['postgresql'],
+  },
+  {
+    find: 'redis-server',
+    why: 'what several coordinators share',
+    for: ['test'],
+    debian: ['redis-server'],
+    fedora: ['redis'],
+    macos: ['redis'],
+  },
+  {
     find: 'nginx',
-    why: 'the peer that the benchmark compares with',
+    why: 'the balancer, and the peer that the benchmark compares with',
     for: ['test', 'bench'],
     debian: ['nginx', 'libnginx-mod-rtmp'],
     fedora: ['nginx'],
     macos: ['nginx'],
+  },
+  {
+    find: 'file:/usr/lib/nginx/modules/ngx_stream_module.so',
+    why: 'passes RTMP on in the balancer',
+    for: ['test'],
+    debian: ['libnginx-mod-stream'],
+    fedora: ['nginx-mod-stream'],
+  },
+  {
+    find: 'pebble',
+    why: 'issues certificates as an authority does',
+    for: ['test'],
+    debian: ['pebble'],
+  },
+  {
+    find: 'testssl',
+    why: "grades the balancer's TLS",
+    for: ['test'],
+    debian: ['testssl.sh'],
+    fedora: ['testssl'],
+    macos: ['testssl'],
   },
 ]; // prettier-ignore
 

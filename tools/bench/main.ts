@@ -7,21 +7,32 @@
  *     --warm-up 60                       so many seconds of the stream before the first viewer
  *     --patience 60                      before each measurement wait so long for a quiet machine, in seconds
  *     --baseline OTHER/dist/starling.js   an older build, measured beside
+ *   npm run bench -- playout            200 playout channels of one backend, beside FFmpeg processes
+ *     --channels 200  --ffmpeg 20  --seconds 30  --json
+ *   npm run bench -- api                reads a second from a coordinator on PostgreSQL, a minute and a half
+ *     --connections 32  --seconds 10
  */
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { benchApi, serveApiLoad } from './api.ts';
 import { serveCrowd } from './crowd-process.ts';
 import { benchEngine, SUBJECTS } from './engine.ts';
 import { serveFloor } from './floor.ts';
+import { benchPlayout, playoutTableOf } from './playout.ts';
+import { serveSink } from './playout-sink.ts';
 import { ratiosOf, tableOf } from './table.ts';
 
 const program = fileURLToPath(import.meta.url);
 
 async function main(): Promise<void> {
   const [noun] = process.argv.slice(2);
+  if (noun === 'api-load') return serveApiLoad();
+  if (noun === 'api') return benchApiReads(process.argv.slice(3));
   if (noun === 'crowd') return serveCrowd();
   if (noun === 'floor') return serveFloor(process.argv.slice(3));
+  if (noun === 'sink') return serveSink();
+  if (noun === 'playout') return runPlayout(process.argv.slice(3));
   const isShort = noun !== 'engine';
   const { values } = parseArgs({
     args: process.argv.slice(isShort ? 2 : 3),
@@ -52,6 +63,45 @@ async function main(): Promise<void> {
   process.stdout.write(
     values.json ? `${JSON.stringify({ ...report, ratios: ratiosOf(report) }, null, 2)}\n` : tableOf(report),
   );
+}
+
+async function runPlayout(args: string[]): Promise<void> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      channels: { type: 'string', default: '200' },
+      ffmpeg: { type: 'string', default: '20' },
+      seconds: { type: 'string', default: '30' },
+      json: { type: 'boolean', default: false },
+    },
+  });
+  const report = await benchPlayout({
+    benchProgram: program,
+    starlingProgram: join(dirname(program), 'starling.js'),
+    channels: Number(values.channels),
+    ffmpegProcesses: Number(values.ffmpeg),
+    measureSeconds: Number(values.seconds),
+    progress: (text) => process.stderr.write(`${text}\n`),
+  });
+  process.stdout.write(values.json ? `${JSON.stringify(report, null, 2)}\n` : playoutTableOf(report));
+}
+
+async function benchApiReads(args: string[]): Promise<void> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      connections: { type: 'string', default: '32' },
+      seconds: { type: 'string', default: '10' },
+    },
+  });
+  const table = await benchApi({
+    benchProgram: program,
+    starlingProgram: join(dirname(program), 'starling.js'),
+    connections: Number(values.connections),
+    seconds: Number(values.seconds),
+    progress: (text) => process.stderr.write(`${text}\n`),
+  });
+  process.stdout.write(table);
 }
 
 await main();

@@ -22,6 +22,24 @@ export function usageOf(pid: number): Usage {
   return { cpuSeconds: ticks / ticksPerSecond, rssBytes: pages * pageBytes };
 }
 
+/**
+ * What the threads of one process that live have run: to the nanosecond, where {@link usageOf} counts hundredths of a
+ * second (Documentation/scheduler/sched-stats.rst).
+ */
+export function runSecondsOf(pid: number): number {
+  const nanos = readdirSync(`/proc/${pid}/task`).map((task) =>
+    Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ', 1)[0]),
+  );
+  return nanos.reduce((sum, one) => sum + one, 0) / 1e9;
+}
+
+/** Of one process. `pssBytes` shares out the pages that it has in common with others (proc_pid_smaps(5)). */
+export function memoryOf(pid: number): { readonly rssBytes: number; readonly pssBytes: number } {
+  const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8');
+  const bytes = (name: string) => 1024 * Number(new RegExp(`^${name}: +(\\d+) kB$`, 'm').exec(rollup)?.[1]);
+  return { rssBytes: bytes('Rss'), pssBytes: bytes('Pss') };
+}
+
 /** CPU seconds that all cores together have been busy since the machine started. */
 export function machineBusySeconds(): number {
   const line = readFileSync('/proc/stat', 'utf8').split('\n', 1)[0] ?? '';

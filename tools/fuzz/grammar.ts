@@ -633,6 +633,13 @@ export function linkMessages(random: Random): TimedMessage[] {
       programmeId: 'p',
       targetDurationMs: random.oneIn(10) ? random.pick([0, 1, 999, 1e9]) : 2000,
       isIndependent: !random.oneIn(10),
+      ...(random.oneIn(3) && {
+        programme: {
+          title: random.pick(['', 'News', 'a "b", c', '\u0000\r\n#EXTINF:1,\nx.m4s', 'u\u0308']),
+          startUnixMs: random.below(1000),
+          endUnixMs: 1000 + random.below(10 ** 13),
+        },
+      }),
     };
     const odd = random.oneIn(12) ? anyCueChange(random) : {};
     for (const message of muxer.encode({ type: 'cue', cue })) {

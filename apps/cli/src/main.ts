@@ -1,4 +1,6 @@
 /** The `starling` command: the process around {@link run}. */
+import { createInterface } from 'node:readline/promises';
+import { Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { letHeapDouble } from './heap.ts';
 import { run } from './run.ts';
@@ -17,6 +19,19 @@ process.exitCode = await run(process.argv.slice(2), {
   env: process.env,
   cwd: process.cwd(),
   readStdin: () => text(process.stdin),
+  async readSecret(prompt) {
+    if (!process.stdin.isTTY) return (await text(process.stdin)).replace(/\r?\n$/, '');
+    process.stderr.write(prompt);
+    // The terminal leaves the echo to readline, which writes to nowhere.
+    const output = new Writable({ write: (_chunk, _encoding, done) => done() });
+    const lines = createInterface({ input: process.stdin, output, terminal: true });
+    try {
+      return await lines.question('');
+    } finally {
+      lines.close();
+      process.stderr.write('\n');
+    }
+  },
   onInterrupt(listener) {
     process.once('SIGINT', listener);
     return () => process.off('SIGINT', listener);

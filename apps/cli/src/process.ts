@@ -3,6 +3,9 @@ import { existsSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { BackupError } from '@starling/coordinator/backup-error';
+import { DataFolderError } from '@starling/coordinator/data-folder-lock';
+import { DatabaseUnavailable } from '@starling/coordinator/database';
 import { LOOPBACK } from '@starling/net/address-limits';
 import type { HttpOptions } from '@starling/net/http-server';
 import { type Logger, pino } from 'pino';
@@ -120,6 +123,20 @@ export function asStartError(error: unknown, port: number, remedy: string): unkn
   return error;
 }
 
+/** The servers that the coordinator keeps its things on, which only the environment names: both have passwords. */
+export function storageServers(env: Readonly<Record<string, string | undefined>>): {
+  readonly databaseUrl: string | undefined;
+  readonly redisUrl: string | undefined;
+} {
+  return { databaseUrl: env.DATABASE_URL || undefined, redisUrl: env.REDIS_URL || undefined };
+}
+
+/** @throws StartError when the coordinator's storage cannot be used; the error itself where it is of another kind */
+export function explainStorage(error: unknown): never {
+  const isKnown = [BackupError, DataFolderError, DatabaseUnavailable].some((kind) => error instanceof kind);
+  throw isKnown && error instanceof Error ? new StartError(error.message, { cause: error }) : error;
+}
+
 /** The program of a frontend's worker, beside this one. */
 export function workerProgram(): string {
   return join(dirname(fileURLToPath(import.meta.url)), 'frontend-worker.js');
@@ -141,4 +158,14 @@ export function openLog(): Logger {
     options,
     pinoPretty({ destination: 2, sync: true, translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' }),
   );
+}
+
+/** What the first start says of the account that it made: the password is shown this once, and can be used once. */
+export function firstAccountText(
+  account: { readonly name: string; readonly password: string } | undefined,
+): string {
+  if (account === undefined) return '';
+  const { name, password } = account;
+  return `  To log in for the first time: name ${name}, password ${password}
+  The password is shown this once, and has to be replaced. Another one: npx starling account password ${name}\n\n`;
 }

@@ -1,4 +1,4 @@
-/** `starling frontend`, `backend` and `coordinator`: one role in this process, from a configuration file. */
+/** `starling frontend`, `backend`, `coordinator` and `balancer`: one role in this process, from a configuration file. */
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
@@ -10,21 +10,25 @@ import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { Value } from 'typebox/value';
 import { parse as parseYaml } from 'yaml';
+import { reportOnBalancer, startBalancerRole } from './balancer.ts';
 import {
   answerHealth,
   asStartError,
+  explainStorage,
   findSite,
+  firstAccountText,
   httpOptions,
   openLog,
   openRegistry,
   runUntilStopped,
   StartError,
+  storageServers,
   workerProgram,
 } from './process.ts';
 import type { FrontendSettings } from './worker-messages.ts';
 import { WorkerPortError, Workers } from './workers.ts';
 
-export const roles = ['frontend', 'backend', 'coordinator'] as const;
+export const roles = ['frontend', 'backend', 'coordinator', 'balancer'] as const;
 export type Role = (typeof roles)[number];
 
 const MAX_PORT = 65_535;
@@ -51,9 +55,24 @@ export async function runRole(role: Role, configPath: string, flags: RoleFlags):
   const logger = openLog().child({ role });
   const registry = openRegistry();
   const resolvePath = (path: string) => resolve(dirname(configPath), path);
-  const running = await starters[role](config, { logger, registry, readSecret, resolvePath, flags });
+  const readAgain = () => readConfig(configPath).config;
+  const running = await starters[role](config, {
+    ...{ logger, registry, readSecret, resolvePath, flags, readAgain },
+  });
   process.stdout.write(`${running.says}\n`);
   await runUntilStopped(() => running.close(), logger);
+}
+
+/**
+ * Prints the balancer's effective configuration and what is well or ill with it.
+ * @returns false when something is wrong
+ * @throws StartError when the configuration cannot be used
+ */
+export function checkBalancerRole(configPath: string, wantsJson: boolean): Promise<boolean> {
+  const { config } = readConfig(configPath);
+  if (config.balancer === undefined) throw new StartError(`${configPath} has no section "balancer".`);
+  const resolvePath = (path: string) => resolve(dirname(configPath), path);
+  return reportOnBalancer(config.balancer, { resolvePath, wantsJson });
 }
 
 interface Context {
@@ -63,6 +82,11 @@ interface Context {
   /** Of a path relative to the configuration file. */
   readonly resolvePath: (path: string) => string;
   readonly flags: RoleFlags;
+  /**
+   * Reads the file again.
+   * @throws StartError when it is not valid any more
+   */
+  readonly readAgain: () => StarlingConfig;
 }
 
 const starters: Record<Role, (config: StarlingConfig, context: Context) => Promise<RunningRole>> = {
@@ -109,6 +133,10 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
         port,
         publishToken: readSecret(publishTokenFile),
       })),
+      leases:
+        section.leaseDir === undefined
+          ? { from: 'coordinator' }
+          : { from: 'folder', dir: resolvePath(section.leaseDir) },
       logger,
       registry,
     });
@@ -117,15 +145,28 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
 
   async coordinator({ coordinator: section }, { logger, readSecret }) {
     if (section === undefined) throw new StartError('no section "coordinator"');
+    const { databaseUrlFile, redisUrlFile } = section;
+    const servers = storageServers(process.env);
     const coordinator = await startCoordinator({
       dataDir: section.dataDir,
+      databaseUrl: databaseUrlFile === undefined ? servers.databaseUrl : readSecret(databaseUrlFile),
+      redisUrl: redisUrlFile === undefined ? servers.redisUrl : readSecret(redisUrlFile),
       operatorToken: readSecret(section.operatorTokenFile),
       nodeToken: readSecret(section.nodeTokenFile),
       logger,
       webDir: findSite(),
-    });
+    }).catch(explainStorage);
     const { port } = await coordinator.listen(section.http.host, section.http.port);
-    return { says: `coordinator: HTTP on port ${port}`, close: () => coordinator.close() };
+    const says = `coordinator: HTTP on port ${port}\n${firstAccountText(coordinator.firstAccount)}`.trimEnd();
+    return { says, close: () => coordinator.close() };
+  },
+
+  async balancer({ balancer: section }, { logger, registry, resolvePath, readAgain }) {
+    if (section === undefined) throw new StartError('no section "balancer"');
+    return startBalancerRole(section, {
+      ...{ logger, registry, resolvePath },
+      readAgain: () => readAgain().balancer,
+    });
   },
 };
 

@@ -5,9 +5,15 @@ import { ApiError } from '@starling/model/client';
 import { MAX_WORKERS } from '@starling/model/config';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
+import { addAccountCommands } from './commands/account.ts';
+import { addApiTokenCommands } from './commands/api-token.ts';
+import { addAuditCommand } from './commands/audit.ts';
+import { addBackupCommands } from './commands/backup.ts';
 import { addChannelCommands } from './commands/channel.ts';
+import { addDestinationCommands } from './commands/destination.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addMediaCommands } from './commands/media.ts';
+import { addRecordingCommands } from './commands/recording.ts';
 import { addStreamCommands } from './commands/stream.ts';
 import { addTokenCommands } from './commands/token.ts';
 import { addViewersCommands } from './commands/viewers.ts';
@@ -57,12 +63,19 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
     'Make channels from files and encoders, and push them to the frontends.',
   );
   addRoleCommand(program, 'coordinator', 'Keep the API, the database and the site.');
+  addBalancerCommand(program, context);
   addMediaCommands(program, context);
   addChannelCommands(program, context);
   addStreamCommands(program, context);
+  addDestinationCommands(program, context);
+  addRecordingCommands(program, context);
   addTokenCommands(program, context);
   addViewersCommands(program, context);
   addWebhookCommands(program, context);
+  addAccountCommands(program, context);
+  addApiTokenCommands(program, context);
+  addAuditCommand(program, context);
+  addBackupCommands(program, context);
   addDoctorCommand(program, context, { httpPort: DEFAULT_HTTP_PORT, rtmpPort: DEFAULT_RTMP_PORT });
   program.addHelpText(
     'after',
@@ -161,6 +174,27 @@ function addRoleCommand(program: Command, role: Role, description: string): void
   if (role === 'frontend') {
     command.option('--workers <n>', 'processes that serve viewers (default: as the file says)', parseWorkers);
   }
+}
+
+function addBalancerCommand(program: Command, { wantsJson }: CommandContext): void {
+  program
+    .command('balancer')
+    .description('Keep nginx in front of the fleet: TLS, certificates, health, cache.')
+    .requiredOption('--config <file>', 'configuration file with a section "balancer"')
+    .option('--check', "print nginx's configuration and grade it, and start nothing")
+    .addHelpText(
+      'after',
+      examples(
+        'starling balancer --config starling.yaml',
+        'starling balancer --config starling.yaml --check',
+      ),
+    )
+    .action(async (options: { config: string; check?: true }) => {
+      const { checkBalancerRole, runRole } = await import('./role.ts');
+      if (options.check !== true) return runRole('balancer', options.config, { workers: undefined });
+      if (await checkBalancerRole(options.config, wantsJson())) return;
+      throw new CommandError('The balancer is not fit to run: see what failed above.');
+    });
 }
 
 function parseWorkers(text: string): number {

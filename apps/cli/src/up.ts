@@ -12,8 +12,6 @@ import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync, wri
 import { join, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { CertificateError } from '@starling/backend/rtmps-certificate';
-import { DataFolderError } from '@starling/coordinator/data-folder-lock';
-import { DatabaseUnavailable } from '@starling/coordinator/database';
 import { startCoordinator } from '@starling/coordinator/main';
 import { startFrontend } from '@starling/frontend/main';
 import { CoordinatorClient } from '@starling/model/client';
@@ -23,12 +21,15 @@ import type { Logger } from 'pino';
 import {
   answerHealth,
   asStartError,
+  explainStorage,
   findSite,
+  firstAccountText,
   httpOptions,
   openLog,
   openRegistry,
   runUntilStopped,
   StartError,
+  storageServers,
   workerProgram,
 } from './process.ts';
 import { Workers } from './workers.ts';
@@ -105,10 +106,8 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       webDir: findSite(),
       hdhomerunHttpPort: options.hdhomerun ? options.httpPort : undefined,
       catchUpHours: options.dvrHours,
-    }).catch((error: unknown) => {
-      const isKnown = error instanceof DataFolderError || error instanceof DatabaseUnavailable;
-      throw isKnown ? new StartError(error.message, { cause: error }) : error;
-    });
+      ...storageServers(process.env),
+    }).catch(explainStorage);
     closers.push(() => coordinator.close());
     const { port: coordinatorPort } = await coordinator.listen('127.0.0.1', 0);
     const coordinatorUrl = `http://127.0.0.1:${coordinatorPort}`;
@@ -144,6 +143,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       },
       onPlay: frontend.onPlay, // publish and play on one address
       frontends: [],
+      leases: { from: 'nobody' },
       logger: logger.child({ role: 'backend' }),
       registry,
     }).catch((error: unknown) => {
@@ -212,7 +212,8 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
         isDemoDone = true;
         while (!isReady()) await new Promise((wake) => setTimeout(wake, 50));
       },
-      welcome: () => welcomeText(port, backend.rtmpPort, dataDir),
+      welcome: () =>
+        welcomeText(port, backend.rtmpPort, dataDir) + firstAccountText(coordinator.firstAccount),
       close,
     };
   } catch (error) {
@@ -287,6 +288,7 @@ function welcomeText(httpPort: number, rtmpPort: number, dataDir: string): strin
     ['RTMP', `rtmp://localhost:${rtmpPort}/live/demo`],
     ['IPTV players', `${site}/playlist.m3u`],
     ['API', `${site}/api/docs`],
+    ['Log in', `${site}/login`],
     ['Publish', `rtmp://localhost:${rtmpPort}/live/<stream>?key=<key>   (npx starling stream add NAME)`],
     ['Data', dataDir],
   ];

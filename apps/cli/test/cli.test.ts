@@ -104,6 +104,7 @@ async function starling(
     env: { STARLING_DATA: dataDir, ...options.env },
     cwd: dataDir,
     readStdin: async () => options.stdin ?? '',
+    readSecret: async () => options.stdin ?? '',
     onInterrupt(listener) {
       const timer =
         options.interruptAfterMs === undefined ? undefined : setTimeout(listener, options.interruptAfterMs);
@@ -140,6 +141,12 @@ describe('help and misuse', () => {
     ['stream', 'ls'],
     ['stream', 'rm'],
     ['stream', 'rotate-key'],
+    ['stream', 'give'],
+    ['destination', 'add'],
+    ['destination', 'ls'],
+    ['destination', 'enable'],
+    ['destination', 'disable'],
+    ['destination', 'rm'],
     ['token', 'create'],
     ['token', 'ls'],
     ['token', 'revoke'],
@@ -150,6 +157,15 @@ describe('help and misuse', () => {
     ['webhook', 'ls'],
     ['webhook', 'rm'],
     ['webhook', 'log'],
+    ['account', 'add'],
+    ['account', 'ls'],
+    ['account', 'set'],
+    ['account', 'password'],
+    ['account', 'rm'],
+    ['api-token', 'create'],
+    ['api-token', 'ls'],
+    ['api-token', 'revoke'],
+    ['audit'],
     ['doctor'],
   ];
 
@@ -524,6 +540,30 @@ describe('stream', () => {
   });
 });
 
+describe('destination', () => {
+  it('is listed with its state and without its key, and turned off and on', async () => {
+    await starling(['stream', 'add', 'stage']);
+    const url = 'rtmp://live.example/app/s3cr3t';
+    expect(await starling(['destination', 'add', 'twitch', 'stage', url])).toEqual({
+      code: 0,
+      stdout: 'Pushing stage to rtmp://live.example/app/***. See how it goes with: starling destination ls\n',
+      stderr: '',
+    });
+    const list = async () => (await starling(['destination', 'ls'])).stdout;
+    expect(await list()).toMatch(/^twitch +stage +rtmp:\/\/live\.example\/app\/\*\*\* +unknown/m);
+    await starling(['destination', 'disable', 'twitch']);
+    expect(await list()).toMatch(/^twitch .* disabled/m);
+    await starling(['destination', 'enable', 'twitch']);
+    expect((await starling(['destination', 'ls', '--json'])).stdout).not.toContain('s3cr3t');
+    expect((await starling(['destination', 'ls', '--channel', 'other'])).stdout).toMatch(/^There are no/);
+    const bad = await starling(['destination', 'add', 'x', 'stage', 'https://live.example/s3cr3t']);
+    expect(bad).toMatchObject({ code: 1, stderr: 'An address begins with rtmp://, rtmps:// or srt://.\n' });
+    expect(await starling(['destination', 'rm', 'twitch'])).toEqual({ code: 0, stdout: '', stderr: '' });
+    expect(await list()).toMatch(/^There are no destinations/);
+    await starling(['stream', 'rm', 'stage']);
+  });
+});
+
 describe('private channels', () => {
   it('are made, changed, and opened with tokens that are printed once', async () => {
     await starling(['stream', 'add', 'closed', '--private']);
@@ -566,6 +606,69 @@ describe('private channels', () => {
     expect((await starling(['token', 'rotate-key'])).code).toBe(0);
     expect(await starling(['token', 'revoke', 'nobody'])).toMatchObject({ code: 1 });
     await starling(['stream', 'rm', 'closed']);
+  });
+});
+
+describe('access', () => {
+  it('adds accounts with a password that is printed once, or read and never an argument', async () => {
+    const made = await starling(['account', 'add', 'alice', '--role', 'streamer']);
+    expect(made.code).toBe(0);
+    expect(made.stdout).toMatch(/^Name {6}alice\nPassword {2}([a-z2-9]{4}-){4}[a-z2-9]{4}\n/);
+    const stdin = 'correct horse battery';
+    const asked = await starling(['account', 'add', 'bob', '--role', 'editor', '--ask'], { stdin });
+    expect(asked).toEqual({ code: 0, stdout: '', stderr: '' });
+    expect((await starling(['account', 'password', 'bob', '--ask'], { stdin: 'short' })).code).toBe(1);
+    expect((await starling(['account', 'add', 'carol', '--role', 'king'])).code).toBe(2);
+    await starling(['account', 'set', 'bob', '--role', 'viewer', '--disable', '--channels', 'a,b']);
+    const { stdout } = await starling(['account', 'ls']);
+    expect(stdout).toMatch(/^alice +streamer +new password +no +\d/m);
+    expect(stdout).toMatch(/^bob +viewer +disabled +no +a,b +\d/m);
+    expect((await starling(['account', 'rm', 'bob'])).code).toBe(0);
+    const last = await starling(['account', 'rm', 'operator']);
+    expect(last).toMatchObject({ code: 1, stderr: expect.stringContaining('last operator') });
+  });
+
+  it('gives a stream to an account', async () => {
+    await starling(['stream', 'add', 'hers', '--owner', 'alice']);
+    expect((await starling(['stream', 'ls'])).stdout).toMatch(/^hers +RTMP +alice /m);
+    await starling(['stream', 'give', 'hers']);
+    expect((await starling(['stream', 'ls'])).stdout).toMatch(/^hers +RTMP +no /m);
+    await starling(['stream', 'rm', 'hers']);
+  });
+
+  it('makes a token that does what it may and no more, and revokes it', async () => {
+    const args = [
+      'api-token',
+      'create',
+      '--name',
+      'bot',
+      '--scope',
+      'streams:read',
+      '--expires',
+      '1h',
+      '--json',
+    ];
+    const { apiToken, token } = JSON.parse((await starling(args)).stdout);
+    const { apiUrl } = JSON.parse(readFileSync(join(dataDir, 'up.json'), 'utf8'));
+    const client = new CoordinatorClient({ baseUrl: apiUrl, token });
+    expect(await client.streams.list()).toEqual(expect.any(Array));
+    await expect(client.channels.list()).rejects.toMatchObject({ code: 'TOKEN_NOT_ALLOWED' });
+    expect((await starling(['api-token', 'ls'])).stdout).toMatch(/^\w+ +bot +streams:read +valid /m);
+    await starling(['api-token', 'revoke', apiToken.id]);
+    expect((await starling(['api-token', 'ls'])).stdout).toMatch(/^\w+ +bot +streams:read +revoked /m);
+    await expect(client.streams.list()).rejects.toMatchObject({ code: 'TOKEN_MISSING' });
+    expect((await starling([...args.slice(0, 5), 'streams:sing', '--expires', '1h'])).code).toBe(2);
+  });
+
+  it('shows who changed what', async () => {
+    const { stdout } = await starling(['audit', '--target', 'hers', '--noun', 'streams']);
+    expect(stdout).toMatch(/^TIME +WHO +FROM +WHAT +WHICH +CHANGED/);
+    expect(stdout).toMatch(/Z +operator token +127\.0\.0\.1 +streams update +hers +owner$/m);
+    const first = JSON.parse((await starling(['audit', '--limit', '1', '--json'])).stdout);
+    expect(first.items).toHaveLength(1);
+    const second = await starling(['audit', '--limit', '1', '--cursor', first.nextCursor, '--json']);
+    expect(JSON.parse(second.stdout).items[0].number).toBeLessThan(first.items[0].number);
+    expect((await starling(['audit', '--since', 'yesterday'])).code).toBe(2);
   });
 });
 

@@ -12,12 +12,14 @@ const demo = {
   isPrivate: false,
   isOnAir: true,
   viewerCount: 0,
+  source: null,
   now: { title: 'Test card', startsAt: '2026-05-01T11:59:00Z', endsAt: '2026-05-01T12:00:04Z' },
   next: { title: 'Film', startsAt: '2026-05-01T12:00:04Z' },
 };
 
 test('a channel is taken over as it is', () => {
   expect(readChannel(demo)).toEqual(demo);
+  expect(readChannel({ ...demo, source: 'backup' }).source).toBe('backup');
   expect(readChannelList({ items: [demo, { ...demo, now: null, next: null }] })).toHaveLength(2);
 });
 

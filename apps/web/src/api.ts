@@ -97,6 +97,8 @@ export function withToken(path: string, token: string | undefined): string {
   return token === undefined ? path : `${path}?${new URLSearchParams({ token })}`;
 }
 
+const SOURCES = ['primary', 'backup', 'playout', 'slate'] as const;
+
 /** Takes the answer of the list request apart. @throws TypeError when it has another form */
 export function readChannelList(value: unknown): PublicChannel[] {
   const items = field(value, 'items');
@@ -118,6 +120,7 @@ export function readChannel(value: unknown): PublicChannel {
   const next = field(value, 'next') ?? null;
   const number = field(value, 'number');
   if (typeof number !== 'number') throw new TypeError('A channel has no number.');
+  const source = field(value, 'source') ?? null;
   return {
     name: text(value, 'name'),
     title: text(value, 'title'),
@@ -128,6 +131,7 @@ export function readChannel(value: unknown): PublicChannel {
     isPrivate,
     isOnAir,
     viewerCount,
+    source: SOURCES.find((known) => known === source) ?? null,
     now:
       now === null
         ? null
@@ -179,12 +183,14 @@ async function getJson(path: string, token: string | undefined, signal: AbortSig
   return await response.json();
 }
 
-function field(value: unknown, key: string): unknown {
+/** @throws TypeError when the value is no object */
+export function field(value: unknown, key: string): unknown {
   if (typeof value !== 'object' || value === null) throw new TypeError(`Expected an object with "${key}".`);
   return Object.getOwnPropertyDescriptor(value, key)?.value;
 }
 
-function text(value: unknown, key: string): string {
+/** @throws TypeError when it is none */
+export function text(value: unknown, key: string): string {
   const found = field(value, key);
   if (typeof found !== 'string') throw new TypeError(`"${key}" is not a text.`);
   return found;

@@ -1,5 +1,6 @@
 import { useEffect, useRef } from 'react';
 import { Link, NavLink, Route, Routes, useLocation } from 'react-router';
+import { AccountLink, AccountPage, LoginPage } from './account-page.tsx';
 import { withToken } from './api.ts';
 import { ChannelGridPage } from './channel-grid.tsx';
 import { GuidePage } from './guide-page.tsx';
@@ -34,6 +35,9 @@ export function App() {
         <p>
           <a href={withToken('/playlist.m3u', token)}>Playlist for TV apps</a>
         </p>
+        <p>
+          <AccountLink />
+        </p>
       </footer>
     </>
   );
@@ -56,6 +60,8 @@ function Content() {
         <Route index element={<ChannelGridPage />} />
         <Route path="watch/:channel" element={<WatchPage />} />
         <Route path="guide" element={<GuidePage />} />
+        <Route path="login" element={<LoginPage />} />
+        <Route path="account" element={<AccountPage />} />
         <Route path="*" element={<NotFoundPage />} />
       </Routes>
     </main>

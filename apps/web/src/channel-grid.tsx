@@ -116,6 +116,8 @@ export function NowAndNext({ channel, nowMs }: { channel: PublicChannel; nowMs: 
 
 /** What to say of a channel without a programme. */
 export function nothingScheduledWords(channel: PublicChannel): string {
+  if (channel.source === 'slate') return 'Back soon';
+  if (channel.source === 'primary' || channel.source === 'backup') return 'Live now';
   if (channel.kind === 'live') return channel.isOnAir ? 'Live now' : 'Nobody is broadcasting now';
   return channel.isOnAir ? 'Between programmes' : 'Nothing on now';
 }

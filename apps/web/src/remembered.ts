@@ -1,6 +1,13 @@
 /** Small choices that this browser remembers. Storage may be full or forbidden; then nothing is kept. */
 
-export type RememberedKey = 'theme' | 'protocol' | 'volume' | 'isMuted' | 'hasShortcuts' | 'showsStats';
+export type RememberedKey =
+  | 'theme'
+  | 'protocol'
+  | 'volume'
+  | 'isMuted'
+  | 'hasShortcuts'
+  | 'showsStats'
+  | 'hasSession';
 
 export function recall(key: RememberedKey): string | undefined {
   try {

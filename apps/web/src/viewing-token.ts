@@ -12,7 +12,7 @@ export function useViewingToken(): string | undefined {
   const [search] = useSearchParams();
   const inAddress = search.get('token') ?? '';
   useEffect(() => {
-    if (inAddress !== '') keep(inAddress);
+    if (inAddress !== '') keepViewingToken(inAddress);
   }, [inAddress]);
   return inAddress === '' ? kept() : inAddress;
 }
@@ -26,9 +26,11 @@ function kept(): string | undefined {
   }
 }
 
-function keep(token: string): void {
+/** @param token undefined forgets the one that was kept */
+export function keepViewingToken(token: string | undefined): void {
   try {
-    sessionStorage.setItem(KEY, token);
+    if (token === undefined) sessionStorage.removeItem(KEY);
+    else sessionStorage.setItem(KEY, token);
   } catch {
     // As above.
   }

@@ -90,10 +90,21 @@ export interface Cue {
   readonly programDateTimeUnixMs: number;
   /** What is on: an opaque id, the same in the guide. */
   readonly programmeId: string;
+  /** What the guide says of it; undefined where it says nothing, and from a publisher that does not know. */
+  readonly programme?: GuideProgramme | undefined;
   /** EXT-X-TARGETDURATION of the channel; the same in every cue of a run. */
   readonly targetDurationMs: number;
   /** False where no random access point came in time and the segment had to be cut without one. */
   readonly isIndependent: boolean;
+}
+
+/** A programme as the guide lists it, on the wall clock: it may begin long before the segment and end long after. */
+export interface GuideProgramme {
+  readonly title: string;
+  /** Whole milliseconds since 1970. */
+  readonly startUnixMs: number;
+  /** As planned when the segment began; an edit on the air may bring the end forward. */
+  readonly endUnixMs: number;
 }
 
 export type StreamEvent =

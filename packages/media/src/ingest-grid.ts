@@ -15,6 +15,7 @@ import {
   timescaleHz,
   trackIndex,
 } from './access-unit.ts';
+import { silentAacUnit } from './codec/aac.ts';
 import { samplesInUnit } from './codec/samples.ts';
 import { compareTicks, rescaleTicks, VIDEO_TIMESCALE_HZ } from './time.ts';
 
@@ -38,6 +39,8 @@ const USUAL_FRAME_DURATION_TICKS = 40 * TICKS_PER_MS;
 const MAX_FRAME_DURATION_TICKS = 1_000 * TICKS_PER_MS;
 /** A hole in the media that a player would notice: marked as a discontinuity, so that it can skip it. */
 const MAX_HOLE_TICKS = 500 * TICKS_PER_MS;
+/** Sound that has stopped so long before the picture is not missed any more. */
+const MAX_SILENCE_SECONDS = 1;
 const MIN_SEGMENT_MS = 1_000;
 const MIN_TARGET_DURATION_MS = 2_000;
 /** Where no second key frame came in the first segment: fewer cuts between key frames, at twice the delay. */
@@ -95,6 +98,9 @@ interface Run {
  *   key frames of the first; an encoder's renditions have theirs at the same times.
  * - An encoder whose clock is set back or more than 10 s forth is placed anew, with a discontinuity.
  * - Where the tracks change, all of them are announced again right after the cue, and replace those before.
+ * - Where a run ends, AAC goes on with silence to the end of the picture. For browsers keep sound and picture of
+ *   one stream in one buffer, and after a hole of more than one unit of either they drop the pictures up to the
+ *   next key frame (W3C Media Source Extensions, coded frame processing, step 6).
  * - Timeline and cue events from the encoder are ignored: it has no say in the segmentation.
  *
  * | state   | event                                                             | then    |
@@ -132,6 +138,11 @@ export class IngestGrid {
   /** Where the next encoder's stream may begin: the end of what was emitted; 0 while nothing was. */
   get earliestStartTicks(): number {
     return this.#cutter.earliestRunTicks;
+  }
+
+  /** The next encoder's stream may begin up to here without a discontinuity; what begins later leaves a hole. */
+  get latestSeamlessStartTicks(): number {
+    return this.#cutter.latestSeamlessRunTicks;
   }
 
   /** Units that came too late to be sorted in, overlapped others, or had a foreign time. */
@@ -240,8 +251,38 @@ export class IngestGrid {
     const run = this.#run;
     if (run === undefined) return;
     this.#run = undefined;
+    // In between where they belong, then on to the end.
+    for (const unit of this.#silence(run, afterLastStartTicks(run))) {
+      for (const due of run.buffer.push(unit)) this.#emit(due, run);
+    }
     for (const unit of run.buffer.flush()) this.#emit(unit, run);
+    for (const unit of this.#silence(run, this.#cutter.endTicks)) this.#emit(unit, run);
     this.#droppedUnits += run.buffer.lateUnits;
+  }
+
+  /** Units of silence that are missing up to a time, in order; none where there is no picture to go on with. */
+  #silence(run: Run, untilTicks: number | undefined): AccessUnit[] {
+    if (untilTicks === undefined) return [];
+    const units: { readonly unit: AccessUnit; readonly hz: number }[] = [];
+    for (const place of run.places.values()) {
+      const { track } = place;
+      if (track.kind !== 'audio' || track.codec !== 'aac' || place.ticks === undefined) continue;
+      const hz = track.sampleRateHz;
+      const untilSamples = rescaleTicks(untilTicks, VIDEO_TIMESCALE_HZ, hz);
+      const data = silentAacUnit(track.config);
+      if (data === undefined || untilSamples - place.ticks > MAX_SILENCE_SECONDS * hz) continue;
+      const { kind, trackId } = track;
+      while (place.ticks < untilSamples) {
+        const dtsTicks = place.ticks;
+        units.push({ unit: { kind, trackId, dtsTicks, ptsTicks: dtsTicks, isRandomAccess: true, data }, hz });
+        place.ticks += samplesInUnit(track, data);
+      }
+    }
+    units.sort(
+      (a, b) =>
+        compareTicks(a.unit.dtsTicks, a.hz, b.unit.dtsTicks, b.hz) || trackIndex(a.unit) - trackIndex(b.unit),
+    );
+    return units.map(({ unit }) => unit);
   }
 
   // Placing
@@ -355,6 +396,16 @@ export class IngestGrid {
     if (!isSame) for (const track of tracks) this.#events.push({ type: 'track', track });
     if (isFirst) this.#events.push({ type: 'cue', cue });
   }
+}
+
+/** After all units of all tracks so far began; undefined where there is no picture. */
+function afterLastStartTicks({ places, leading }: Run): number | undefined {
+  if (places.get(leading)?.track.kind !== 'video') return undefined;
+  const starts = Array.from(places.values(), ({ track, ticks = 0 }) =>
+    // Of sound the end is known: its last unit began before that.
+    track.kind === 'video' ? ticks : rescaleTicksUp(ticks - 1, track.sampleRateHz, VIDEO_TIMESCALE_HZ),
+  );
+  return Math.max(...starts) + 1;
 }
 
 /** The first video track, else the first track. */
@@ -547,6 +598,17 @@ class SegmentCutter {
     return Math.max(this.#endTicks, (this.#segment.mediaSequenceNumber + 1) * VIDEO_TIMESCALE_HZ);
   }
 
+  /** The end of what was added; undefined where there is no picture. */
+  get endTicks(): number | undefined {
+    return this.#hasVideo ? this.#endTicks : undefined;
+  }
+
+  /** The open segment reaches to the start of the next run, and may not outlast the target. */
+  get latestSeamlessRunTicks(): number {
+    const holeTicks = this.#endTicks + MAX_HOLE_TICKS;
+    return this.#segment === undefined ? holeTicks : Math.min(holeTicks, this.#latestEndTicks(this.#segment));
+  }
+
   /** The next unit opens a segment, whatever the length of the one before. */
   beginRun(run: { tracks: Tracks; leading: number; isDiscontinuity: boolean }): void {
     this.#tracks = run.tracks;
@@ -610,6 +672,11 @@ class SegmentCutter {
     return this.#targetDurationMs + MAX_EXCESS_MS + lagMs;
   }
 
+  #latestEndTicks(segment: OpenSegment): number {
+    const maxMs = this.#maxSegmentMs(this.#hasVideo || this.#tracks.size > 1);
+    return segment.startTicks + maxMs * TICKS_PER_MS;
+  }
+
   #isDue(isFollower: boolean, isRandomAccess: boolean, elapsedTicks: number, durationTicks: number): boolean {
     const elapsedMs = elapsedTicks / TICKS_PER_MS;
     if (elapsedMs + durationTicks / TICKS_PER_MS > this.#maxSegmentMs(isFollower)) return true;
@@ -628,10 +695,7 @@ class SegmentCutter {
     const before = this.#segment;
     const hasHole = startTicks - this.#endTicks > MAX_HOLE_TICKS;
     // A gap that would stretch the segment before over the target: then that ends with its media instead.
-    const isTooLong =
-      before !== undefined &&
-      startTicks - before.startTicks >
-        this.#maxSegmentMs(this.#hasVideo || this.#tracks.size > 1) * TICKS_PER_MS;
+    const isTooLong = before !== undefined && startTicks > this.#latestEndTicks(before);
     const isDiscontinuity =
       before !== undefined && (hasHole || isTooLong || (this.#opensRun && this.#isDiscontinuity));
     if (before !== undefined && this.#targetDurationMs === 0) {

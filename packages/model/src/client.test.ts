@@ -17,7 +17,8 @@ function fakeFetch(...answers: (Response | Error)[]) {
 }
 
 const state = (revision: number) => ({
-  ...{ revision, channels: [], streams: [], assets: [], imports: [], folders: [] },
+  ...{ revision, channels: [], streams: [], destinations: [], assets: [], imports: [], folders: [] },
+  recordings: { wanted: [], removedIds: [] },
   library: defaultLibrarySettings,
 });
 

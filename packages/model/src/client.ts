@@ -5,11 +5,22 @@
 import { type Static, type TSchema, Type } from 'typebox';
 import { Check } from 'typebox/value';
 import {
+  Account,
+  type AccountUpdate,
+  AccountWithPassword,
+  ApiToken,
+  ApiTokenWithSecret,
+  AuditPage,
+  Me,
+  type NewAccount,
+  type NewApiToken,
+} from './account.ts';
+import { Destination, type DestinationUpdate, type NewDestination } from './destination.ts';
+import {
   Asset,
   type BackendReport,
   BackendState,
   Channel,
-  type ChannelSources,
   type ChannelUpdate,
   ChannelWithStatus,
   CoordinatorStatus,
@@ -19,6 +30,7 @@ import {
   type ImportReport,
   type NewAsset,
   type NewChannel,
+  type NewChannelSources,
   type NewStream,
   type NewViewingToken,
   Problem,
@@ -27,11 +39,13 @@ import {
   ScheduledItem,
   type SourceChoice,
   Stream,
+  type StreamUpdate,
   StreamWithKey,
   ViewerList,
   ViewingToken,
   ViewingTokenWithSecret,
 } from './entities.ts';
+import { HeldLease, LeaseGrants, type LeaseWish } from './lease.ts';
 import {
   type FolderReport,
   LibrarySettings,
@@ -39,10 +53,14 @@ import {
   type NewWatchedFolder,
   WatchedFolder,
 } from './library.ts';
+import { type NewRecording, Recording, type RecordingReport } from './recording.ts';
 import { type Effective, Schedule } from './schedule-definition.ts';
 import { type NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from './webhook.ts';
 
 const REQUEST_TIMEOUT_MS = 30_000;
+/** Below the life of a lease: a request that got stuck must not cost it. */
+const LEASE_TIMEOUT_MS = 1500;
+const BACKUP_TIMEOUT_MS = 600_000;
 /** The coordinator pings every 15 s; a watch that is silent for longer than two pings is dead. */
 const WATCH_SILENCE_MS = 40_000;
 const MAX_EVENT_CHARS = 64 * 1024 * 1024;
@@ -80,6 +98,8 @@ type WatchParameters<State> = [
   onRetry?: (error: unknown, delayMs: number) => void,
 ];
 
+const Page = <T extends TSchema>(item: T) =>
+  Type.Object({ items: Type.Array(item), nextCursor: Type.Union([Type.String(), Type.Null()]) });
 const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(item) });
 
 /** Every method raises an {@link ApiError}. */
@@ -99,7 +119,7 @@ export class CoordinatorClient {
   }
 
   readonly assets = {
-    list: (): Promise<Asset[]> => this.#list('/assets', Asset),
+    list: (): Promise<Asset[]> => this.#list('/assets', Asset, true),
     /** Queues an import; follow it with `get`. */
     create: (asset: NewAsset): Promise<Asset> => this.#request('POST', '/assets', Asset, asset),
     get: (id: string): Promise<Asset> => this.#request('GET', path`/assets/${id}`, Asset),
@@ -115,20 +135,20 @@ export class CoordinatorClient {
     /** Changes those that are given. */
     changeSettings: (settings: LibrarySettingsChange): Promise<LibrarySettings> =>
       this.#request('PATCH', '/library/settings', LibrarySettings, settings),
-    folders: (): Promise<WatchedFolder[]> => this.#list('/library/folders', WatchedFolder),
+    folders: (): Promise<WatchedFolder[]> => this.#list('/library/folders', WatchedFolder, true),
     watch: (folder: NewWatchedFolder): Promise<WatchedFolder> =>
       this.#request('POST', '/library/folders', WatchedFolder, folder),
     unwatch: (id: string): Promise<void> => this.#send('DELETE', path`/library/folders/${id}`),
   };
 
   readonly channels = {
-    list: (): Promise<Channel[]> => this.#list('/channels', Channel),
+    list: (): Promise<Channel[]> => this.#list('/channels', Channel, true),
     create: (channel: NewChannel): Promise<Channel> => this.#request('POST', '/channels', Channel, channel),
     get: (name: string): Promise<ChannelWithStatus> =>
       this.#request('GET', path`/channels/${name}`, ChannelWithStatus),
     update: (name: string, update: ChannelUpdate): Promise<Channel> =>
       this.#request('PATCH', path`/channels/${name}`, Channel, update),
-    setSources: (name: string, sources: ChannelSources): Promise<ChannelWithStatus> =>
+    setSources: (name: string, sources: NewChannelSources): Promise<ChannelWithStatus> =>
       this.#request('PUT', path`/channels/${name}/sources`, ChannelWithStatus, sources),
     chooseSource: (name: string, source: SourceChoice): Promise<void> =>
       this.#send('POST', path`/channels/${name}/source`, { source }),
@@ -182,13 +202,82 @@ export class CoordinatorClient {
   };
 
   readonly streams = {
-    list: (): Promise<Stream[]> => this.#list('/streams', Stream),
+    list: (): Promise<Stream[]> => this.#list('/streams', Stream, true),
     /** The answer is the only one that holds the key. */
     create: (stream: NewStream): Promise<StreamWithKey> =>
       this.#request('POST', '/streams', StreamWithKey, stream),
+    /** Gives it to an account. */
+    update: (name: string, update: StreamUpdate): Promise<Stream> =>
+      this.#request('PATCH', path`/streams/${name}`, Stream, update),
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/streams/${name}`),
     rotateKey: (name: string): Promise<StreamWithKey> =>
       this.#request('POST', path`/streams/${name}/rotate-key`, StreamWithKey),
+  };
+
+  readonly accounts = {
+    list: (): Promise<Account[]> => this.#list('/accounts', Account, true),
+    get: (name: string): Promise<Account> => this.#request('GET', path`/accounts/${name}`, Account),
+    /** The answer is the only one that holds the password, where none was given. */
+    create: (account: NewAccount): Promise<AccountWithPassword> =>
+      this.#request('POST', '/accounts', AccountWithPassword, account),
+    update: (name: string, update: AccountUpdate): Promise<Account> =>
+      this.#request('PATCH', path`/accounts/${name}`, Account, update),
+    /** @param password one that can be used once is made when undefined */
+    resetPassword: (name: string, password?: string): Promise<AccountWithPassword> =>
+      this.#request(
+        'POST',
+        path`/accounts/${name}/password`,
+        AccountWithPassword,
+        password === undefined ? {} : { password },
+      ),
+    remove: (name: string): Promise<void> => this.#send('DELETE', path`/accounts/${name}`),
+  };
+
+  readonly apiTokens = {
+    list: (): Promise<ApiToken[]> => this.#list('/api-tokens', ApiToken),
+    /** The answer is the only one that holds the token. */
+    create: (token: NewApiToken): Promise<ApiTokenWithSecret> =>
+      this.#request('POST', '/api-tokens', ApiTokenWithSecret, token),
+    revoke: (id: string): Promise<void> => this.#send('DELETE', path`/api-tokens/${id}`),
+  };
+
+  /** What was changed, newest first. @param query as the API takes it */
+  audit(query: Readonly<Record<string, string>> = {}): Promise<AuditPage> {
+    return this.#request('GET', `/audit?${new URLSearchParams(query)}`, AuditPage);
+  }
+
+  /** Who the token belongs to, and what it may do. */
+  me(): Promise<Me> {
+    return this.#request('GET', '/me', Me);
+  }
+
+  readonly destinations = {
+    list: (): Promise<Destination[]> => this.#list('/destinations', Destination),
+    create: (destination: NewDestination): Promise<Destination> =>
+      this.#request('POST', '/destinations', Destination, destination),
+    get: (name: string): Promise<Destination> =>
+      this.#request('GET', path`/destinations/${name}`, Destination),
+    update: (name: string, update: DestinationUpdate): Promise<Destination> =>
+      this.#request('PATCH', path`/destinations/${name}`, Destination, update),
+    remove: (name: string): Promise<void> => this.#send('DELETE', path`/destinations/${name}`),
+  };
+
+  readonly recordings = {
+    /** Newest first. */
+    list: (): Promise<Recording[]> => this.#list('/recordings', Recording),
+    get: (id: string): Promise<Recording> => this.#request('GET', path`/recordings/${id}`, Recording),
+    start: (recording: NewRecording): Promise<Recording> =>
+      this.#request('POST', '/recordings', Recording, recording),
+    stop: (id: string): Promise<Recording> => this.#request('POST', path`/recordings/${id}/stop`, Recording),
+    remove: (id: string): Promise<void> => this.#send('DELETE', path`/recordings/${id}`),
+    /** Queues the import of each of its files; follow them with `assets.get`. */
+    import: (id: string, name?: string): Promise<Asset[]> =>
+      this.#request(
+        'POST',
+        path`/recordings/${id}/import`,
+        Items(Asset),
+        name === undefined ? {} : { name },
+      ).then(({ items }) => items),
   };
 
   readonly webhooks = {
@@ -203,7 +292,7 @@ export class CoordinatorClient {
   };
 
   readonly viewingTokens = {
-    list: (): Promise<ViewingToken[]> => this.#list('/viewing-tokens', ViewingToken),
+    list: (): Promise<ViewingToken[]> => this.#list('/viewing-tokens', ViewingToken, true),
     /** The answer is the only one that holds the token. */
     create: (token: NewViewingToken): Promise<ViewingTokenWithSecret> =>
       this.#request('POST', '/viewing-tokens', ViewingTokenWithSecret, token),
@@ -231,8 +320,24 @@ export class CoordinatorClient {
       this.#request('GET', path`/public/channels/${name}`, PublicChannel),
   };
 
+  /** Which backends run what. */
+  leases(): Promise<HeldLease[]> {
+    return this.#list('/leases', HeldLease);
+  }
+
   status(): Promise<CoordinatorStatus> {
     return this.#request('GET', '/status', CoordinatorStatus);
+  }
+
+  /** All that the coordinator keeps, compressed; `starling restore` takes it. */
+  async backup(): Promise<ReadableStream<Uint8Array>> {
+    const response = await this.#fetchApi(
+      'GET',
+      '/backup',
+      undefined,
+      AbortSignal.timeout(BACKUP_TIMEOUT_MS),
+    );
+    return response.body ?? new Blob([]).stream();
   }
 
   /** Needs the node token, like all that follows. */
@@ -246,6 +351,19 @@ export class CoordinatorClient {
 
   reportBackend(report: BackendReport): Promise<void> {
     return this.#send('POST', '/backend/report', report);
+  }
+
+  /** Renews the leases of a node, takes what is free, and releases what is not named. */
+  renewLeases(nodeId: string, leases: readonly LeaseWish[]): Promise<LeaseGrants> {
+    return this.#request('PUT', path`/leases/${nodeId}`, LeaseGrants, { leases }, LEASE_TIMEOUT_MS);
+  }
+
+  releaseLeases(nodeId: string): Promise<void> {
+    return this.#send('DELETE', path`/leases/${nodeId}`, undefined, LEASE_TIMEOUT_MS);
+  }
+
+  reportRecordings(report: RecordingReport): Promise<void> {
+    return this.#send('POST', '/backend/recordings', report);
   }
 
   reportFrontend(report: FrontendReport): Promise<FrontendReportAnswer> {
@@ -341,9 +459,21 @@ export class CoordinatorClient {
     }
   }
 
-  async #list<T extends TSchema>(apiPath: string, item: T): Promise<Static<T>[]> {
-    const { items } = await this.#request('GET', apiPath, Items(item));
-    return items;
+  /** Of a list that comes in pages, all of them. */
+  async #list<T extends TSchema>(apiPath: string, item: T, isPaged = false): Promise<Static<T>[]> {
+    if (!isPaged) return (await this.#request('GET', apiPath, Items(item))).items;
+    const all: Static<T>[] = [];
+    for (let cursor: string | null = ''; cursor !== null; ) {
+      const query = new URLSearchParams({ limit: '1000', ...(cursor === '' ? {} : { cursor }) });
+      const page: { items: Static<T>[]; nextCursor: string | null } = await this.#request(
+        'GET',
+        `${apiPath}?${query}`,
+        Page(item),
+      );
+      for (const one of page.items) all.push(one);
+      cursor = page.nextCursor;
+    }
+    return all;
   }
 
   async #request<T extends TSchema>(
@@ -351,13 +481,19 @@ export class CoordinatorClient {
     apiPath: string,
     schema: T,
     body?: unknown,
+    timeoutMs = REQUEST_TIMEOUT_MS,
   ): Promise<Static<T>> {
-    const response = await this.#fetchApi(method, apiPath, body, AbortSignal.timeout(REQUEST_TIMEOUT_MS));
+    const response = await this.#fetchApi(method, apiPath, body, AbortSignal.timeout(timeoutMs));
     return checked(schema, await response.json());
   }
 
-  async #send(method: string, apiPath: string, body?: unknown): Promise<void> {
-    const response = await this.#fetchApi(method, apiPath, body, AbortSignal.timeout(REQUEST_TIMEOUT_MS));
+  async #send(
+    method: string,
+    apiPath: string,
+    body?: unknown,
+    timeoutMs = REQUEST_TIMEOUT_MS,
+  ): Promise<void> {
+    const response = await this.#fetchApi(method, apiPath, body, AbortSignal.timeout(timeoutMs));
     await response.body?.cancel();
   }
 

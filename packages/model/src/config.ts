@@ -85,6 +85,12 @@ export const BackendSection = Type.Object(
         { additionalProperties: false, description: 'RTMP over TLS, for encoders' },
       ),
     ),
+    leaseDir: Type.Optional(
+      Type.String({
+        description:
+          'Folder in which backends of one machine agree on who runs which channel; left out, the coordinator says',
+      }),
+    ),
     coordinator: Coordinator,
     frontends: Type.Array(
       Type.Object(
@@ -106,10 +112,130 @@ export const CoordinatorSection = Type.Object(
     ),
     operatorTokenFile: SecretFile,
     nodeTokenFile: SecretFile,
+    databaseUrlFile: Type.Optional(
+      Type.String({
+        description:
+          'File with the address of a PostgreSQL server, postgres://USER:PASSWORD@HOST:PORT/DATABASE; when left out, $DATABASE_URL, or a database in dataDir',
+      }),
+    ),
+    redisUrlFile: Type.Optional(
+      Type.String({
+        description:
+          'File with the address of a Redis server, redis://USER:PASSWORD@HOST:PORT; when left out, $REDIS_URL, or none',
+      }),
+    ),
   },
   { additionalProperties: false, description: 'REST API, database and site' },
 );
 export type CoordinatorSection = Static<typeof CoordinatorSection>;
+
+/** What goes into nginx's configuration as it is: nothing that could end a directive there. */
+const HostName = Type.String({ pattern: '^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$' });
+const NodeHost = Type.String({
+  pattern: '^[A-Za-z0-9:]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$',
+  description: 'Name or IP address',
+});
+const Cidr = Type.String({ pattern: '^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$' });
+const OpenPort = Type.Integer({ minimum: 1, maximum: 65_535 });
+const Listen = (description: string) =>
+  Type.Object(
+    {
+      host: Type.Optional(
+        Type.String({ pattern: '^[0-9A-Fa-f.:]+$', description: 'IP address; all of them when left out' }),
+      ),
+      port: OpenPort,
+    },
+    { additionalProperties: false, description },
+  );
+
+export const BalancerSection = Type.Object(
+  {
+    dataDir: Type.String({ description: "Certificates, nginx's files, the cache, the access log" }),
+    names: Type.Array(HostName, { minItems: 1, description: 'Hosts that are served; others are refused' }),
+    http: Type.Optional(Listen('Redirects; port 80 when left out')),
+    https: Type.Optional(Listen('Port 443 when left out')),
+    rtmp: Type.Optional(Listen("Passed on to the backends' RTMP ports")),
+    rtmps: Type.Optional(Listen("Passed on to the backends' RTMPS ports")),
+    frontends: Type.Array(
+      Type.Object({ host: NodeHost, port: OpenPort }, { additionalProperties: false, description: 'HTTP' }),
+    ),
+    backends: Type.Optional(
+      Type.Array(
+        Type.Object(
+          { host: NodeHost, rtmpPort: Type.Optional(OpenPort), rtmpsPort: Type.Optional(OpenPort) },
+          { additionalProperties: false },
+        ),
+      ),
+    ),
+    site: Type.Optional(
+      Type.Object(
+        { host: NodeHost, port: OpenPort },
+        {
+          additionalProperties: false,
+          description: 'The coordinator, for the site and the API; 404 when left out',
+        },
+      ),
+    ),
+    balance: Type.Optional(
+      Type.Union([Type.Literal('least-connections'), Type.Literal('round-robin')], {
+        default: 'least-connections',
+      }),
+    ),
+    acme: Type.Optional(
+      Type.Object(
+        {
+          directoryUrl: Type.Optional(Type.String({ description: "Let's Encrypt when left out" })),
+          email: Type.Optional(Type.String()),
+          directoryCaFile: Type.Optional(
+            Type.String({ description: "PEM of a private authority's root; the system's when left out" }),
+          ),
+        },
+        {
+          additionalProperties: false,
+          description:
+            'Certificates from an authority, whose terms this agrees to; self-signed when left out',
+        },
+      ),
+    ),
+    certificate: Type.Optional(
+      Type.Object(
+        { certificateFile: Type.String(), privateKeyFile: Type.String() },
+        { additionalProperties: false, description: 'PEM, of your own, instead of ACME' },
+      ),
+    ),
+    hstsSeconds: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        default: 63_072_000,
+        description: '0 for none; never sent with a self-signed certificate',
+      }),
+    ),
+    trustedProxies: Type.Optional(
+      Type.Array(Cidr, { description: 'CIDR blocks of proxies in front, whose X-Forwarded-For is believed' }),
+    ),
+    maxConnectionsPerAddress: Type.Optional(Type.Integer({ minimum: 1, default: 1000 })),
+    maxRequestsPerSecondPerAddress: Type.Optional(Type.Integer({ minimum: 1, default: 1000 })),
+    cacheMaxBytes: Type.Optional(Type.Integer({ minimum: 1024 * 1024, default: 1_073_741_824 })),
+    /** Of the agent itself: /healthz, /readyz and /metrics. */
+    health: Type.Optional(Type.Object({ host: Host, port: Port }, { additionalProperties: false })),
+    nginx: Type.Optional(
+      Type.Object(
+        {
+          program: Type.Optional(Type.String({ description: 'nginx, found in PATH, when left out' })),
+          user: Type.Optional(
+            Type.String({
+              pattern: '^[a-z_][a-z0-9_-]*$',
+              description: 'Of the workers, when started as root; www-data when left out',
+            }),
+          ),
+        },
+        { additionalProperties: false },
+      ),
+    ),
+  },
+  { additionalProperties: false, description: 'Keeps nginx in front of the fleet' },
+);
+export type BalancerSection = Static<typeof BalancerSection>;
 
 /** One file may serve several roles: each reads its own section. */
 export const StarlingConfig = Type.Object(
@@ -117,6 +243,7 @@ export const StarlingConfig = Type.Object(
     frontend: Type.Optional(FrontendSection),
     backend: Type.Optional(BackendSection),
     coordinator: Type.Optional(CoordinatorSection),
+    balancer: Type.Optional(BalancerSection),
   },
   { additionalProperties: false, $id: 'https://starling.example/schema/starling.json' },
 );

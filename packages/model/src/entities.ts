@@ -3,7 +3,10 @@
  * validation, types and OpenAPI.
  */
 import { type Static, Type } from 'typebox';
+import { DestinationSettings, DestinationStatus } from './destination.ts';
+import { NodeId } from './lease.ts';
 import { LibrarySettings, WatchedFolder } from './library.ts';
+import { AlwaysRecord, RecordingOrders } from './recording.ts';
 import { AssetFacts, ProgrammeInfo, Run } from './schedule.ts';
 import { NewStreamInput, ShownStreamInput, StreamInput, Transcode } from './stream-input.ts';
 import { NetworkEvent } from './webhook.ts';
@@ -94,10 +97,22 @@ export const ChannelSources = Type.Object(
     /** The stream that is shown while the primary one is not well. */
     backup: Type.Union([Name, Type.Null()]),
     fallback: Fallback,
+    /**
+     * A live stream whose picture is black and does not move is replaced after so many milliseconds; null for
+     * never. For films, which may be black between two scenes: longer.
+     */
+    darkAfterMs: Type.Union([Type.Integer({ minimum: 1000, maximum: 60_000 }), Type.Null()]),
   },
   { additionalProperties: false },
 );
 export type ChannelSources = Static<typeof ChannelSources>;
+
+/** Sets them all: a second of black where nothing else is said. */
+export const NewChannelSources = Type.Object(
+  { ...ChannelSources.properties, darkAfterMs: Type.Optional(ChannelSources.properties.darkAfterMs) },
+  { additionalProperties: false },
+);
+export type NewChannelSources = Static<typeof NewChannelSources>;
 
 /** Why the active source is the active one. */
 export const SourceReason = Type.Union([
@@ -119,6 +134,9 @@ export const ActiveSource = Type.Object({
 });
 export type ActiveSource = Static<typeof ActiveSource>;
 
+/** More than one only where a schedule alone makes the channel, for then all make the same. */
+const Redundancy = Type.Integer({ minimum: 1, maximum: 2 });
+
 export const Channel = Type.Object({
   name: Name,
   ...presentation,
@@ -134,6 +152,10 @@ export const Channel = Type.Object({
   /** Null for a channel that its schedule alone makes, and that never had a live source. */
   sources: Type.Union([ChannelSources, Type.Null()]),
   sourceChoice: SourceChoice,
+  /** Null for one that is recorded only when asked for. */
+  record: Type.Union([AlwaysRecord, Type.Null()]),
+  /** Backends that make the channel at the same time. */
+  redundancy: Redundancy,
   createdAt: Type.String({ format: 'date-time' }),
 });
 export type Channel = Static<typeof Channel>;
@@ -155,6 +177,8 @@ export const ChannelUpdate = Type.Object(
     group: Type.Optional(presentation.group),
     isPrivate: Type.Optional(Type.Boolean()),
     maxViewers: Type.Optional(MaxViewers),
+    record: Type.Optional(Channel.properties.record),
+    redundancy: Type.Optional(Redundancy),
   },
   { additionalProperties: false, minProperties: 1 },
 );
@@ -180,6 +204,8 @@ export const Stream = Type.Object({
   input: ShownStreamInput,
   /** Null where it goes through as it is. */
   transcode: Type.Union([Transcode, Type.Null()]),
+  /** The account that it belongs to; null for the network itself. */
+  owner: Type.Union([Name, Type.Null()]),
   createdAt: Type.String({ format: 'date-time' }),
   keyRotatedAt: Type.String({ format: 'date-time' }),
   /** Whether an encoder is publishing now, as the backend last reported. */
@@ -199,10 +225,19 @@ export const NewStream = Type.Object(
     input: Type.Optional(NewStreamInput),
     /** To go through as it is where none is given. */
     transcode: Type.Optional(Transcode),
+    /** The account that it belongs to: the network where none is given, or the streamer who adds it. */
+    owner: Type.Optional(Name),
   },
   { additionalProperties: false },
 );
 export type NewStream = Static<typeof NewStream>;
+
+/** Gives a stream to an account; null takes it back. */
+export const StreamUpdate = Type.Object(
+  { owner: Type.Union([Name, Type.Null()]) },
+  { additionalProperties: false },
+);
+export type StreamUpdate = Static<typeof StreamUpdate>;
 
 /**
  * A stream and its key, in the one answer that ever holds it: the stream key of RTMP, or the passphrase of
@@ -223,7 +258,9 @@ export const PublicChannel = Type.Object({
   isOnAir: Type.Boolean(),
   /** Who watches now, on all frontends. */
   viewerCount: Type.Integer({ minimum: 0 }),
-  /** The programme that is on now; null when off the air or live. */
+  /** Where the picture comes from now; null when off the air, and for a channel without live sources. */
+  source: Type.Union([SourceName, Type.Null()]),
+  /** The programme that is on now; null when off the air, while a stream or the slate is shown, and between two. */
   now: Type.Union([
     Type.Object({
       title: Type.String(),
@@ -282,6 +319,8 @@ export const BackendState = Type.Object({
       transcode: Type.Union([Transcode, Type.Null()]),
     }),
   ),
+  /** Those that are enabled. */
+  destinations: Type.Array(DestinationSettings),
   /** Assets that are ready. */
   assets: Type.Array(Type.Object({ id: Type.String(), name: Type.String(), facts: AssetFacts })),
   /** Imports that wait for a backend or run on one, oldest first. */
@@ -295,6 +334,7 @@ export const BackendState = Type.Object({
   ),
   library: LibrarySettings,
   folders: Type.Array(WatchedFolder),
+  recordings: RecordingOrders,
 });
 export type BackendState = Static<typeof BackendState>;
 
@@ -310,12 +350,15 @@ export type ImportReport = Static<typeof ImportReport>;
 
 /** A backend's report on what it has on the air; sent at each change and every 5 s. */
 export const BackendReport = Type.Object({
+  nodeId: NodeId,
   onAirChannels: Type.Array(Name),
   publishingStreams: Type.Array(Name),
   /** What is on the air of the channels that have live sources. */
   activeSources: Type.Array(Type.Object({ channel: Name, ...ActiveSource.properties })),
   /** Why nothing comes of the streams that the backend has to fetch. */
   inputProblems: Type.Array(Type.Object({ stream: Name, problem: Type.String({ maxLength: 2000 }) })),
+  /** What happens at the destinations. */
+  destinations: Type.Array(Type.Object({ name: Name, ...DestinationStatus.properties })),
   /** What happened since the last report that was taken; the coordinator knows by its id what comes again. */
   events: Type.Array(NetworkEvent, { maxItems: 256 }),
 });

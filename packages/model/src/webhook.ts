@@ -25,6 +25,21 @@ export const NetworkEvent = Type.Union([
     to: SourceOrNothing,
     reason: Type.String({ maxLength: 32 }),
   }),
+  /** A destination broke off or could not be reached; it is tried again. Told once until it is restored. */
+  Type.Object({
+    ...eventHead,
+    type: Type.Literal('destination.failed'),
+    channel: EntityName,
+    destination: EntityName,
+    reason: Type.String({ maxLength: 1000 }),
+  }),
+  /** A destination that had failed has taken the channel for some seconds. */
+  Type.Object({
+    ...eventHead,
+    type: Type.Literal('destination.restored'),
+    channel: EntityName,
+    destination: EntityName,
+  }),
 ]);
 export type NetworkEvent = Static<typeof NetworkEvent>;
 
@@ -32,6 +47,8 @@ export const WebhookEventType = Type.Union([
   Type.Literal('publish'),
   Type.Literal('unpublish'),
   Type.Literal('failover'),
+  Type.Literal('destination.failed'),
+  Type.Literal('destination.restored'),
 ]);
 export type WebhookEventType = Static<typeof WebhookEventType>;
 

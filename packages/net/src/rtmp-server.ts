@@ -8,7 +8,7 @@ import { type AddressInfo, createServer, type Server, type Socket } from 'node:n
 import { createServer as createTlsServer } from 'node:tls';
 import { MediaError } from '@starling/media/error';
 import type { FlvMessage } from '@starling/media/flv/tag';
-import { type PublishTarget, RtmpServerSession, SHARED_PLAY_STREAM_ID } from '@starling/media/rtmp/session';
+import { type PublishTarget, RtmpServerSession, SHARED_STREAM_ID } from '@starling/media/rtmp/session';
 import type { Logger } from 'pino';
 import { RefusalLog } from './refusal-log.ts';
 
@@ -30,7 +30,7 @@ export interface Refusal {
 
 /** A player that has been accepted. */
 export interface RtmpPlayer {
-  /** Takes whole RTMP messages of message stream 1, cut by `PlayWriter`; the writer bounds what waits in it. */
+  /** Takes whole RTMP messages of message stream 1, cut by `SharedChunkWriter`; the writer bounds what waits in it. */
   readonly socket: Socket;
   /** Whether it said that it takes a codec of Enhanced RTMP, named by its FourCC. */
   canReceive(kind: 'video' | 'audio', fourCc: string): boolean;
@@ -314,7 +314,7 @@ class Connection implements RtmpPeer {
       };
     }
     const { state } = this.#session;
-    if ('request' in state && state.request.streamId !== SHARED_PLAY_STREAM_ID) {
+    if ('request' in state && state.request.streamId !== SHARED_STREAM_ID) {
       return { code: 'NetStream.Play.Failed', description: 'Play on the first stream of a connection.' };
     }
     return onPlay(target, this);

@@ -123,7 +123,7 @@ function completed(index: unknown): unknown {
 async function readRange(path: string, offsetBytes: number, sizeBytes: number): Promise<Uint8Array> {
   const file = await open(path);
   try {
-    const bytes = new Uint8Array(sizeBytes);
+    const bytes = new Uint8Array(Buffer.allocUnsafeSlow(sizeBytes).buffer); // all of it is overwritten
     let filledBytes = 0;
     while (filledBytes < sizeBytes) {
       const { bytesRead } = await file.read(

@@ -15,11 +15,15 @@ function encoded(video: string, audio: string, options: string): StreamEvent[] {
 }
 
 /** Plays the events in their rhythm, on a clock that waits for the decoder. Gives when the picture was found dark. */
-async function darkTimes(events: readonly StreamEvent[]): Promise<{ ms: number; isDark: boolean }[]> {
+async function darkTimes(
+  events: readonly StreamEvent[],
+  afterMs: number | null = 1000,
+): Promise<{ ms: number; isDark: boolean }[]> {
   const found: { ms: number; isDark: boolean }[] = [];
   let nowMs = 0;
   const watch = new DarkWatch({
     logger: pino({ level: 'silent' }),
+    afterMs: () => afterMs,
     onChange: (isDark) => found.push({ ms: nowMs, isDark }),
   });
   const tracks = new Map<string, Track>();
@@ -49,24 +53,50 @@ describe('a picture that goes black and does not move', () => {
       'with filler up to a constant rate',
       '-preset veryfast -g 50 -b:v 1M -minrate 1M -maxrate 1M -bufsize 1M -nal-hrd cbr',
     ],
+    ['key frames alone', '-preset ultrafast -g 1'],
     ['key frames far apart', '-preset ultrafast -g 250 -sc_threshold 0'],
-  ])('is found within a second where there is no sound: %s', async (_what, options) => {
-    const found = await darkTimes(encoded(GOES_BLACK, SILENCE, options));
+  ])('is found within a second, and when it is over: %s', async (_what, options) => {
+    const found = await darkTimes(encoded(GOES_BLACK, TONE, options));
     expect(found.map(({ isDark }) => isDark)).toEqual([true, false]);
-    expect(found[0]?.ms).toBeGreaterThan(3400);
-    expect(found[0]?.ms).toBeLessThan(4000);
+    expect(found[0]?.ms).toBeGreaterThan(3800);
+    expect(found[0]?.ms).toBeLessThan(3960);
     expect(found[1]?.ms).toBeGreaterThanOrEqual(5900);
     expect(found[1]?.ms).toBeLessThan(6500);
   });
 
-  it('is taken as meant for three seconds while there is sound', async () => {
+  it.each([
+    ['with sound', TONE],
+    ['without sound', SILENCE],
+  ])('is left alone where it is a pause of 0.8 s between two scenes, %s', async (_what, sound) => {
+    const pause = GOES_BLACK.replace('3,6', '3,3.79');
+    expect(await darkTimes(encoded(pause, sound, '-preset veryfast -g 50'))).toEqual([]);
+  });
+
+  it.each([
+    ['from a scene', `testsrc2=${SIZE}:d=8`],
+    // x264 codes the fade of a plain picture as a weight, in as few bytes as a picture that stands still.
+    ['from a plain picture', `color=c=0x808080:${SIZE}:d=8`],
+  ])('is left alone where it is a fade out and in of a second, %s', async (_what, scene) => {
+    const fade = `${scene},fade=t=out:st=3:d=0.5:enable='lt(t,3.5)',fade=t=in:st=3.5:d=0.5:enable='gte(t,3.5)'`;
+    expect(await darkTimes(encoded(fade, TONE, '-preset medium -g 50'))).toEqual([]);
+  });
+
+  it('is found soon after a slow fade', async () => {
+    const fade = `testsrc2=${SIZE}:d=8,fade=t=out:st=1:d=3`;
+    const [found] = await darkTimes(encoded(fade, TONE, '-preset medium -g 50'));
+    expect(found?.isDark).toBe(true);
+    // Its last pictures are black enough already.
+    expect(found?.ms).toBeGreaterThan(4300);
+    expect(found?.ms).toBeLessThan(5000);
+  });
+
+  it('is replaced as late as the operator wishes, or never', async () => {
     const options = '-preset veryfast -g 50';
-    const short = GOES_BLACK.replace('3,6', '3,5');
-    expect(await darkTimes(encoded(short, TONE, options))).toEqual([]);
-    const long = `testsrc2=${SIZE}:d=8,drawbox=c=black:t=fill:enable='gt(t,3)'`;
-    const [found] = await darkTimes(encoded(long, TONE, options));
-    expect(found?.ms).toBeGreaterThan(5900);
-    expect(found?.ms).toBeLessThan(6600);
+    const black = encoded(GOES_BLACK, TONE, options);
+    const [found] = await darkTimes(black, 2500);
+    expect(found?.ms).toBeGreaterThan(5300);
+    expect(found?.ms).toBeLessThan(5500);
+    expect(await darkTimes(black, null)).toEqual([]);
   });
 
   it.each([

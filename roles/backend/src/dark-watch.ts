@@ -4,7 +4,8 @@
  * What an encoder sends is not decoded here all the time: that would cost as much as the encoding saved.
  * But a picture that is the same as the one before is coded in a few bytes. So {@link StillnessGate} counts
  * bytes, and only when all pictures of a while were that small, FFmpeg decodes them once and says whether
- * they are black and the same (docs/decisions/011-black-and-frozen.md).
+ * they are black and the same. When they have been so for long enough, the picture is dark
+ * (docs/decisions/011-black-and-frozen.md).
  */
 import { spawn } from 'node:child_process';
 import {
@@ -19,18 +20,24 @@ import { fragment } from '@starling/media/fmp4/fragment';
 import { initSegment } from '@starling/media/fmp4/init-segment';
 import type { Logger } from 'pino';
 
-/** Black, still and without sound for so long is a fault: with the decoding, noticed within a second. */
-const SOUNDLESS_MS = 500;
-/** With sound it may be meant: a title, the pause between two scenes. */
-const WITH_SOUND_MS = 3000;
+/** What has been still for so long is looked at: early, so that the answer is there when it is needed. */
+const LOOK_AFTER_MS = 400;
 /** What is still, but not black, is looked at again after this. */
 const LOOK_AGAIN_MS = 5000;
+/** What was found moving after all: a fade may be coded in as few bytes as no change. */
+const LOOK_AGAIN_AT_MOVEMENT_MS = 400;
+/**
+ * The change of source takes one distance of two pictures until the first that is the same, one more until
+ * the time is over, and one tick of the backend: so much sooner is the picture dark.
+ */
+const REACTION_MS = 150;
 
 /** A picture without change takes a few bytes for itself, and at the most this share of a byte for each macroblock. */
 const STILL_PICTURE_BYTES = 100;
 const STILL_BYTES_PER_MACROBLOCK = 1 / 16;
-/** A unit of AAC that holds silence. */
-const SILENT_UNIT_BYTES = 32;
+/** The same for a whole picture that is black: the plainest coding has a few bits for each macroblock. */
+const BLACK_PICTURE_BYTES = 1500;
+const BLACK_BYTES_PER_MACROBLOCK = 1;
 
 /** The decoded pictures are looked at in this size. */
 const WIDTH_PX = 32;
@@ -40,6 +47,8 @@ const PICTURE_BYTES = WIDTH_PX * HEIGHT_PX;
 const BLACK_LUMA = 38;
 const BLACK_SHARE = 0.98;
 const SAME_LUMA = 2;
+/** Compared with the last: a slow fade changes too little from one picture to the next. */
+const PICTURES_BACK = 8;
 
 const DEADLINE_MS = 3000;
 /** So many at a time, for all channels. */
@@ -47,33 +56,24 @@ const MAX_CONCURRENT_LOOKS = 2;
 const MAX_GOP_UNITS = 1024;
 const MAX_GOP_BYTES = 8 * 1024 * 1024;
 
-/** Counts how long pictures have been too small to hold a change, and sound too small to hold any. */
+/** Counts how long pictures have been too small to hold a change. */
 export class StillnessGate {
   #stillSinceMs: number | undefined;
-  #silentSinceMs: number | undefined;
-  #hasSound = false;
+  #wasRandomAccess = false;
 
-  /** @returns for how long nothing has moved so far; 0 when something just did */
-  picture(track: VideoTrack, unit: AccessUnit, nowMs: number): number {
+  /** @returns for how long nothing has moved so far; undefined when something just did */
+  picture(track: VideoTrack, unit: AccessUnit, nowMs: number): number | undefined {
     const macroblocks = (track.widthPx * track.heightPx) / 256;
-    const limitBytes = STILL_PICTURE_BYTES + macroblocks * STILL_BYTES_PER_MACROBLOCK;
-    // A random access point codes the whole picture: it says nothing about change.
-    if (!unit.isRandomAccess && codedBytes(track, unit.data) > limitBytes) this.#stillSinceMs = undefined;
+    const limitBytes = unit.isRandomAccess
+      ? BLACK_PICTURE_BYTES + macroblocks * BLACK_BYTES_PER_MACROBLOCK
+      : STILL_PICTURE_BYTES + macroblocks * STILL_BYTES_PER_MACROBLOCK;
+    // A random access point codes the whole picture: it says nothing about change. Where there is nothing else, a
+    // picture that may be black is taken for one that has not changed.
+    const says = !unit.isRandomAccess || this.#wasRandomAccess;
+    this.#wasRandomAccess = unit.isRandomAccess;
+    if (says && codedBytes(track, unit.data) > limitBytes) this.#stillSinceMs = undefined;
     else this.#stillSinceMs ??= nowMs;
-    return this.#stillSinceMs === undefined ? 0 : nowMs - this.#stillSinceMs;
-  }
-
-  sound(unit: AccessUnit, nowMs: number): void {
-    this.#hasSound = true;
-    if (unit.data.length > SILENT_UNIT_BYTES) this.#silentSinceMs = undefined;
-    else this.#silentSinceMs ??= nowMs;
-  }
-
-  /** How long black has to last to be a fault. */
-  holdMs(nowMs: number): number {
-    if (!this.#hasSound) return SOUNDLESS_MS;
-    const silentMs = this.#silentSinceMs === undefined ? 0 : nowMs - this.#silentSinceMs;
-    return silentMs >= SOUNDLESS_MS ? SOUNDLESS_MS : WITH_SOUND_MS;
+    return this.#stillSinceMs === undefined ? undefined : nowMs - this.#stillSinceMs;
   }
 }
 
@@ -95,6 +95,8 @@ function codedBytes(track: VideoTrack, data: Uint8Array): number {
 
 export interface DarkWatchOptions {
   readonly logger: Logger;
+  /** A picture that is black and does not move is to be replaced after so long; null for never. */
+  afterMs(): number | null;
   readonly ffmpegPath?: string;
   onChange(isDark: boolean): void;
 }
@@ -107,7 +109,10 @@ export class DarkWatch {
   /** From the last random access point on. */
   #gop: AccessUnit[] = [];
   #gopBytes = 0;
-  #lookedAtMs = Number.NEGATIVE_INFINITY;
+  /** Of what has not moved since; undefined where that has not been looked at. */
+  #seen: { readonly what: Look; readonly atMs: number } | undefined;
+  /** Counts the movements: what is seen of pictures from before the last one is of no use. */
+  #movements = 0;
   #look: Promise<void> | undefined;
   #isDark = false;
   static #looks = 0;
@@ -124,10 +129,8 @@ export class DarkWatch {
   /** Takes an event of the source. */
   push(event: StreamEvent, nowMs: number): void {
     if (event.type === 'track' && isDefaultTrack(event.track)) this.#takeTrack(event.track);
-    if (event.type !== 'unit' || !isDefaultTrack(event.unit)) return;
-    const { unit } = event;
-    if (unit.kind === 'audio') this.#gate.sound(unit, nowMs);
-    else if (this.#track !== undefined) this.#takePicture(this.#track, unit, nowMs);
+    if (event.type !== 'unit' || event.unit.kind !== 'video' || !isDefaultTrack(event.unit)) return;
+    if (this.#track !== undefined) this.#takePicture(this.#track, event.unit, nowMs);
   }
 
   #takeTrack(track: Track): void {
@@ -135,7 +138,7 @@ export class DarkWatch {
     this.#track = track;
     this.#gate = new StillnessGate();
     this.#gop = [];
-    this.#setDark(false);
+    this.#noteMovement();
   }
 
   #takePicture(track: VideoTrack, unit: AccessUnit, nowMs: number): void {
@@ -149,33 +152,43 @@ export class DarkWatch {
     this.#gopBytes += unit.data.length;
     if (this.#gop.length > MAX_GOP_UNITS || this.#gopBytes > MAX_GOP_BYTES) this.#gop = [];
     const stillMs = this.#gate.picture(track, unit, nowMs);
-    if (stillMs === 0) {
-      this.#lookedAtMs = Number.NEGATIVE_INFINITY;
-      this.#setDark(false);
+    const afterMs = this.#options.afterMs();
+    if (stillMs === undefined || afterMs === null) {
+      this.#noteMovement();
       return;
     }
-    const holdMs = this.#gate.holdMs(nowMs);
-    const isDue = stillMs >= holdMs && nowMs - this.#lookedAtMs >= LOOK_AGAIN_MS;
-    if (this.#isDark || this.#look !== undefined || !isDue || DarkWatch.#looks >= MAX_CONCURRENT_LOOKS)
+    const seen = this.#seen;
+    if (seen?.what === 'black') {
+      if (stillMs >= afterMs - REACTION_MS) this.#setDark(true);
       return;
-    this.#lookedAtMs = nowMs;
-    this.#look = this.#lookAt(track, this.#gop).finally(() => {
+    }
+    const againMs = seen?.what === 'moving' ? LOOK_AGAIN_AT_MOVEMENT_MS : LOOK_AGAIN_MS;
+    const isDue = seen === undefined ? stillMs >= LOOK_AFTER_MS : nowMs - seen.atMs >= againMs;
+    if (!isDue || this.#look !== undefined || DarkWatch.#looks >= MAX_CONCURRENT_LOOKS) return;
+    const movements = this.#movements;
+    this.#look = this.#lookAt(track, this.#gop).then((what) => {
       this.#look = undefined;
+      if (movements === this.#movements) this.#seen = { what, atMs: nowMs };
     });
   }
 
-  async #lookAt(track: VideoTrack, gop: readonly AccessUnit[]): Promise<void> {
+  #noteMovement(): void {
+    this.#movements++;
+    this.#seen = undefined;
+    this.#setDark(false);
+  }
+
+  async #lookAt(track: VideoTrack, gop: readonly AccessUnit[]): Promise<Look> {
     DarkWatch.#looks++;
     const { ffmpegPath = 'ffmpeg', logger } = this.#options;
     try {
       const last = gop.at(-1);
-      if (last === undefined) return;
+      if (last === undefined) return 'still';
       const part = { sequenceNumber: 1, tracks: [{ track, units: gop, endTicks: last.dtsTicks + 1 }] };
-      const pictures = await decode(ffmpegPath, concatBytes([initSegment([track]), fragment(part)]));
-      // What has moved meanwhile has opened the gate again, and reset the time.
-      if (isBlackAndStill(pictures) && this.#lookedAtMs !== Number.NEGATIVE_INFINITY) this.#setDark(true);
+      return judge(await decode(ffmpegPath, concatBytes([initSegment([track]), fragment(part)])));
     } catch (error) {
       logger.warn({ err: error }, 'a still picture could not be looked at');
+      return 'still';
     } finally {
       DarkWatch.#looks--;
     }
@@ -188,18 +201,21 @@ export class DarkWatch {
   }
 }
 
+/** What the decoded pictures show. */
+type Look = 'black' | 'still' | 'moving';
+
 /**
- * Whether the last picture is black, and the one before it the same.
+ * Whether the last picture is the same as one shortly before it, and if so, whether it is black.
  * @param pictures luma, `WIDTH_PX` by `HEIGHT_PX` bytes each, one after another
  */
-export function isBlackAndStill(pictures: Uint8Array): boolean {
+function judge(pictures: Uint8Array): Look {
   const count = Math.floor(pictures.length / PICTURE_BYTES);
-  if (count === 0) return false;
+  if (count === 0) return 'still';
   const last = pictures.subarray((count - 1) * PICTURE_BYTES, count * PICTURE_BYTES);
-  const before = pictures.subarray(Math.max(0, count - 2) * PICTURE_BYTES);
+  const before = pictures.subarray(Math.max(0, count - 1 - PICTURES_BACK) * PICTURE_BYTES);
+  if (!last.every((luma, i) => Math.abs(luma - (before[i] ?? 0)) <= SAME_LUMA)) return 'moving';
   const blackPixels = last.filter((luma) => luma <= BLACK_LUMA).length;
-  const isSame = last.every((luma, i) => Math.abs(luma - (before[i] ?? 0)) <= SAME_LUMA);
-  return blackPixels >= BLACK_SHARE * PICTURE_BYTES && isSame;
+  return blackPixels >= BLACK_SHARE * PICTURE_BYTES ? 'black' : 'still';
 }
 
 /** @returns the luma of all pictures in small, limited range */

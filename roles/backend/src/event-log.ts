@@ -3,6 +3,7 @@
  * publisher that is back within its grace period has not left.
  */
 import { randomUUID } from 'node:crypto';
+import type { DestinationSettings } from '@starling/model/destination';
 import type { NetworkEvent } from '@starling/model/webhook';
 import type { SourceChange } from './live-channel.ts';
 import { DEFAULT_TIMING } from './source-chain.ts';
@@ -58,6 +59,14 @@ export class EventLog {
     if (from === undefined && reason === 'start') return;
     const sources = { from: from ?? null, to: to ?? null };
     this.#add({ ...this.#head(), type: 'failover', channel, ...sources, reason });
+  }
+
+  destinationFailed({ name, channel }: DestinationSettings, reason: string): void {
+    this.#add({ ...this.#head(), type: 'destination.failed', channel, destination: name, reason });
+  }
+
+  destinationRestored({ name, channel }: DestinationSettings): void {
+    this.#add({ ...this.#head(), type: 'destination.restored', channel, destination: name });
   }
 
   close(): void {

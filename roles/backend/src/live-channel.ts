@@ -158,6 +158,7 @@ export class LiveChannel {
     const { logger } = this.#options;
     const watch: DarkWatch = new DarkWatch({
       logger,
+      afterMs: () => this.#sources.darkAfterMs,
       onChange: (isDark) => {
         // Not of a picture of a publisher that left meanwhile.
         if (this.#darkWatches.get(source) === watch) this.#chain.setDark(source, isDark);

@@ -15,15 +15,22 @@ import type { PlayHandler } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
 import { Gauge, type Registry } from 'prom-client';
 import { Channel } from './channel.ts';
+import { leaseNames, wantedLeases } from './channel-leases.ts';
 import { WallClock } from './clock.ts';
+import { Destinations } from './destinations.ts';
 import { EventLog } from './event-log.ts';
+import { FileLeases } from './file-leases.ts';
 import { ladderRungs, RUNGS, type Rung } from './house-format.ts';
 import { Imports } from './imports.ts';
 import { Inputs } from './inputs.ts';
+import { CoordinatorLeases, type Leases, RenewedLeases, SoleHolder } from './leases.ts';
 import { Library } from './library.ts';
 import { LiveChannel } from './live-channel.ts';
+import { readNodeId } from './node-id.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
+import { PlayoutHistory } from './playout-history.ts';
 import { type FrontendAddress, FrontendLeg } from './publisher.ts';
+import { Recordings } from './recordings.ts';
 import { type RtmpsConfig, readCertificate } from './rtmps-certificate.ts';
 import { Slates } from './slate.ts';
 import { WatchedFolders } from './watched-folders.ts';
@@ -40,6 +47,10 @@ export interface BackendConfig {
   /** Where a frontend runs in the same process: serves RTMP players on this port, too. */
   readonly onPlay?: PlayHandler;
   readonly frontends: readonly FrontendAddress[];
+  /** Who says which channels run here: nobody where this is the only backend. */
+  readonly leases:
+    | { readonly from: 'nobody' | 'coordinator' }
+    | { readonly from: 'folder'; readonly dir: string };
   readonly logger: Logger;
   readonly registry: Registry;
 }
@@ -55,13 +66,17 @@ export interface Backend {
   close(): Promise<void>;
 }
 
-/** How often playout looks what is due: one frame at 25 Hz. */
-const PLAYOUT_TICK_MS = 40;
-/** A playout starts so far in the past, to fill the frontends' windows at once. */
-const PLAYOUT_HISTORY_MS = 12_000;
+/** How often live channels look what is due: one frame at 25 Hz. */
+const TICK_MS = 40;
+/** Channels that their schedule alone makes take turns: each is pushed so often, for every write has its price. */
+const TICKS_PER_PLAYOUT_PUSH = 3;
+/** They are pushed ahead of their time, so that nothing comes later than it would at every tick. */
+const PLAYOUT_LEAD_MS = TICK_MS * (TICKS_PER_PLAYOUT_PUSH - 1);
 /** A channel stays open on the frontends so long after its last source was lost. */
 const LIVE_LINGER_MS = 20_000;
 const REPORT_EVERY_MS = 5000;
+/** What changes in many places at once is told once. */
+const REPORT_SOON_MS = 100;
 const MAX_PARALLEL_IMPORTS = 8;
 
 /** A channel's legs, one for each frontend, by {@link byKey}. */
@@ -74,6 +89,8 @@ interface OnAir {
   /** Undefined while the channel is not pushed. */
   legs: Legs | undefined;
   readonly playout: Playout | undefined;
+  /** Of the playout. */
+  readonly history: PlayoutHistory | undefined;
   readonly live: LiveChannel | undefined;
   lingerTimer: NodeJS.Timeout | undefined;
 }
@@ -114,10 +131,21 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const parallelism = Math.min(availableParallelism(), MAX_PARALLEL_IMPORTS);
   const imports = new Imports({ library, coordinator, logger, parallelism });
   const folders = new WatchedFolders({ coordinator, logger, mediaDir });
+  const nodeId = await readNodeId(config.dataDir);
   const onAir = new Map<string, OnAir>();
   /** The channels that take each stream. */
   const byStream = new Map<string, OnAir[]>();
   const events = new EventLog({ nowUnixMs: () => clock.nowUnixMs(), onEvent: () => void report() });
+  const destinations = new Destinations({
+    logger,
+    registry: config.registry,
+    nowUnixMs: () => clock.nowUnixMs(),
+    onChange: () => {
+      reportSoonTimer ??= setTimeout(() => void report(), REPORT_SOON_MS);
+    },
+    onFailed: (destination, reason) => events.destinationFailed(destination, reason),
+    onRestored: (destination) => events.destinationRestored(destination),
+  });
   let state: BackendState | undefined;
 
   let frontends = byKey(config.frontends);
@@ -148,15 +176,28 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       for (const { channel, live } of byStream.get(name) ?? []) {
         if (live !== undefined) channel.push(live.push(name, event, nowUnixMs));
       }
+      recordings.streamEvent(name, event);
     },
     onPublishChange: (name, isPublishing) => {
       for (const { live } of byStream.get(name) ?? []) live?.setPublishing(name, isPublishing);
+      if (!isPublishing) recordings.streamEnded(name);
       events.publishChanged(name, isPublishing);
       void report();
     },
   });
 
+  const recordings = new Recordings({
+    dir: resolve(config.dataDir, 'recordings'),
+    nodeId,
+    coordinator,
+    logger,
+    registry: config.registry,
+    nowUnixMs: () => clock.nowUnixMs(),
+    tracksOf: (stream) => inputs.tracksOf(stream),
+  });
+
   const closeLegs = (one: OnAir) => {
+    destinations.setOffAir(one.channel);
     for (const leg of one.legs?.values() ?? []) leg.close();
     one.legs = undefined;
   };
@@ -170,26 +211,25 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   };
 
   const putOn = (model: ChannelModel, programme: PlayoutProgramme): OnAir => {
-    const channel = new Channel(model.name);
     const { epochUnixMs, sources } = model;
     const openAsset = (contentHash: string) => library.openAsset(contentHash);
     const nowUnixMs = clock.nowUnixMs();
     const channelLogger = logger.child({ channel: model.name });
-    const idle = { channel, epochUnixMs, legs: undefined, playout: undefined, lingerTimer: undefined };
+    const idle = { epochUnixMs, legs: undefined, lingerTimer: undefined };
     if (sources !== null) {
       const tracksOf = (stream: string) => inputs.tracksOf(stream);
       const parts = { slates, openAsset, tracksOf, logger: channelLogger };
       const live = new LiveChannel({ model, sources, programme, nowUnixMs, ...parts });
-      return { ...idle, live };
+      const channel = new Channel(model.name);
+      return { ...idle, channel, live, playout: undefined, history: undefined };
     }
-    const startUnixMs = Math.max(epochUnixMs, nowUnixMs - PLAYOUT_HISTORY_MS);
-    const playout = new Playout({
-      programme,
-      openAsset,
-      startTicks: msToTicks(startUnixMs - epochUnixMs, VIDEO_TIMESCALE_HZ),
-      logger: channelLogger,
-    });
-    return { ...idle, live: undefined, legs: fitLegs(channel, new Map()), playout };
+    const startTicks = msToTicks(Math.max(0, nowUnixMs - epochUnixMs), VIDEO_TIMESCALE_HZ);
+    const parts = { programme, openAsset, logger: channelLogger };
+    const playout = new Playout({ ...parts, startTicks });
+    const history = new PlayoutHistory({ ...parts, pushedTicks: startTicks });
+    const channel = new Channel(model.name, history);
+    destinations.setOnAir(channel);
+    return { ...idle, channel, live: undefined, legs: fitLegs(channel, new Map()), playout, history };
   };
 
   /** Notes what is on the air of a channel with live sources, and opens it on the frontends while anything is. */
@@ -201,13 +241,24 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     events.sourceChanged(name, change);
     clearTimeout(one.lingerTimer);
     if (to === undefined) one.lingerTimer = setTimeout(() => closeLegs(one), LIVE_LINGER_MS);
-    else one.legs ??= fitLegs(one.channel, new Map());
+    else {
+      one.legs ??= fitLegs(one.channel, new Map());
+      destinations.setOnAir(one.channel);
+    }
     void report();
   };
 
   const takeState = (next: BackendState) => {
     state = next;
-    const models = new Map(next.channels.map((model) => [model.name, model]));
+    leases.want(wantedLeases(next.channels));
+    arrange(next);
+  };
+
+  /** Runs the channels whose leases are held, and no others. */
+  const arrange = (next: BackendState) => {
+    const leaseOf = leaseNames(next.channels);
+    const held = next.channels.filter(({ name }) => leases.held.has(leaseOf(name)));
+    const models = new Map(held.map((model) => [model.name, model]));
     for (const [name, one] of onAir) {
       const model = models.get(name);
       const isSame =
@@ -215,42 +266,68 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       if (!isSame) takeOff(name, one);
     }
     const assets = new Map(next.assets.map((asset) => [asset.id, asset.facts]));
-    for (const model of next.channels) {
-      const programme = { runs: model.runs, assets, epochUnixMs: model.epochUnixMs };
+    const assetNames = new Map(next.assets.map((asset) => [asset.id, asset.name]));
+    for (const model of held) {
+      const { title, runs, epochUnixMs } = model;
+      const programme = { runs, assets, epochUnixMs, guide: { title, assetNames } };
       const known = onAir.get(model.name);
       if (known === undefined) onAir.set(model.name, putOn(model, programme));
-      else known.playout?.update(programme);
+      else {
+        known.playout?.update(programme);
+        known.history?.update(programme);
+      }
       if (model.sources !== null) known?.live?.update(model, model.sources, programme);
     }
     byStream.clear();
     for (const one of onAir.values()) {
       for (const name of one.live?.streams ?? []) byStream.set(name, [...(byStream.get(name) ?? []), one]);
     }
-    inputs.setStreams(next.streams, (stream) => rungsFor(stream, next, assets, clock.nowUnixMs()));
+    // An encoder that comes here although its channel runs elsewhere is to try again there.
+    const streamsHere = next.streams.filter(({ name }) => leases.held.has(leaseOf(name)));
+    inputs.setStreams(streamsHere, (stream) => rungsFor(stream, next, assets, clock.nowUnixMs()));
+    const isFirst = (channel: string) => leases.held.get(leaseOf(channel))?.isFirst === true;
+    destinations.setDestinations(next.destinations.filter(({ channel }) => isFirst(channel)));
     const withSlate = next.channels.filter(({ sources }) => sources !== null && sources.fallback !== 'none');
     void slates.retain(withSlate.map(({ title }) => title));
     imports.setQueue(next.imports, next.library);
     folders.setFolders(next.folders);
+    recordings.update(
+      next.recordings,
+      new Map(
+        next.channels.map(({ name, record }) => {
+          return [name, { record, source: isFirst(name) ? onAir.get(name)?.channel : undefined }];
+        }),
+      ),
+    );
     void library.retain(next.assets.map((asset) => asset.facts.contentHash));
     void report();
   };
 
+  let turn = 0;
   const playoutTimer = setInterval(() => {
     const nowUnixMs = clock.nowUnixMs();
+    turn++;
+    let index = 0;
     for (const [name, one] of onAir) {
-      const { channel, playout, live, epochUnixMs } = one;
+      const { channel, playout, history, live, epochUnixMs } = one;
       if (live !== undefined) {
         channel.push(live.tick(nowUnixMs));
         follow(name, one, live);
       }
-      if (playout !== undefined) {
-        channel.push(playout.eventsUntil(msToTicks(nowUnixMs - epochUnixMs, VIDEO_TIMESCALE_HZ)));
+      const isItsTurn = (turn + index++) % TICKS_PER_PLAYOUT_PUSH === 0;
+      if (playout !== undefined && isItsTurn) {
+        const dueTicks = msToTicks(nowUnixMs + PLAYOUT_LEAD_MS - epochUnixMs, VIDEO_TIMESCALE_HZ);
+        channel.push(playout.eventsUntil(dueTicks));
+        history?.advance(dueTicks);
         void playout.readAhead();
       }
     }
-  }, PLAYOUT_TICK_MS);
+  }, TICK_MS);
 
+  let reportSoonTimer: NodeJS.Timeout | undefined;
   const report = async () => {
+    clearTimeout(reportSoonTimer);
+    reportSoonTimer = undefined;
     const activeSources = [...onAir].flatMap(([channel, { live }]) => {
       const { source, sinceUnixMs, reason } = live?.active ?? {};
       if (source === undefined || sinceUnixMs === undefined || reason === undefined) return [];
@@ -260,10 +337,12 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     const playing = [...onAir].filter(([, one]) => one.playout !== undefined).map(([name]) => name);
     try {
       await coordinator.reportBackend({
+        nodeId,
         onAirChannels: [...playing, ...activeSources.map(({ channel }) => channel)],
         publishingStreams: inputs.publishingStreams,
         activeSources,
         inputProblems: inputs.problems,
+        destinations: destinations.statuses,
         events: [...pending],
       });
       events.taken(pending);
@@ -273,6 +352,9 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   };
   const reportTimer = setInterval(() => void report(), REPORT_EVERY_MS);
 
+  const leases = openLeases(config.leases, coordinator, nodeId, logger, () => {
+    if (state !== undefined) arrange(state);
+  });
   const watch = new AbortController();
   const watching = coordinator.watchBackendState(takeState, watch.signal);
 
@@ -307,13 +389,34 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     async close() {
       clearInterval(playoutTimer);
       clearInterval(reportTimer);
+      clearTimeout(reportSoonTimer);
       watch.abort();
       events.close();
+      destinations.close();
       await Promise.all([inputs.close(), imports.close(), folders.close(), watching]);
+      await recordings.close();
       for (const [name, one] of onAir) takeOff(name, one);
+      await leases.close();
       await Promise.all([library.close(), slates.close()]);
     },
   };
+}
+
+function openLeases(
+  from: BackendConfig['leases'],
+  coordinator: CoordinatorClient,
+  nodeId: string,
+  logger: Logger,
+  onChange: () => void,
+): Leases {
+  switch (from.from) {
+    case 'nobody':
+      return new SoleHolder();
+    case 'coordinator':
+      return new RenewedLeases({ authority: new CoordinatorLeases(coordinator, nodeId), onChange, logger });
+    case 'folder':
+      return new RenewedLeases({ authority: new FileLeases(from.dir, nodeId), onChange, logger });
+  }
 }
 
 /** Frontends by all that makes them what they are: one that changes its token is another one. */

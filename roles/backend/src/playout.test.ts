@@ -11,8 +11,10 @@ import {
 import { concatBytes } from '@starling/media/bytes';
 import { aacTrack } from '@starling/media/codec/aac';
 import { avcTrack } from '@starling/media/codec/avc';
+import { FlvDemuxer } from '@starling/media/flv/demux';
 import { fragment } from '@starling/media/fmp4/fragment';
 import { initSegment } from '@starling/media/fmp4/init-segment';
+import { ChunkReader } from '@starling/media/rtmp/chunk';
 import { compareTicks } from '@starling/media/time';
 import { defaultLibrarySettings, type LibrarySettings } from '@starling/model/library';
 import { editRuns, extendRuns } from '@starling/model/runs';
@@ -25,10 +27,12 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { ffmpeg, findFlashesAndBeeps, makeFlashAndBeep } from '../test/flash-and-beep.ts';
 import { AssetFile } from './asset-file.ts';
 import { AssetWriter } from './asset-writer.ts';
+import { Channel, type Joiner } from './channel.ts';
 import { BackendError } from './error.ts';
 import { type HouseFrameRate, planAsset, RUNGS } from './house-format.ts';
 import { Library } from './library.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
+import { PlayoutHistory } from './playout-history.ts';
 
 const SECOND = 90_000;
 const EPOCH_UNIX_MS = 1_700_000_000_000;
@@ -234,6 +238,27 @@ describe('playout', () => {
     expect(second?.dtsTicks).toBe(15.12 * 48_000);
   });
 
+  it('says with each segment what the guide says of its programme', async () => {
+    const guide = { title: 'Clips', assetNames: new Map([['film', 'The film']]) };
+    const runs = [
+      { ...run(0, 'news', 'sport'), programme: { title: 'Morning' } },
+      run(30 * SECOND, 'film'),
+      run(100 * SECOND, 'news'),
+    ];
+    const shown = { ...programme(...runs), guide };
+    const events = await play(playoutOf(shown, 0), 0, 40 * SECOND);
+    const at = (seconds: number) => EPOCH_UNIX_MS + seconds * 1000;
+    for (const { startTicks, programme: said } of cuesOf(events)) {
+      expect(said).toEqual(
+        startTicks < 30 * SECOND
+          ? { title: 'Morning', startUnixMs: at(0), endUnixMs: at(30) }
+          : // Items of a few seconds are the channel itself.
+            { title: 'Clips', startUnixMs: at(30), endUnixMs: at(100) },
+      );
+    }
+    expect(cuesOf(events).length).toBeGreaterThan(20);
+  });
+
   it('mixes frame rates without a discontinuity, and announces none', async () => {
     const shown = programme(run(0, 'film', 'news', 'sport', 'short'));
     const events = await play(playoutOf(shown, 0), 0, 120 * SECOND);
@@ -307,10 +332,10 @@ describe('playout', () => {
     const playout = new Playout({ programme: shown, openAsset: opened, startTicks: 0, logger });
     await playout.readAhead();
     await playout.readAhead();
-    expect(opened).toHaveBeenCalledTimes(3);
+    expect(opened).toHaveBeenCalledTimes(2);
     // All of `short` and the beginning of `news`, without another read.
     const events = playout.eventsUntil(20 * SECOND);
-    expect(cuesOf(events).map((cue) => cue.startTicks / SECOND)).toEqual([0, 0.32, 2.32]);
+    expect(cuesOf(events).map((cue) => cue.startTicks / SECOND)).toEqual([0, 0.32]);
   });
 
   it('goes on with the present when it was asleep for more than 30 s', async () => {
@@ -384,6 +409,79 @@ describe('playout', () => {
     await expect(file.readSegment(2)).rejects.toMatchObject({ code: 'ASSET_DAMAGED' });
     const events = await play(playoutOf(programme(run(0, 'cut', 'short')), 0), 0, 6 * SECOND);
     expect(unitsOf(events).some((unit) => textOf(unit).startsWith('short'))).toBe(true);
+  });
+});
+
+describe('what a playout channel has had', () => {
+  /** What a frontend makes of the chunks that it gets; a Set Chunk Size comes before them, as from the session. */
+  function newJoiner() {
+    const reader = new ChunkReader({ maxMessageBytes: 1 << 20 });
+    reader.push(Uint8Array.of(2, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0, 0, 0, 0xea, 0x60));
+    const demuxer = new FlvDemuxer();
+    const events: StreamEvent[] = [];
+    const joiner: Joiner = {
+      isDrained: true,
+      send(chunks) {
+        for (const { typeId, timestampMs, payload } of reader.push(chunks)) {
+          const kind = typeId === 8 ? 'audio' : typeId === 9 ? 'video' : 'data';
+          events.push(...demuxer.push({ kind, timestampMs, payload: Uint8Array.from(payload) }));
+        }
+      },
+      whenDrained: () => Promise.resolve(),
+    };
+    return { joiner, events };
+  }
+
+  async function air(
+    shown: PlayoutProgramme,
+    untilTicks: number,
+    joinTicks: number,
+    stepTicks = SECOND / 25,
+  ) {
+    const main = playoutOf(shown, 0);
+    const history = new PlayoutHistory({ programme: shown, openAsset, logger, pushedTicks: 0 });
+    const channel = new Channel('test', history);
+    const { joiner, events: late } = newJoiner();
+    const pushed: StreamEvent[] = [];
+    for (let ticks = 0; ticks < untilTicks; ticks += stepTicks) {
+      await main.readAhead();
+      if (ticks === joinTicks) channel.join(joiner);
+      const events = main.eventsUntil(ticks);
+      channel.push(events);
+      history.advance(ticks);
+      pushed.push(...events);
+    }
+    const lastOf = (events: readonly StreamEvent[]) => unitsOf(events).at(-1)?.dtsTicks;
+    await vi.waitFor(() => expect(lastOf(late)).toBe(lastOf(pushed)));
+    return { pushed, late };
+  }
+
+  it('is made again for a frontend that joins: all of the last 30 s, and then what the others get', async () => {
+    const shown = programme(run(0, 'news', 'film', 'foreign', 'sport'));
+    const { pushed, late } = await air(shown, 90 * SECOND, 61 * SECOND);
+    expectUnbroken(pushed);
+    expectUnbroken(late);
+    const [oldest] = cuesOf(late);
+    // The segment that was on then.
+    const sinceTicks = 61 * SECOND - SECOND / 25 - 30 * SECOND;
+    expect(oldest?.startTicks).toBeLessThanOrEqual(sinceTicks);
+    expect(oldest?.startTicks).toBeGreaterThan(sinceTicks - 2 * SECOND - 1);
+    const from = pushed.findIndex(
+      (event) => event.type === 'cue' && event.cue.mediaSequenceNumber === oldest?.mediaSequenceNumber,
+    );
+    const withoutTracks = (events: readonly StreamEvent[]) =>
+      events.filter(({ type }) => type === 'cue' || type === 'unit');
+    expect(withoutTracks(late)).toEqual(withoutTracks(pushed.slice(from)));
+  });
+
+  it('is announced also where nothing was on for longer than that', async () => {
+    const shown = programme(run(0, 'news'), run(10 * SECOND), {
+      ...run(100 * SECOND, 'news'),
+      firstMediaSequenceNumber: 9,
+    });
+    const { late } = await air(shown, 110 * SECOND, 70 * SECOND);
+    expect(late.slice(0, 4).map(({ type }) => type)).toEqual(['timeline', 'track', 'track', 'cue']);
+    expect(cuesOf(late)[0]).toMatchObject({ startTicks: 100 * SECOND });
   });
 });
 

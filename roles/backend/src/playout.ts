@@ -6,11 +6,13 @@
 import {
   AAC_SAMPLES_PER_UNIT,
   type AccessUnit,
+  type Cue,
   type StreamEvent,
   type Track,
   trackIndex,
 } from '@starling/media/access-unit';
 import { compareTicks, rescaleTicks, ticksToMs, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
+import { guideEntryAt } from '@starling/model/guide';
 import {
   type AssetFacts,
   type ProgrammePosition,
@@ -30,6 +32,8 @@ export interface PlayoutProgramme {
   readonly assets: ReadonlyMap<string, AssetFacts>;
   /** Wall-clock time of tick 0, in milliseconds since 1970. */
   readonly epochUnixMs: number;
+  /** What the guide calls the channel, and its assets by id; undefined for what is in no guide. */
+  readonly guide?: { readonly title: string; readonly assetNames: ReadonlyMap<string, string> };
 }
 
 /** What playout reads: a stored asset. */
@@ -40,15 +44,18 @@ export interface PlayoutOptions {
   openAsset(contentHash: string): Promise<PlayableAsset>;
   /** Playout begins with the segment that contains this time, in ticks of 1/90000 s. */
   readonly startTicks: number;
+  /** Segments kept in memory, the one being played included. */
+  readonly readAheadSegments?: number;
+  /** More than this is not caught up with: the machine was asleep. */
+  readonly maxBehindTicks?: number;
   readonly logger: Logger;
 }
 
-/** Segments kept in memory, the one being played included: 6 s, or 3 MB at the house's highest rate. */
-const READ_AHEAD_SEGMENTS = 3;
+/** The one that is played, and the next: 2 s, unless an item is shorter, in which the disk may be busy. */
+const READ_AHEAD_SEGMENTS = 2;
 /** How far ahead of the time last asked for segments are looked for, where items are missing. */
 const LOOK_AHEAD_TICKS = 10 * VIDEO_TIMESCALE_HZ;
-/** More than this is not caught up with: the machine was asleep. */
-const MAX_BACKLOG_TICKS = 30 * VIDEO_TIMESCALE_HZ;
+const MAX_BEHIND_TICKS = 30 * VIDEO_TIMESCALE_HZ;
 
 /** A segment of an asset that was read, on the channel's timeline. */
 interface StoredSegment {
@@ -81,11 +88,13 @@ interface Cursor {
 export class Playout {
   readonly #openAsset: PlayoutOptions['openAsset'];
   readonly #logger: Logger;
+  readonly #readAheadSegments: number;
+  readonly #maxBehindTicks: number;
   /** Content hashes of assets whose failure was logged; they are logged again after they were readable. */
   readonly #unreadable = new Set<string>();
   #programme: PlayoutProgramme;
   #cursor: Cursor;
-  /** At most `READ_AHEAD_SEGMENTS`. */
+  /** At most `#readAheadSegments`. */
   #segments: ReadSegment[] = [];
   /** Units of the first segment that were handed out; undefined before its cue was. */
   #unitsPlayed: number | undefined;
@@ -101,6 +110,8 @@ export class Playout {
   constructor(options: PlayoutOptions) {
     this.#openAsset = options.openAsset;
     this.#logger = options.logger;
+    this.#readAheadSegments = options.readAheadSegments ?? READ_AHEAD_SEGMENTS;
+    this.#maxBehindTicks = options.maxBehindTicks ?? MAX_BEHIND_TICKS;
     this.#programme = options.programme;
     this.#cursor = { ticks: options.startTicks, mode: 'containing' };
     this.#askedTicks = options.startTicks;
@@ -117,12 +128,14 @@ export class Playout {
 
   /**
    * The events with a DTS before `untilTicks` that were not handed out yet and are already in memory,
-   * in the order of the contract in access-unit.ts. When they lie more than 30 s back, playout goes on
+   * in the order of the contract in access-unit.ts. When they lie too far back, 30 s if nothing else was said, playout goes on
    * with the segment that contains `untilTicks` instead.
    */
   eventsUntil(untilTicks: number): StreamEvent[] {
     this.#askedTicks = Math.max(this.#askedTicks, untilTicks);
-    if (untilTicks - this.nextDueTicks > MAX_BACKLOG_TICKS) this.#skipTo(untilTicks);
+    const segmentTicks = this.#segments[0]?.startTicks ?? Number.NEGATIVE_INFINITY;
+    const mayBeBehind = untilTicks - segmentTicks > this.#maxBehindTicks;
+    if (mayBeBehind && untilTicks - this.nextDueTicks > this.#maxBehindTicks) this.#skipTo(untilTicks);
     const events: StreamEvent[] = [];
     for (;;) {
       const segment = this.#segments[0];
@@ -164,6 +177,7 @@ export class Playout {
         startTicks: segment.startTicks,
         programDateTimeUnixMs: epochUnixMs + Math.floor(ticksToMs(segment.startTicks, VIDEO_TIMESCALE_HZ)),
         programmeId: segment.position.programmeId,
+        ...this.#guideProgrammeAt(segment.startTicks),
         targetDurationMs: HOUSE_SEGMENT_MS,
         isIndependent: true,
       },
@@ -172,11 +186,23 @@ export class Playout {
     else events.push(cue, ...tracks);
   }
 
+  #guideProgrammeAt(ticks: number): Pick<Cue, 'programme'> {
+    const { guide, runs, assets, epochUnixMs } = this.#programme;
+    if (guide === undefined) return {};
+    const channel = { title: guide.title, epochUnixMs, runs };
+    const entry = guideEntryAt(channel, { facts: assets, names: guide.assetNames }, ticks, 'guide');
+    if (entry === undefined) return {};
+    const unixMs = (at: number) => epochUnixMs + Math.floor(ticksToMs(at, VIDEO_TIMESCALE_HZ));
+    const { title, startTicks, endTicks } = entry;
+    return { programme: { title, startUnixMs: unixMs(startTicks), endUnixMs: unixMs(endTicks) } };
+  }
+
   /**
    * Reads the next segments into memory, across the end of the item, up to a bound. An asset that
    * cannot be read is logged, and its place on the timeline stays empty. Never rejects.
    */
-  readAhead(): Promise<void> {
+  async readAhead(): Promise<void> {
+    if (this.#segments.length >= this.#readAheadSegments) return; // asked for many times a second
     this.#reading ??= this.#readAhead().finally(() => {
       this.#reading = undefined;
     });
@@ -186,7 +212,7 @@ export class Playout {
   async #readAhead(): Promise<void> {
     while (
       !this.#isClosed &&
-      this.#segments.length < READ_AHEAD_SEGMENTS &&
+      this.#segments.length < this.#readAheadSegments &&
       this.#cursor.ticks < this.#askedTicks + LOOK_AHEAD_TICKS
     ) {
       const position = programmeAt(this.#programme.runs, this.#programme.assets, this.#cursor.ticks);
@@ -250,10 +276,13 @@ export class Playout {
       return storedUnits
         .filter((unit) => unit.kind === track.kind && unit.trackId === assetTrackId)
         .map((unit) => ({
-          ...unit,
+          // Spelled out: this runs for every unit, and V8 is slow where properties follow a spread.
+          kind: unit.kind,
           trackId: track.trackId,
           dtsTicks: unit.dtsTicks + offsetTicks,
           ptsTicks: unit.ptsTicks + offsetTicks,
+          isRandomAccess: unit.isRandomAccess,
+          data: unit.data,
         }));
     });
     this.#unreadable.delete(facts.contentHash);

@@ -132,6 +132,8 @@ class Simulation {
   readonly encoders: readonly Encoder[];
   readonly stopped = new Set<Encoder>();
   readonly events: StreamEvent[] = [];
+  /** When each of them was emitted. */
+  readonly #atMs: number[] = [];
   nowMs = START_MS;
 
   constructor(encoders: readonly Encoder[]) {
@@ -151,12 +153,26 @@ class Simulation {
       for (const encoder of this.encoders) {
         if (this.stopped.has(encoder)) continue;
         for (const event of encoder.run(STEP_MS)) {
-          this.events.push(...this.chain.push(encoder.name, event, nowUnixMs));
+          this.#emit(this.chain.push(encoder.name, event, nowUnixMs));
         }
       }
-      this.events.push(...this.chain.tick(nowUnixMs));
+      this.#emit(this.chain.tick(nowUnixMs));
     }
     return this;
+  }
+
+  /** What an encoder makes in so long comes in now. */
+  deliver(encoder: Encoder, ms: number): void {
+    for (const event of encoder.run(ms)) {
+      this.#emit(this.chain.push(encoder.name, event, EPOCH_UNIX_MS + this.nowMs));
+    }
+  }
+
+  #emit(events: readonly StreamEvent[]): void {
+    for (const event of events) {
+      this.events.push(event);
+      this.#atMs.push(this.nowMs);
+    }
   }
 
   get active(): string {
@@ -164,12 +180,13 @@ class Simulation {
   }
 
   /** Pictures as [seconds on the timeline, source]. */
-  pictures(): { ms: number; source: SourceName | undefined; isRandomAccess: boolean }[] {
-    return this.events.flatMap((event) =>
+  pictures(): { ms: number; atMs: number; source: SourceName | undefined; isRandomAccess: boolean }[] {
+    return this.events.flatMap((event, i) =>
       event.type === 'unit' && event.unit.kind === 'video'
         ? [
             {
               ms: ticksToMs(event.unit.dtsTicks, VIDEO_TIMESCALE_HZ),
+              atMs: this.#atMs[i] ?? 0,
               source: this.encoders.find(({ mark }) => mark === event.unit.data[0])?.name,
               isRandomAccess: event.unit.isRandomAccess,
             },
@@ -335,6 +352,25 @@ describe('a source that goes silent', () => {
     expect(simulation.active).toBe('slate');
     checkContract(simulation.events);
     expect(discontinuities(simulation.events)).toBe(0);
+  });
+
+  it.each([
+    ['a moment', 2500],
+    ['ten seconds', 10_000],
+  ])('is not gone back to while what it made in %s comes in all at once', (_what, heldUpMs) => {
+    const primary = new Encoder('primary', { gopMs: 1000 });
+    const simulation = new Simulation([primary, new Encoder('backup'), slate()]);
+    simulation.run(8000);
+    simulation.stopped.add(primary);
+    simulation.run(heldUpMs);
+    expect(simulation.active).toBe('backup');
+    simulation.deliver(primary, heldUpMs);
+    simulation.stopped.delete(primary);
+    simulation.run(12_000);
+    expect(simulation.active).toBe('primary');
+    checkContract(simulation.events);
+    const aheadMs = Math.max(...simulation.pictures().map(({ ms, atMs }) => ms - atMs));
+    expect(aheadMs).toBeLessThan(100);
   });
 
   it('is waited for where nothing can stand in for it', () => {
@@ -507,21 +543,52 @@ describe('whatever happens', () => {
     return { simulation, lateMs: Math.max(...lastMs) };
   }
 
-  it('the events keep their contract, and the pictures never stop for more than a second', () => {
-    fc.assert(
-      fc.property(encoder, encoder, fc.array(action, { maxLength: 12 }), (primary, backup, script) => {
-        const { simulation, lateMs } = play([primary, backup], script);
-        checkContract(simulation.events);
-        const pictures = simulation.pictures();
-        const longest = Math.max(...pictures.slice(1).map(({ ms }, i) => ms - (pictures[i]?.ms ?? ms)));
-        expect(longest).toBeLessThanOrEqual(1000);
-        expect(lateMs).toBeLessThanOrEqual(1100);
-      }),
-      { seed: 20261122, numRuns: 150 },
-    );
+  /**
+   * Found by the property below. The backup stops 197 ms before the schedule's next key frame, in a segment that
+   * is already 2.36 s long: with the hole it would have outlasted the target duration.
+   */
+  it('a small hole before a scheduled source is filled where the open segment is too long to take it in', () => {
+    const encoders = [
+      { gopMs: 400, frameMs: 16 },
+      { gopMs: 4000, frameMs: 16 },
+    ];
+    const { simulation } = play(encoders, [
+      { ms: 340, what: 'light', who: 0, byMs: 0 },
+      { ms: 2980, what: 'forth', who: 0, byMs: 0 },
+      { ms: 1400, what: 'stop', who: 1, byMs: 0 },
+      { ms: 3800, what: 'go', who: 1, byMs: 0 },
+      { ms: 720, what: 'dark', who: 0, byMs: 0 },
+      { ms: 3500, what: 'stop', who: 0, byMs: 0 },
+      { ms: 20, what: 'stop', who: 1, byMs: 0 },
+      { ms: 240, what: 'stop', who: 0, byMs: 0 },
+      { ms: 20, what: 'dark', who: 1, byMs: 0 },
+    ]);
+    checkContract(simulation.events);
+    expect(simulation.active).toBe('playout');
+    expect(discontinuities(simulation.events)).toBe(0);
   });
 
-  it('there is no discontinuity as long as all configurations are equal', () => {
+  /** The same scripts in every run. The second seed once found a needless discontinuity. */
+  const seeds = [20261122, 524669191];
+
+  it.each(seeds)(
+    'the events keep their contract, and the pictures never stop for more than a second (%i)',
+    (seed) => {
+      fc.assert(
+        fc.property(encoder, encoder, fc.array(action, { maxLength: 12 }), (primary, backup, script) => {
+          const { simulation, lateMs } = play([primary, backup], script);
+          checkContract(simulation.events);
+          const pictures = simulation.pictures();
+          const longest = Math.max(...pictures.slice(1).map(({ ms }, i) => ms - (pictures[i]?.ms ?? ms)));
+          expect(longest).toBeLessThanOrEqual(1000);
+          expect(lateMs).toBeLessThanOrEqual(1100);
+        }),
+        { seed, numRuns: 150 },
+      );
+    },
+  );
+
+  it.each(seeds)('there is no discontinuity as long as all configurations are equal (%i)', (seed) => {
     fc.assert(
       fc.property(encoder, encoder, fc.array(action, { maxLength: 12 }), (primary, backup, script) => {
         const same = { config: 1, hasSound: true };
@@ -534,8 +601,7 @@ describe('whatever happens', () => {
         );
         expect(discontinuities(simulation.events)).toBe(0);
       }),
-      // Another seed found a needless discontinuity once in 140 scripts: seed 524669191, not mended yet.
-      { seed: 20261122, numRuns: 150 },
+      { seed, numRuns: 150 },
     );
   });
 });

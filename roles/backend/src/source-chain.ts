@@ -6,7 +6,7 @@
  * moves the unit of the active source to the channel's time ({@link Placement}); the channel's one
  * {@link IngestGrid} sorts, cuts and numbers, as it does for a single encoder.
  */
-import { type AccessUnit, type StreamEvent, trackIndex } from '@starling/media/access-unit';
+import { type AccessUnit, type Cue, type StreamEvent, trackIndex } from '@starling/media/access-unit';
 import { IngestGrid } from '@starling/media/ingest-grid';
 import { compareTicks, rescaleTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import type { SourceChoice, SourceName, SourceReason } from '@starling/model/entities';
@@ -187,7 +187,7 @@ export class SourceChain {
   #start(source: SourceName, feed: SourceFeed, reason: SourceReason, nowMs: number): void {
     this.#end(reason);
     const nowTicks = Math.round((nowMs - this.#epochUnixMs) * TICKS_PER_MS);
-    const placement = new Placement(feed, this.#grid.earliestStartTicks, nowTicks);
+    const placement = new Placement(feed, this.#grid, nowTicks);
     this.#active = { info: { source, sinceUnixMs: Math.round(nowMs), reason }, feed, placement };
     for (const track of feed.tracks) this.#forward({ type: 'track', track });
     const placed = placement.gops
@@ -218,18 +218,22 @@ export class SourceChain {
     for (const event of events) {
       this.#events.push(
         event.type === 'cue'
-          ? { type: 'cue', cue: { ...event.cue, programmeId: this.#programmeAt(event.cue.startTicks) } }
+          ? { type: 'cue', cue: { ...event.cue, ...this.#programmeAt(event.cue.startTicks) } }
           : event,
       );
     }
   }
 
-  #programmeAt(ticks: number): string {
+  /** The schedule's guide is that of the picture only while the schedule is on. */
+  #programmeAt(ticks: number): Pick<Cue, 'programmeId' | 'programme'> {
     const active = this.#active;
-    if (active === undefined || !active.feed.isScheduled) return `live-${this.#channel}`;
-    if (active.info.source === 'slate') return 'slate';
+    const live = { programmeId: `live-${this.#channel}` };
+    if (active === undefined || !active.feed.isScheduled) return live;
+    if (active.info.source === 'slate') return { programmeId: 'slate' };
     const gop = active.feed.gops.findLast(({ startTicks }) => startTicks <= ticks) ?? active.feed.gops[0];
-    return gop?.programmeId ?? `live-${this.#channel}`;
+    if (gop?.cue === undefined) return live;
+    const { programmeId, programme } = gop.cue;
+    return { programmeId, ...(programme !== undefined && { programme }) };
   }
 
   #takeEvents(): StreamEvent[] {
@@ -259,21 +263,25 @@ class Placement {
   readonly #caughtUpTicks: number;
 
   /**
-   * @param endTicks of what was emitted so far; 0 before anything was
+   * @param grid after the end of the source before
    * @throws Error when the feed has nothing to begin with
    */
-  constructor(feed: SourceFeed, endTicks: number, nowTicks: number) {
+  constructor(feed: SourceFeed, grid: IngestGrid, nowTicks: number) {
     this.#feed = feed;
+    const endTicks = grid.earliestStartTicks;
     let shiftTicks = feed.isScheduled ? 0 : Math.max(nowTicks, endTicks) - feed.newestTicks;
     const { gops } = feed;
     const isFirst = endTicks === 0;
+    // A scheduled source is not moved: a hole that the open segment cannot take in is no small one.
+    const latestTicks = feed.isScheduled ? grid.latestSeamlessStartTicks : Number.POSITIVE_INFINITY;
+    const enterableTicks = Math.min(endTicks + SMALL_HOLE_TICKS, latestTicks);
     const index = isFirst
       ? feed.isScheduled
         ? 0
         : gops.length - 1
       : Math.max(
           0,
-          gops.findLastIndex((gop) => gop.startTicks + shiftTicks <= endTicks + SMALL_HOLE_TICKS),
+          gops.findLastIndex((gop) => gop.startTicks + shiftTicks <= enterableTicks),
         );
     const gop = gops[index];
     if (gop === undefined) throw new Error('a source without a random access point cannot be changed to');

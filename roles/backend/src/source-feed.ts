@@ -4,6 +4,7 @@
  */
 import {
   type AccessUnit,
+  type Cue,
   isDefaultTrack,
   isSameTrack,
   type StreamEvent,
@@ -30,9 +31,10 @@ const MAX_STEP_FORTH_TICKS = 10_000 * TICKS_PER_MS;
 const MISSED_PICTURES = 3;
 /** No source of fewer pictures per second than this is waited for. */
 const MAX_SILENCE_MS = 5000;
-/** How much faster than real time, and how unevenly, pictures may come in that are made now. */
+/** How far from real time, and how unevenly, pictures may come in that are made now; and how long it takes to tell. */
 const PACE_WINDOW_MS = 500;
-const MAX_PACE = 1.5;
+const MIN_PACE_WINDOW_MS = 300;
+const PACE_TOLERANCE = 0.5;
 const PACE_TOLERANCE_MS = 200;
 const MAX_ARRIVALS = 256;
 
@@ -52,7 +54,8 @@ export type Fault = 'silent' | 'left' | 'clock' | 'dark';
 export interface Gop {
   readonly startTicks: number;
   readonly arrivedAtMs: number;
-  readonly programmeId: string | undefined;
+  /** Of the last cue before it; undefined for a source that sends none. */
+  readonly cue: Cue | undefined;
   readonly units: AccessUnit[];
   sizeBytes: number;
 }
@@ -70,12 +73,12 @@ export class SourceFeed {
   #gops: Gop[] = [];
   #keptUnits = 0;
   #keptBytes = 0;
-  #programmeId: string | undefined;
+  #cue: Cue | undefined;
 
   /** The last time of the track that rules: the default picture, or the sound where there is no picture. */
   #newestTicks: number | undefined;
   #longestStepTicks = 0;
-  /** The ruling units of the last half second. */
+  /** The ruling units of the last half second, or the last two. */
   readonly #arrivals: { readonly ticks: number; readonly atMs: number }[] = [];
   #firstUnitAtMs: number | undefined;
   #lastUnitAtMs = Number.NEGATIVE_INFINITY;
@@ -142,7 +145,7 @@ export class SourceFeed {
       case 'timeline':
         return undefined;
       case 'cue':
-        this.#programmeId = event.cue.programmeId;
+        this.#cue = event.cue;
         return undefined;
       case 'track':
         this.#takeTrack(event.track);
@@ -226,13 +229,13 @@ export class SourceFeed {
       this.#newestTicks = ticks;
       this.#lastUnitAtMs = nowMs;
       this.#arrivals.push({ ticks, atMs: nowMs });
-      while (nowMs - (this.#arrivals[1]?.atMs ?? nowMs) > PACE_WINDOW_MS) this.#arrivals.shift();
+      const isOld = ({ atMs }: { readonly atMs: number }) => nowMs - atMs > PACE_WINDOW_MS;
+      while (this.#arrivals.length > 2 && this.#arrivals.some(isOld)) this.#arrivals.shift();
       if (this.#arrivals.length > MAX_ARRIVALS) this.#arrivals.shift();
     }
     const opens = isRuling && unit.isRandomAccess;
     if (opens) {
-      const programmeId = this.#programmeId;
-      this.#gops.push({ startTicks: ticks, arrivedAtMs: nowMs, programmeId, units: [], sizeBytes: 0 });
+      this.#gops.push({ startTicks: ticks, arrivedAtMs: nowMs, cue: this.#cue, units: [], sizeBytes: 0 });
     }
     this.#keep(unit);
     return wasSet ? 'clock' : opens ? 'random-access' : undefined;
@@ -246,15 +249,19 @@ export class SourceFeed {
   }
 
   /**
-   * False while what was held up on the way comes in all at once: the newest picture then does not lie at the
-   * present.
+   * False while what was held up on the way comes in all at once, also at its first pictures: the newest one then
+   * does not lie at the present. To go on with it would put the channel ahead of the clock, by all that is still to come.
    */
   #isPaced(): boolean {
     const [first] = this.#arrivals;
     const last = this.#arrivals.at(-1);
     if (first === undefined || last === undefined) return false;
     const mediaMs = (last.ticks - first.ticks) / TICKS_PER_MS;
-    return mediaMs <= (last.atMs - first.atMs) * MAX_PACE + PACE_TOLERANCE_MS;
+    const passedMs = last.atMs - first.atMs;
+    return (
+      passedMs >= MIN_PACE_WINDOW_MS &&
+      Math.abs(mediaMs - passedMs) <= passedMs * PACE_TOLERANCE + PACE_TOLERANCE_MS
+    );
   }
 
   /** The longest of late: it fades, so that one long step does not count for ever. */

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import type { StreamEvent } from '@starling/media/access-unit';
 import { FlvDemuxer } from '@starling/media/flv/demux';
+import { RtmpServerSession } from '@starling/media/rtmp/session';
 import { RtmpServer } from '@starling/net/rtmp-server';
 import { pino } from 'pino';
 import { afterEach, describe, expect, it, vi } from 'vitest';
@@ -151,6 +152,39 @@ describe('the legs of a channel', () => {
     const second = await openFrontend(first.port);
     await vi.waitFor(() => expect(dts(second.received)).toHaveLength(94), { timeout: 5000 });
     expect(second.received).toEqual([...opening, ...segment(1), ...segment(2)]);
+  });
+
+  it('move to the frontend that theirs asks them to go to, with whole segments', async () => {
+    const next = await openFrontend();
+    const first = createServer((socket: Socket) => {
+      socket.on('error', () => {});
+      const session = new RtmpServerSession({
+        handshakeRandomBytes: new Uint8Array(1528),
+        maxMessageBytes: 1 << 20,
+      });
+      socket.on('data', (bytes) => {
+        for (const { type } of session.receive(bytes)) {
+          if (type !== 'publish') continue;
+          session.acceptPublish();
+          setTimeout(() => {
+            session.requestReconnect(`//127.0.0.1:${next.port}/live`);
+            socket.write(session.takeOutput() ?? '');
+          }, 1100);
+        }
+        const output = session.takeOutput();
+        if (output !== undefined) socket.write(output);
+      });
+    }).listen(0, '127.0.0.1');
+    await once(first, 'listening');
+    cleanUps.push(() => void first.close());
+    const channel = new Channel('test');
+    const leg = openLeg(channel, (first.address() as AddressInfo).port);
+    await vi.waitFor(() => expect(leg.isPushing).toBe(true));
+    channel.push([...opening, ...segment(1)]);
+    await vi.waitFor(() => expect(dts(next.received)).toHaveLength(47), { timeout: 5000 });
+    channel.push(segment(2));
+    await vi.waitFor(() => expect(dts(next.received)).toHaveLength(94));
+    expect(next.received).toEqual([...opening, ...segment(1), ...segment(2)]);
   });
 
   it('announce to a joiner the tracks of the oldest segment that it gets, not the newest', async () => {

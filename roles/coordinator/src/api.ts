@@ -2,6 +2,7 @@
  * The coordinator's HTTP side: the REST API with its documents, the addresses for IPTV players, and
  * the site. The routes themselves are in `routes.ts` and `guide.ts`.
  */
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import helmet from '@fastify/helmet';
@@ -19,10 +20,12 @@ import fastify, {
 } from 'fastify';
 import type { Logger } from 'pino';
 import { guardRoutes, type Tokens } from './access.ts';
+import { type AccessNouns, accessRoutes } from './access-routes.ts';
 import { DatabaseUnavailable, SqlError } from './database.ts';
 import { guideRoutes } from './guide.ts';
 import { hdhomerunRoutes } from './hdhomerun.ts';
 import { ApiProblem } from './problem.ts';
+import type { RateLimits } from './rate-limits.ts';
 import { apiRoutes, type Nouns } from './routes.ts';
 
 const BODY_LIMIT_BYTES = 1024 * 1024;
@@ -36,11 +39,14 @@ const SQLSTATE_CLASS_DATA_EXCEPTION = '22';
 export interface ApiConfig extends Tokens {
   /** The built site; undefined to serve none. */
   readonly webDir: string | undefined;
+  readonly rateLimits: RateLimits;
   readonly logger: Logger;
+  /** Whether the database answers. */
+  readonly isReady: () => boolean;
 }
 
 /** Builds the HTTP side. It neither listens nor owns what it is given. */
-export async function createApi(config: ApiConfig, nouns: Nouns): Promise<FastifyInstance> {
+export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): Promise<FastifyInstance> {
   const logger: FastifyBaseLogger = config.logger;
   const app = fastify({
     loggerInstance: logger,
@@ -62,7 +68,6 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
     const problem = problemOf(error);
     if (problem.code === 'INTERNAL')
       request.log.error({ err: error, path: pathOf(request) }, 'request failed');
-    if (problem.status === 503) reply.header('retry-after', '1');
     sendProblem(reply, problem);
   });
 
@@ -101,7 +106,18 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
       },
       components: {
         securitySchemes: {
-          operator: { type: 'http', scheme: 'bearer', description: 'The operator token.' },
+          token: {
+            type: 'http',
+            scheme: 'bearer',
+            description: 'The operator token, or an API token with the scope that is named.',
+          },
+          session: {
+            type: 'apiKey',
+            in: 'cookie',
+            name: '__Host-starling',
+            description:
+              'Set by a login, for an account whose role has the scope. Without TLS its name is `starling`.',
+          },
           node: { type: 'http', scheme: 'bearer', description: "The token of the network's own machines." },
         },
       },
@@ -109,16 +125,35 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
   });
 
   await app.register(async (guarded) => {
-    guardRoutes(guarded, config);
+    const { sessions, apiTokens } = nouns;
+    guardRoutes(guarded, { tokens: config, sessions, apiTokens, rateLimits: config.rateLimits });
     guarded.addHook('onRequest', async (_request, reply) => {
       reply.header('cache-control', 'no-store');
     });
-    await guarded.register(apiRoutes(nouns), { prefix: '/api/v1' });
+    guarded.addHook('onSend', async (request, reply, payload) => {
+      if (request.method !== 'GET' || reply.statusCode !== 200 || typeof payload !== 'string') return payload;
+      // RFC 9110, 8.8.3 and 13.1.2.
+      const tag = `"${createHash('sha1').update(payload).digest('base64url')}"`;
+      reply.header('etag', tag);
+      if (!isKnownTag(request.headers['if-none-match'], tag)) return payload;
+      reply.code(304).removeHeader('content-length').removeHeader('content-type');
+      return '';
+    });
+    await guarded.register(apiRoutes(nouns, accessRoutes(nouns)), { prefix: '/api/v1' });
     await guarded.register(guideRoutes(nouns));
     await guarded.register(hdhomerunRoutes(nouns));
     guarded.get('/api/openapi.json', { schema: { hide: true }, config: { access: 'public' } }, async () =>
       app.swagger(),
     );
+  });
+
+  // Where the coordinator has a port of its own; otherwise its process answers these.
+  app.get('/healthz', { schema: { hide: true } }, (_request, reply) =>
+    reply.type('text/plain').send('alive\n'),
+  );
+  app.get('/readyz', { schema: { hide: true } }, (_request, reply) => {
+    reply.type('text/plain').header('cache-control', 'no-store');
+    return config.isReady() ? reply.send('ready\n') : reply.code(503).send('the database does not answer\n');
   });
 
   // Files for anyone: the page on the API, and the site.
@@ -159,6 +194,12 @@ export async function createApi(config: ApiConfig, nouns: Nouns): Promise<Fastif
   return app;
 }
 
+/** Weak comparison: RFC 9110, 8.8.3.2. */
+function isKnownTag(ifNoneMatch: string | undefined, tag: string): boolean {
+  const known = (ifNoneMatch ?? '').split(',').map((one) => one.trim().replace(/^W\//, ''));
+  return known.includes(tag) || known.includes('*');
+}
+
 /** Without the query, which may hold a viewing token. */
 function pathOf(request: FastifyRequest): string {
   return request.url.replace(/\?.*$/s, '');
@@ -184,6 +225,8 @@ function problemOf(error: FastifyError | Error): ApiProblem {
 }
 
 function sendProblem(reply: FastifyReply, problem: ApiProblem): FastifyReply {
+  const retryAfterSeconds = problem.retryAfterSeconds ?? (problem.status === 503 ? 1 : undefined);
+  if (retryAfterSeconds !== undefined) reply.header('retry-after', String(retryAfterSeconds));
   return reply
     .code(problem.status)
     .header('cache-control', 'no-store')

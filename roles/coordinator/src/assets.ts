@@ -11,13 +11,24 @@ import {
 import { TIMELINE_HZ } from '@starling/model/schedule';
 import { type Kysely, type Selectable, sql } from 'kysely';
 import type { Logger } from 'pino';
+import { type Static, Type } from 'typebox';
+import { Check } from 'typebox/value';
 import type { Changes } from './changes.ts';
 import type { Tables, Transaction } from './database.ts';
+import { type Page, type PageQuery, pageOf, pageRequestOf } from './page.ts';
+import type { Peers } from './peers.ts';
 import { ApiProblem } from './problem.ts';
+import { RowCache } from './row-cache.ts';
+
+const ImportProgress = Type.Object({ id: Type.String({ maxLength: 64 }), progress: Type.Number() });
+/** Whose progress is kept in mind. */
+const MAX_IMPORTS = 10_000;
 
 export class Assets {
   readonly #db: Kysely<Tables>;
   readonly #changes: Changes;
+  readonly #peers: Peers;
+  readonly #rows: RowCache<Selectable<Tables['assets']>[]>;
   readonly #logger: Logger;
   readonly #now: () => number;
   /**
@@ -26,27 +37,43 @@ export class Assets {
    */
   readonly #progress = new Map<string, number>();
 
-  constructor(db: Kysely<Tables>, changes: Changes, logger: Logger, now: () => number) {
+  constructor(db: Kysely<Tables>, changes: Changes, peers: Peers, logger: Logger, now: () => number) {
     this.#db = db;
+    this.#peers = peers;
+    peers.onMessage('import-progress', (message) => {
+      if (Check(ImportProgress, message)) this.#setProgress(message.id, message.progress);
+    });
     this.#changes = changes;
+    this.#rows = new RowCache(changes);
     this.#logger = logger;
     this.#now = now;
   }
 
-  /** All assets, oldest first. */
-  async list(): Promise<Asset[]> {
-    const rows = await this.#db
-      .selectFrom('assets')
-      .selectAll()
-      .orderBy('created_at')
-      .orderBy('id')
-      .execute();
-    return rows.map((row) => this.#assetOf(row));
+  /** Oldest first. @throws ApiProblem REQUEST_INVALID for a bad cursor */
+  async list(query: Static<typeof PageQuery>): Promise<Page<Asset>> {
+    const request = pageRequestOf(query, ['created_at', 'id']);
+    const { after } = request;
+    const rows = await this.#rows.get(`page ${request.id}`, () =>
+      this.#db
+        .selectFrom('assets')
+        .selectAll()
+        .$if(after !== undefined, (query) =>
+          query.where(sql<boolean>`(created_at, id) > (${after?.[0]}::timestamptz, ${after?.[1]})`),
+        )
+        .orderBy('created_at')
+        .orderBy('id')
+        .limit(request.rowLimit)
+        .execute(),
+    );
+    const keyOf = (row: Selectable<Tables['assets']>) => [row.created_at.toISOString(), row.id];
+    return pageOf(rows, request, keyOf, (row) => this.#assetOf(row));
   }
 
   /** @throws ApiProblem ASSET_UNKNOWN */
   async get(id: string): Promise<Asset> {
-    const row = await this.#db.selectFrom('assets').selectAll().where('id', '=', id).executeTakeFirst();
+    const [row] = await this.#rows.get(`one ${id}`, () =>
+      this.#db.selectFrom('assets').selectAll().where('id', '=', id).execute(),
+    );
     if (row === undefined) throw unknownAsset(id);
     return this.#assetOf(row);
   }
@@ -139,15 +166,23 @@ export class Assets {
    */
   async report(id: string, report: ImportReport): Promise<void> {
     if (report.state === 'importing' || report.state === 'queued') {
-      const { numUpdatedRows } = await this.#db
-        .updateTable('assets')
-        .set({ state: report.state, error: report.state === 'queued' ? report.error : null })
-        .where('id', '=', id)
-        .where('state', 'in', ['queued', 'importing'])
-        .executeTakeFirst();
-      if (numUpdatedRows === 0n) await this.#refuseReport(id, report);
-      if (report.state === 'importing') this.#progress.set(id, report.progress);
-      else this.#progress.delete(id);
+      const { state } = await this.get(id);
+      // Progress comes several times a second; the database hears of the first report only.
+      if (state !== 'importing' || report.state !== 'importing') {
+        const { numUpdatedRows } = await this.#changes.make((transaction) =>
+          transaction
+            .updateTable('assets')
+            .set({ state: report.state, error: report.state === 'queued' ? report.error : null })
+            .where('id', '=', id)
+            .where('state', 'in', ['queued', 'importing'])
+            .executeTakeFirst(),
+        );
+        if (numUpdatedRows === 0n) await this.#refuseReport(id, report);
+      }
+      if (report.state === 'importing') {
+        this.#setProgress(id, report.progress);
+        this.#peers.send('import-progress', { id, progress: report.progress });
+      } else this.#progress.delete(id);
       return;
     }
     const { numUpdatedRows } = await this.#changes.make((transaction) =>
@@ -176,6 +211,13 @@ export class Assets {
   async #finished(id: string): Promise<ApiProblem> {
     const { state } = await this.get(id);
     return new ApiProblem('IMPORT_FINISHED', `The import of asset ${id} has ended already: it is ${state}.`);
+  }
+
+  #setProgress(id: string, progress: number): void {
+    this.#progress.set(id, progress);
+    // An import that a peer told of may have ended with another one.
+    const [oldest] = this.#progress.keys();
+    if (this.#progress.size > MAX_IMPORTS && oldest !== undefined) this.#progress.delete(oldest);
   }
 
   #assetOf(row: Selectable<Tables['assets']>): Asset {

@@ -1,36 +1,43 @@
 /**
  * The one way to change what backends follow. Each change commits together with the next revision
- * number, so a reader that sees a revision sees every change up to it.
+ * number, so a reader that sees a revision sees every change up to it. Changes come one after another, those of
+ * several coordinators on one database too: whoever has taken the number has the others wait.
  */
-import { type Kysely, sql } from 'kysely';
-import type { Tables, Transaction } from './database.ts';
+import { sql } from 'kysely';
+import { actorSetting } from './audit.ts';
+import { CHANGE_CHANNEL, type Database, type Transaction } from './database.ts';
 
 export class Changes {
-  readonly #db: Kysely<Tables>;
+  readonly #database: Pick<Database, 'kysely' | 'origin'>;
   readonly #listeners: Array<() => void> = [];
 
-  constructor(db: Kysely<Tables>) {
-    this.#db = db;
+  constructor(database: Pick<Database, 'kysely' | 'origin' | 'onChangeElsewhere'>) {
+    this.#database = database;
+    database.onChangeElsewhere(() => this.#tell());
   }
 
-  /** Calls `listener` after each change that has been committed. */
+  /** Calls `listener` after each change that has been committed, here or by another coordinator. */
   onChange(listener: () => void): void {
     this.#listeners.push(listener);
   }
 
   /** Runs `change` in a transaction. What it throws undoes it, and no revision is used up. */
   async make<T>(change: (transaction: Transaction) => Promise<T>): Promise<T> {
-    const result = await this.#db.transaction().execute(async (transaction) => {
-      const result = await change(transaction);
-      await transaction
-        .updateTable('settings')
-        .set({ value: sql`to_jsonb(value::bigint + 1)` })
-        .where('name', '=', 'revision')
-        .execute();
-      return result;
+    const { kysely, origin } = this.#database;
+    const result = await kysely.transaction().execute(async (transaction) => {
+      // First, for the lock on the row. The others are told at the commit; the audit log is told whose change it is.
+      await sql`
+        update settings set value = to_jsonb(value::bigint + 1) where name = 'revision'
+        returning pg_notify(${CHANGE_CHANNEL}, ${origin}), set_config('starling.actor', ${actorSetting()}, true)
+      `.execute(transaction);
+      return change(transaction);
     });
-    for (const listener of this.#listeners) listener();
+    this.#tell();
     return result;
+  }
+
+  #tell(): void {
+    for (const listener of this.#listeners) listener();
   }
 }
 

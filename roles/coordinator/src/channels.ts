@@ -1,43 +1,65 @@
 /** The channels. What they play is in `schedules.ts`. */
 import type {
   Channel,
-  ChannelSources,
   ChannelUpdate,
   NewChannel,
+  NewChannelSources,
   SourceChoice,
 } from '@starling/model/entities';
 import type { Run } from '@starling/model/schedule';
 import { type Kysely, sql } from 'kysely';
 import type { Logger } from 'pino';
+import type { Static } from 'typebox';
 import type { Changes } from './changes.ts';
 import type { Tables, Transaction } from './database.ts';
+import { type Page, type PageQuery, pageOf, pageRequestOf } from './page.ts';
 import { ApiProblem, unknownChannel } from './problem.ts';
+import { endRecordingsOf } from './recordings.ts';
+import { RowCache } from './row-cache.ts';
 import { insertSchedule, loopSchedule, resolveItems, runOf } from './schedules.ts';
 
 /** A timeline begins so long before its channel was made, so that the first viewer finds a full window. */
 const HISTORY_MS = 30_000;
+/** A black, still picture is to be replaced within a second, unless the operator says otherwise. */
+const DEFAULT_DARK_AFTER_MS = 1000;
 
 export class Channels {
   readonly #db: Kysely<Tables>;
   readonly #changes: Changes;
+  readonly #rows: RowCache<Channel[]>;
   readonly #logger: Logger;
   readonly #now: () => number;
 
   constructor(db: Kysely<Tables>, changes: Changes, logger: Logger, now: () => number) {
     this.#db = db;
     this.#changes = changes;
+    this.#rows = new RowCache(changes);
     this.#logger = logger;
     this.#now = now;
   }
 
-  /** All channels by name. */
-  list(): Promise<Channel[]> {
-    return this.#db.transaction().execute(readChannels);
+  /** By name. @throws ApiProblem REQUEST_INVALID for a bad cursor */
+  async list(query: Static<typeof PageQuery>): Promise<Page<Channel>> {
+    const request = pageRequestOf(query, ['name']);
+    const { rowLimit, after } = request;
+    const channels = await this.#rows.get(`page ${request.id}`, () =>
+      this.#db
+        .transaction()
+        .execute((transaction) => readChannels(transaction, { rowLimit, after: after?.[0] })),
+    );
+    return pageOf(
+      channels,
+      request,
+      ({ name }) => [name],
+      (channel) => channel,
+    );
   }
 
   /** @throws ApiProblem CHANNEL_UNKNOWN */
   async get(name: string): Promise<Channel> {
-    const [channel] = await this.#db.transaction().execute((transaction) => readChannels(transaction, name));
+    const [channel] = await this.#rows.get(`one ${name}`, () =>
+      this.#db.transaction().execute((transaction) => readChannels(transaction, name)),
+    );
     if (channel === undefined) throw unknownChannel(name);
     return channel;
   }
@@ -68,9 +90,10 @@ export class Channels {
    * @throws ApiProblem CHANNEL_UNKNOWN or CHANNEL_NUMBER_TAKEN
    */
   async update(name: string, update: ChannelUpdate): Promise<Channel> {
-    const { title, number, logo, group, isPrivate, maxViewers } = update;
+    const { title, number, logo, group, isPrivate, maxViewers, record, redundancy } = update;
     await this.#changes.make(async (transaction) => {
       if (number !== undefined) await refuseTakenNumber(transaction, name, number);
+      if (redundancy === 2) await refuseLiveRedundancy(transaction, name);
       const { numUpdatedRows } = await transaction
         .updateTable('channels')
         .set({
@@ -80,6 +103,8 @@ export class Channels {
           ...(group !== undefined && { group_title: group }),
           ...(isPrivate !== undefined && { is_private: isPrivate }),
           ...(maxViewers !== undefined && { max_viewers: maxViewers }),
+          ...(record !== undefined && { record: record && JSON.stringify(record) }),
+          ...(redundancy !== undefined && { redundancy }),
         })
         .where('name', '=', name)
         .executeTakeFirst();
@@ -94,8 +119,8 @@ export class Channels {
    * when no live stream is left: the segments of a schedule alone are numbered in another way.
    * @throws ApiProblem CHANNEL_UNKNOWN, STREAM_UNKNOWN, or SOURCES_INVALID
    */
-  async setSources(name: string, sources: ChannelSources): Promise<Channel> {
-    const { primary, backup, fallback } = sources;
+  async setSources(name: string, sources: NewChannelSources): Promise<Channel> {
+    const { primary, backup, fallback, darkAfterMs = DEFAULT_DARK_AFTER_MS } = sources;
     if (primary !== null && primary === backup) {
       throw new ApiProblem(
         'SOURCES_INVALID',
@@ -122,7 +147,14 @@ export class Channels {
       }
       await transaction
         .updateTable('channels')
-        .set({ has_sources: true, primary_stream: primary, backup_stream: backup, fallback })
+        .set({
+          has_sources: true,
+          primary_stream: primary,
+          backup_stream: backup,
+          fallback,
+          dark_after_ms: darkAfterMs,
+          redundancy: 1, // what comes in live comes to one backend
+        })
         .where('name', '=', name)
         .execute();
       return readChannels(transaction, name);
@@ -172,6 +204,7 @@ export class Channels {
         .returning('kind')
         .executeTakeFirst();
       if (removed === undefined) throw unknownChannel(name);
+      await endRecordingsOf(transaction, { channel: name }, this.#now());
       if (removed.kind === 'live') {
         throw new ApiProblem(
           'CHANNEL_IS_LIVE',
@@ -181,6 +214,20 @@ export class Channels {
     });
     this.#logger.info({ channel: name }, 'channel removed');
   }
+}
+
+/** Two backends make the same of a schedule, and of nothing else. */
+async function refuseLiveRedundancy(transaction: Transaction, name: string): Promise<void> {
+  const channel = await transaction
+    .selectFrom('channels')
+    .select('has_sources')
+    .where('name', '=', name)
+    .executeTakeFirst();
+  if (channel?.has_sources !== true) return;
+  throw new ApiProblem(
+    'SOURCES_INVALID',
+    `Channel ${name} has live sources, which come to one backend. Only a channel of its schedule alone can be made by two.`,
+  );
 }
 
 async function refuseTakenNumber(transaction: Transaction, name: string, number: number): Promise<void> {
@@ -242,18 +289,29 @@ const lowestFreeNumber = sql<number>`(
   select min(candidate) from (select 1 as candidate union select number + 1 from channels) as candidates
   where candidate not in (select number from channels))`;
 
-/** The channels with their runs, by name; only the one of the given name, if one is given. */
-export async function readChannels(transaction: Transaction, name?: string): Promise<Channel[]> {
+/**
+ * Channels with their runs, by name.
+ * @param which the one of a name, or a page; all when undefined
+ */
+export async function readChannels(
+  transaction: Transaction,
+  which?: string | { readonly rowLimit: number; readonly after: string | undefined },
+): Promise<Channel[]> {
+  const page = typeof which === 'object' ? which : undefined;
   const channels = await transaction
     .selectFrom('channels')
     .selectAll()
-    .$if(name !== undefined, (query) => query.where('name', '=', name ?? ''))
+    .$if(typeof which === 'string', (query) => query.where('name', '=', String(which)))
+    .$if(page?.after !== undefined, (query) => query.where('name', '>', page?.after ?? ''))
+    .$if(page !== undefined, (query) => query.limit(page?.rowLimit ?? 0))
     .orderBy('name')
     .execute();
+  // A page has no gap, so its runs are those of a range: an index gives them.
+  const [first = '', last = ''] = [channels[0]?.name, channels.at(-1)?.name];
   const runs = await transaction
     .selectFrom('runs')
     .selectAll()
-    .$if(name !== undefined, (query) => query.where('channel', '=', name ?? ''))
+    .$if(which !== undefined, (query) => query.where('channel', '>=', first).where('channel', '<=', last))
     .orderBy('start_ticks')
     .execute();
   const runsByChannel = new Map<string, Run[]>(channels.map((channel) => [channel.name, []]));
@@ -272,9 +330,16 @@ export async function readChannels(transaction: Transaction, name?: string): Pro
     isPrivate: channel.is_private,
     maxViewers: channel.max_viewers,
     sources: channel.has_sources
-      ? { primary: channel.primary_stream, backup: channel.backup_stream, fallback: channel.fallback }
+      ? {
+          primary: channel.primary_stream,
+          backup: channel.backup_stream,
+          fallback: channel.fallback,
+          darkAfterMs: channel.dark_after_ms,
+        }
       : null,
     sourceChoice: channel.source_choice,
+    record: channel.record,
+    redundancy: channel.redundancy,
     createdAt: channel.created_at.toISOString(),
   }));
 }

@@ -3,14 +3,18 @@
  * under one session id; it is one viewer. In memory: it is true for seconds only, and after a restart the
  * next reports bring it back.
  */
-import type {
+import {
   FrontendReport,
-  FrontendReportAnswer,
-  ReportedViewer,
-  Viewer,
-  ViewerList,
+  type FrontendReportAnswer,
+  MAX_REPORTED_VIEWERS,
+  type ReportedViewer,
+  type Viewer,
+  type ViewerList,
 } from '@starling/model/entities';
 import type { Logger } from 'pino';
+import { Type } from 'typebox';
+import { Check } from 'typebox/value';
+import type { Peers } from './peers.ts';
 import { ApiProblem } from './problem.ts';
 import type { Snapshot } from './state.ts';
 import type { ViewingRules } from './viewing-tokens.ts';
@@ -21,6 +25,8 @@ const MAX_FRONTENDS = 1000;
 /** Frontends that were away hear of so many that were shown out; they remember more themselves. */
 const MAX_ENDED_IDS = 1000;
 const MAX_LISTED = 10_000;
+
+const ViewerIds = Type.Array(Type.String({ maxLength: 64 }));
 
 interface FrontendViewers {
   reportedAtMs: number;
@@ -34,17 +40,35 @@ export class FleetViewers {
   readonly #frontends = new Map<string, FrontendViewers>();
   readonly #endedIds = new Set<string>();
   readonly #listeners: (() => void)[] = [];
+  readonly #peers: Peers;
   #merged: ReadonlyMap<string, ReportedViewer> | undefined;
 
-  constructor(rules: Snapshot<ViewingRules>, logger: Logger, now: () => number) {
+  constructor(rules: Snapshot<ViewingRules>, peers: Peers, logger: Logger, now: () => number) {
     this.#rules = rules;
+    this.#peers = peers;
     this.#logger = logger;
     this.#now = now;
+    peers.onMessage('frontend-report', (message) => {
+      if (Check(FrontendReport, message)) this.#takeFromPeer(message);
+    });
+    peers.onMessage('frontend-unknown', (message) => {
+      if (typeof message === 'string') this.#tellPeersAll(message);
+    });
+    peers.onMessage('viewers-ended', (message) => {
+      if (Check(ViewerIds, message)) this.#addEnded(message);
+    });
   }
 
   /** Takes a frontend's report, and shows out who is one too many for a channel or a token: who came last. */
   async report(report: FrontendReport): Promise<FrontendReportAnswer> {
     const rules = await this.#rules.read();
+    const isKnown = this.#frontends.has(report.frontendId);
+    this.#apply(report);
+    this.#peers.send('frontend-report', report);
+    return { isKnown: isKnown || report.isFresh, ...this.#keepLimits(rules) };
+  }
+
+  #apply(report: FrontendReport): void {
     const known = this.#frontends.get(report.frontendId);
     const frontend = known ?? { reportedAtMs: 0, viewers: new Map() };
     if (known === undefined) this.#add(report.frontendId, frontend);
@@ -53,7 +77,23 @@ export class FleetViewers {
     for (const id of report.leftIds) frontend.viewers.delete(id);
     for (const viewer of report.viewers) frontend.viewers.set(viewer.id, viewer);
     this.#merged = undefined;
-    return { isKnown: known !== undefined || report.isFresh, ...this.#keepLimits(rules) };
+  }
+
+  /** A report says what has changed: without what it said before it is worth nothing. */
+  #takeFromPeer(report: FrontendReport): void {
+    if (report.isFresh || this.#frontends.has(report.frontendId)) this.#apply(report);
+    else this.#peers.send('frontend-unknown', report.frontendId);
+  }
+
+  #tellPeersAll(frontendId: string): void {
+    const frontend = this.#frontends.get(frontendId);
+    if (frontend === undefined) return;
+    const report: FrontendReport = { frontendId, isFresh: true, leftIds: [], viewers: [] };
+    const viewers = [...frontend.viewers.values()];
+    for (let first = 0; first === 0 || first < viewers.length; first += MAX_REPORTED_VIEWERS) {
+      const some = viewers.slice(first, first + MAX_REPORTED_VIEWERS);
+      this.#peers.send('frontend-report', { ...report, isFresh: first === 0, viewers: some });
+    }
   }
 
   /**
@@ -139,7 +179,13 @@ export class FleetViewers {
   }
 
   #end(viewers: readonly ReportedViewer[]): void {
-    for (const { id } of viewers) this.#endedIds.add(id);
+    const ids = viewers.map(({ id }) => id);
+    this.#peers.send('viewers-ended', ids);
+    this.#addEnded(ids);
+  }
+
+  #addEnded(ids: readonly string[]): void {
+    for (const id of ids) this.#endedIds.add(id);
     for (const id of this.#endedIds) {
       if (this.#endedIds.size <= MAX_ENDED_IDS) break;
       this.#endedIds.delete(id);

@@ -12,23 +12,28 @@ import {
 } from '@starling/model/library';
 import type { Kysely, Selectable } from 'kysely';
 import type { Logger } from 'pino';
+import type { Static } from 'typebox';
 import { Check } from 'typebox/value';
 import { insertAsset } from './assets.ts';
 import type { Changes } from './changes.ts';
 import type { Tables, Transaction } from './database.ts';
+import { type Page, type PageQuery, pageOf, pageRequestOf } from './page.ts';
 import { ApiProblem } from './problem.ts';
+import { RowCache } from './row-cache.ts';
 
 const SETTINGS_NAME = 'library';
 
 export class Library {
   readonly #db: Kysely<Tables>;
   readonly #changes: Changes;
+  readonly #rows: RowCache<Selectable<Tables['watched_folders']>[]>;
   readonly #logger: Logger;
   readonly #now: () => number;
 
   constructor(db: Kysely<Tables>, changes: Changes, logger: Logger, now: () => number) {
     this.#db = db;
     this.#changes = changes;
+    this.#rows = new RowCache(changes);
     this.#logger = logger;
     this.#now = now;
   }
@@ -53,8 +58,20 @@ export class Library {
     return settings;
   }
 
-  async folders(): Promise<WatchedFolder[]> {
-    return this.#db.transaction().execute(readFolders);
+  /** By path. @throws ApiProblem REQUEST_INVALID for a bad cursor */
+  async folders(query: Static<typeof PageQuery>): Promise<Page<WatchedFolder>> {
+    const request = pageRequestOf(query, ['path']);
+    const after = request.after?.[0];
+    const rows = await this.#rows.get(request.id, () =>
+      this.#db
+        .selectFrom('watched_folders')
+        .selectAll()
+        .$if(after !== undefined, (query) => query.where('path', '>', after ?? ''))
+        .orderBy('path')
+        .limit(request.rowLimit)
+        .execute(),
+    );
+    return pageOf(rows, request, ({ path }) => [path], folderOf);
   }
 
   /** @throws ApiProblem REQUEST_INVALID or FOLDER_EXISTS */

@@ -8,23 +8,36 @@
 
 import { mkdir } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
+import { Accounts } from './accounts.ts';
 import { createApi } from './api.ts';
+import { ApiTokens } from './api-tokens.ts';
 import { AssetFiles } from './asset-files.ts';
 import { Assets } from './assets.ts';
+import { Audit } from './audit.ts';
 import { BackendPresence } from './backend-presence.ts';
+import { openBackup } from './backup.ts';
 import { Changes } from './changes.ts';
 import { Channels } from './channels.ts';
 import { lockDataFolder } from './data-folder-lock.ts';
-import { openDatabase } from './database.ts';
+import { Destinations } from './destinations.ts';
+import { openEmbeddedPostgres } from './embedded-postgres.ts';
 import { FleetViewers } from './fleet-viewers.ts';
 import { FrontendStates, readViewingRules } from './frontend-states.ts';
 import { readDeviceId, TUNER_COUNT } from './hdhomerun.ts';
 import { DISCOVERY_PORT, startDiscovery } from './hdhomerun-discovery.ts';
+import { LeaseTable } from './lease-table.ts';
 import { Library } from './library.ts';
+import { Logins } from './logins.ts';
+import { connectPeers, noPeers } from './peers.ts';
+import { openPostgresServer } from './postgres-server.ts';
 import { PublicChannels } from './public-channels.ts';
+import { RateLimits } from './rate-limits.ts';
+import { Recordings } from './recordings.ts';
 import { Schedules } from './schedules.ts';
+import { Sessions } from './sessions.ts';
+import { SharedCounters } from './shared-counters.ts';
 import { readBackendState, Snapshot, withoutPast } from './state.ts';
 import { Streams } from './streams.ts';
 import { ViewingKeys } from './viewing-keys.ts';
@@ -33,8 +46,12 @@ import { Watch } from './watch.ts';
 import { Webhooks } from './webhooks.ts';
 
 export interface CoordinatorConfig {
-  /** Holds the database, in `db`. One coordinator at a time may use it. */
+  /** Holds the embedded database, in `db`. One coordinator at a time may use it. */
   readonly dataDir: string;
+  /** Of a PostgreSQL server, with its password: `postgres://...`. The database is embedded when undefined. */
+  readonly databaseUrl?: string | undefined;
+  /** Of a Redis server, through which several coordinators share what is true for seconds. */
+  readonly redisUrl?: string | undefined;
   /** For who manages the network. */
   readonly operatorToken: string;
   /** For the network's own machines. */
@@ -53,6 +70,8 @@ export interface CoordinatorConfig {
 export interface Coordinator {
   /** Handles one HTTP request that came in on a port of the caller's. */
   readonly handleRequest: (request: IncomingMessage, response: ServerResponse) => void;
+  /** The account that this start made, and its one-time password, for the operator's eyes; undefined at later starts. */
+  readonly firstAccount: { readonly name: string; readonly password: string } | undefined;
   /** Whether the database answers. */
   readonly isReady: () => boolean;
   /**
@@ -70,7 +89,7 @@ const DRAIN_MS = 1000;
  * Starts a coordinator.
  * @throws DataFolderError when another process uses the folder or a newer Starling did; the system's error
  *   when the port for HDHomeRun discovery is taken;
- *   DatabaseUnavailable when the database's files do not open; the system's error when they cannot be written
+ *   DatabaseUnavailable when the database's files do not open or its server does not answer; the system's error when they cannot be written
  */
 export async function startCoordinator(config: CoordinatorConfig): Promise<Coordinator> {
   const { dataDir, logger, catchUpHours = 0, now = Date.now } = config;
@@ -82,11 +101,17 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
   try {
     const lock = await lockDataFolder(dataDir);
     closers.push(() => lock.release());
-    const database = await openDatabase(join(dataDir, 'db'), logger);
+    const database =
+      config.databaseUrl === undefined
+        ? await openEmbeddedPostgres(join(dataDir, 'db'), logger)
+        : await openPostgresServer(config.databaseUrl, logger);
     closers.push(() => database.close());
     const db = database.kysely;
-    const changes = new Changes(db);
-    const presence = new BackendPresence(now);
+    const changes = new Changes(database);
+    const deviceId = await readDeviceId(db);
+    const peers = config.redisUrl === undefined ? noPeers : connectPeers(config.redisUrl, deviceId, logger);
+    closers.push(() => peers.close());
+    const presence = new BackendPresence(peers, now);
     const state = new Snapshot(db, changes, readBackendState);
     const forBackends = {
       read: async () => withoutPast(await state.read(), now()),
@@ -95,33 +120,55 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const watch = new Watch(forBackends, logger);
     const viewingKeys = await ViewingKeys.open(dataDir);
     const rules = new Snapshot(db, changes, (transaction) => readViewingRules(transaction, now));
-    const viewers = new FleetViewers(rules, logger, now);
+    const viewers = new FleetViewers(rules, peers, logger, now);
     const frontendWatch = new Watch(new FrontendStates(rules, viewingKeys, viewers), logger);
     const schedules = new Schedules(db, changes, logger, now);
     await schedules.start();
     closers.push(async () => schedules.close());
-    const deviceId = await readDeviceId(db);
     const webhooks = new Webhooks({ db, logger, now });
     closers.push(() => webhooks.close());
-    const app = await createApi(config, {
-      assets: new Assets(db, changes, logger, now),
-      library: new Library(db, changes, logger, now),
-      assetFiles: new AssetFiles(join(dataDir, 'media')),
-      channels: new Channels(db, changes, logger, now),
-      schedules,
-      streams: new Streams(db, changes, presence, logger, now),
-      publicChannels: new PublicChannels(state, presence, viewers, now),
-      viewingTokens: new ViewingTokens(db, changes, viewingKeys, rules, logger, now),
-      viewers,
-      frontendWatch,
-      webhooks,
-      presence,
-      state,
-      watch,
-      deviceId,
-      catchUpHours,
-      now,
-    });
+    const sessions = new Sessions(db, changes, logger, now);
+    const accounts = new Accounts(db, changes, logger, now);
+    const firstAccount = await accounts.makeFirst();
+    const audit = new Audit(db, logger);
+    closers.push(async () => audit.close());
+    const rateLimits = new RateLimits(new SharedCounters(peers, now));
+    const assets = new Assets(db, changes, peers, logger, now);
+    const recordingsDir = join(resolve(dataDir), 'recordings');
+    await mkdir(recordingsDir, { recursive: true, mode: 0o700 });
+    let closing: Promise<void> | undefined;
+    const isReady = () => closing === undefined && database.isUp();
+    const app = await createApi(
+      { ...config, isReady, rateLimits },
+      {
+        accounts,
+        sessions,
+        audit,
+        logins: new Logins(db, sessions, logger, now),
+        apiTokens: new ApiTokens(db, changes, logger, now),
+        assets,
+        library: new Library(db, changes, logger, now),
+        assetFiles: new AssetFiles(join(dataDir, 'media')),
+        leases: new LeaseTable(now()),
+        recordings: new Recordings({ db, changes, assets, dir: recordingsDir, logger, now }),
+        channels: new Channels(db, changes, logger, now),
+        schedules,
+        streams: new Streams(db, changes, presence, logger, now),
+        publicChannels: new PublicChannels(state, presence, viewers, now),
+        viewingTokens: new ViewingTokens(db, changes, viewingKeys, rules, logger, now),
+        viewers,
+        frontendWatch,
+        destinations: new Destinations({ db, changes, presence, logger, now }),
+        webhooks,
+        presence,
+        state,
+        watch,
+        openBackup: () => openBackup(db, dataDir),
+        deviceId,
+        catchUpHours,
+        now,
+      },
+    );
     closers.push(async () => {
       const deadline = setTimeout(() => app.server.closeAllConnections(), DRAIN_MS);
       await app.close();
@@ -142,10 +189,10 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       watch.close();
       frontendWatch.close();
     });
-    let closing: Promise<void> | undefined;
     return {
+      firstAccount,
       handleRequest: (request, response) => app.routing(request, response),
-      isReady: () => closing === undefined && database.isUp(),
+      isReady,
       async listen(host, listenPort) {
         await app.listen({ host, port: listenPort });
         const [address] = app.addresses();

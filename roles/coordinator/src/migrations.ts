@@ -240,23 +240,273 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
+  '009-destinations': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('destinations')
+        .addColumn('name', 'text', (column) => column.primaryKey())
+        .addColumn('channel', 'text', (column) =>
+          column.notNull().references('channels.name').onDelete('cascade'),
+        )
+        .addColumn('url', 'text', (column) => column.notNull())
+        .addColumn('is_enabled', 'boolean', (column) => column.notNull())
+        .addColumn('takes_enhanced_codecs', 'boolean', (column) => column.notNull())
+        .addColumn('accepts_any_certificate', 'boolean', (column) => column.notNull())
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+    },
+  },
+  '010-recordings': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('channels')
+        .addColumn('record', 'jsonb')
+        .addColumn('redundancy', 'int4', (column) =>
+          column.notNull().defaultTo(1).check(sql`redundancy in (1, 2)`),
+        )
+        .execute();
+      await db.schema
+        .createTable('recordings')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('name', 'text', (column) => column.notNull())
+        .addColumn('channel', 'text')
+        .addColumn('stream', 'text')
+        .addColumn('is_automatic', 'boolean', (column) => column.notNull())
+        .addColumn('is_wanted', 'boolean', (column) => column.notNull())
+        .addColumn('end_reason', 'text')
+        .addColumn('ended_at', 'timestamptz')
+        .addColumn('parts', 'jsonb', (column) => column.notNull().defaultTo(sql`'[]'::jsonb`))
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('removed_at', 'timestamptz')
+        .addCheckConstraint('recordings_have_source', sql`(channel is null) <> (stream is null)`)
+        .addCheckConstraint('recordings_end', sql`(end_reason is null) = (ended_at is null)`)
+        .execute();
+      await db.schema
+        .createIndex('recordings_by_creation')
+        .on('recordings')
+        .columns(['created_at', 'id'])
+        .execute();
+    },
+  },
+  '011-dark-after': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('channels')
+        .addColumn('dark_after_ms', 'int4', (column) => column.defaultTo(1000))
+        .execute();
+    },
+  },
+  '012-pages': {
+    async up(db: Kysely<unknown>) {
+      for (const table of ['assets', 'viewing_tokens']) {
+        await db.schema.createIndex(`${table}_by_creation`).on(table).columns(['created_at', 'id']).execute();
+      }
+    },
+  },
+  '013-access': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('accounts')
+        .addColumn('name', 'text', (column) => column.primaryKey())
+        .addColumn('role', 'text', (column) =>
+          column.notNull().check(sql`role in ('operator', 'editor', 'streamer', 'viewer')`),
+        )
+        .addColumn('password_hash', 'text', (column) => column.notNull())
+        .addColumn('has_one_time_password', 'boolean', (column) => column.notNull())
+        .addColumn('is_disabled', 'boolean', (column) => column.notNull().defaultTo(false))
+        .addColumn('channels', sql`text[]`, (column) => column.notNull())
+        .addColumn('totp_secret', 'text')
+        .addColumn('is_totp_on', 'boolean', (column) => column.notNull().defaultTo(false))
+        .addColumn('totp_last_counter', 'int8', (column) => column.notNull().defaultTo(0))
+        .addColumn('recovery_sha256s', sql`text[]`, (column) => column.notNull().defaultTo(sql`'{}'`))
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .addCheckConstraint('accounts_totp_has_secret', sql`not is_totp_on or totp_secret is not null`)
+        .execute();
+      await db.schema
+        .createTable('sessions')
+        .addColumn('token_sha256', 'text', (column) => column.primaryKey())
+        .addColumn('account', 'text', (column) =>
+          column.notNull().references('accounts.name').onDelete('cascade'),
+        )
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('last_used_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('expires_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createIndex('sessions_by_account')
+        .on('sessions')
+        .columns(['account', 'last_used_at'])
+        .execute();
+      await db.schema.createIndex('sessions_by_expiry').on('sessions').column('expires_at').execute();
+      await db.schema
+        .createTable('api_tokens')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('name', 'text', (column) => column.notNull())
+        .addColumn('token_sha256', 'text', (column) => column.notNull().unique())
+        .addColumn('account', 'text', (column) => column.references('accounts.name').onDelete('cascade'))
+        .addColumn('scopes', sql`text[]`, (column) => column.notNull())
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('expires_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('revoked_at', 'timestamptz')
+        .execute();
+      await db.schema.createIndex('api_tokens_by_account').on('api_tokens').column('account').execute();
+      await db.schema
+        .createIndex('api_tokens_by_creation')
+        .on('api_tokens')
+        .columns(['created_at', 'id'])
+        .execute();
+      await db.schema
+        .createTable('login_failures')
+        .addColumn('key', 'text', (column) => column.primaryKey())
+        .addColumn('count', 'int4', (column) => column.notNull())
+        .addColumn('last_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('locked_until', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema.createIndex('login_failures_by_time').on('login_failures').column('last_at').execute();
+      await db.schema
+        .alterTable('streams')
+        .addColumn('owner', 'text', (column) => column.references('accounts.name').onDelete('set null'))
+        .execute();
+      await db.schema.createIndex('streams_by_owner').on('streams').column('owner').execute();
+      await createAuditLog(db);
+    },
+  },
 };
 
+/** In the order in which they run. */
+export const migrationNames: readonly string[] = Object.keys(migrations).sort();
+
+/** Tables whose changes are in the audit log: the column that names a row, and those that hold secrets. */
+const auditedTables: Readonly<Record<string, readonly [key: string, ...secrets: string[]]>> = {
+  accounts: ['name', 'password_hash', 'totp_secret', 'totp_last_counter', 'recovery_sha256s'],
+  api_tokens: ['id', 'token_sha256'],
+  assets: ['id'],
+  channels: ['name'],
+  // Its address has the stream key in it.
+  destinations: ['name', 'url'],
+  recordings: ['id'],
+  schedules: ['channel'],
+  settings: ['name'],
+  // An input may hold a passphrase, or a password in its address.
+  streams: ['name', 'key_sha256', 'input'],
+  viewing_tokens: ['id'],
+  watched_folders: ['id'],
+  webhooks: ['id', 'secret', 'url'],
+};
+
+/** Those that hold no changes of anybody's: what follows from others, or what is counted and reported. */
+export const unauditedTables = [
+  'audit_entries',
+  'login_failures',
+  'runs',
+  'sessions',
+  'watched_files',
+  'webhook_deliveries',
+];
+
 /**
- * Brings the tables up to date.
+ * The table, what fills it, and what keeps it as it is. The trigger writes where `starling.actor` is set in the transaction,
+ * see `audit.ts`.
+ */
+async function createAuditLog(db: Kysely<unknown>): Promise<void> {
+  await db.schema
+    .createTable('audit_entries')
+    .addColumn('number', 'bigserial', (column) => column.primaryKey())
+    .addColumn('at', 'timestamptz', (column) => column.notNull().defaultTo(sql`clock_timestamp()`))
+    .addColumn('actor_kind', 'text', (column) => column.notNull())
+    .addColumn('actor', 'text', (column) => column.notNull())
+    .addColumn('address', 'text')
+    .addColumn('request', 'text')
+    .addColumn('noun', 'text', (column) => column.notNull())
+    .addColumn('verb', 'text', (column) => column.notNull())
+    .addColumn('target', 'text', (column) => column.notNull())
+    .addColumn('before', 'jsonb')
+    .addColumn('after', 'jsonb')
+    .execute();
+  for (const column of ['actor', 'noun', 'target', 'at'] as const) {
+    await db.schema
+      .createIndex(`audit_entries_by_${column}`)
+      .on('audit_entries')
+      .columns(column === 'at' ? ['at'] : [column, 'number'])
+      .execute();
+  }
+  await sql`
+    create or replace function audit_change() returns trigger language plpgsql as $$
+    declare
+      actor jsonb := nullif(current_setting('starling.actor', true), '')::jsonb;
+      before jsonb := case tg_op when 'INSERT' then null else to_jsonb(old) end;
+      after jsonb := case tg_op when 'DELETE' then null else to_jsonb(new) end;
+      target text := coalesce(after, before) ->> tg_argv[0];
+      secret text;
+    begin
+      if actor is null or (tg_table_name = 'settings' and target = 'revision') then
+        return null;
+      end if;
+      if tg_op = 'UPDATE' then
+        select jsonb_object_agg(key, value) into before
+          from jsonb_each(to_jsonb(old)) where value is distinct from to_jsonb(new) -> key;
+        select jsonb_object_agg(key, value) into after
+          from jsonb_each(to_jsonb(new)) where value is distinct from to_jsonb(old) -> key;
+        if after is null then
+          return null;
+        end if;
+      end if;
+      for i in 1 .. tg_nargs - 1 loop
+        secret := tg_argv[i];
+        if before ->> secret is not null then
+          before := jsonb_set(before, array[secret], '"(secret)"');
+        end if;
+        if after ->> secret is not null then
+          after := jsonb_set(after, array[secret], '"(secret)"');
+        end if;
+      end loop;
+      insert into audit_entries (actor_kind, actor, address, request, noun, verb, target, before, after)
+        values (actor ->> 'kind', actor ->> 'name', actor ->> 'address', actor ->> 'request',
+          tg_table_name, lower(tg_op), target, before, after);
+      return null;
+    end $$`.execute(db);
+  for (const [table, columns] of Object.entries(auditedTables)) await auditTable(db, table, columns);
+  await sql`
+    create or replace function keep_audit_entry() returns trigger language plpgsql as $$
+    begin
+      if tg_op = 'DELETE' and old.at < now() - interval '400 days' then
+        return old;
+      end if;
+      raise exception 'The audit log is only ever added to.';
+    end $$`.execute(db);
+  await sql`
+    create trigger keep before update or delete on audit_entries
+      for each row execute function keep_audit_entry()`.execute(db);
+}
+
+/** Has the changes of a table written down from now on. */
+async function auditTable(
+  db: Kysely<unknown>,
+  table: string,
+  [key, ...secrets]: readonly [key: string, ...secrets: string[]],
+): Promise<void> {
+  await sql`
+    create trigger audit after insert or update or delete on ${sql.table(table)}
+      for each row execute function audit_change(${sql.join([key, ...secrets].map((column) => sql.lit(column)))})
+  `.execute(db);
+}
+
+/**
+ * Brings the tables up to date. Of several coordinators that do so at once, one does it and the others wait.
+ * @param upTo the last migration to run; all when undefined
  * @throws DataFolderError when the database was last used by a newer Starling; Error when a step fails
  */
-export async function migrate<Tables>(db: Kysely<Tables>, logger: Logger): Promise<void> {
+export async function migrate<Tables>(db: Kysely<Tables>, logger: Logger, upTo?: string): Promise<void> {
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } });
-  const { error, results = [] } = await migrator.migrateToLatest();
+  const { error, results = [] } =
+    upTo === undefined ? await migrator.migrateToLatest() : await migrator.migrateTo(upTo);
   for (const { migrationName, status } of results) {
     if (status === 'Success') logger.info({ migration: migrationName }, 'database brought up to date');
   }
   if (error instanceof Error && error.message.startsWith('corrupted migrations')) {
-    throw new DataFolderError(
-      'The database in the data folder was last used by a newer Starling. Update Starling.',
-      { cause: error },
-    );
+    throw new DataFolderError('The database was last used by a newer Starling. Update Starling.', {
+      cause: error,
+    });
   }
   if (error !== undefined) throw error;
 }

@@ -8,6 +8,22 @@ export const problemCatalogue = {
   REQUEST_INVALID: [400, 'The request is not valid.'],
   TOKEN_MISSING: [401, 'The request carries no valid token.'],
   TOKEN_NOT_ALLOWED: [403, 'The token is not meant for this.'],
+  LOGIN_FAILED: [401, 'The name, the password or the code is wrong.'],
+  CODE_NEEDED: [401, 'The login needs the code of the second factor.'],
+  LOGIN_LOCKED: [429, 'Too many logins have failed.'],
+  TOO_MANY_LOGINS: [503, 'Too many log in at once.'],
+  PASSWORD_WRONG: [403, 'The password or the code is wrong.'],
+  PASSWORD_CHANGE_NEEDED: [403, 'The one-time password has to be replaced.'],
+  REQUEST_CROSS_SITE: [403, 'The request comes from another site.'],
+  RATE_LIMITED: [429, 'There were too many requests.'],
+  ACCOUNT_UNKNOWN: [404, 'There is no such account.'],
+  ACCOUNT_EXISTS: [409, 'There is an account of this name.'],
+  ACCOUNT_IS_LAST_OPERATOR: [409, 'The network needs an operator.'],
+  SECOND_FACTOR_IS_ON: [409, 'The account has a second factor.'],
+  SECOND_FACTOR_IS_OFF: [409, 'The account has no second factor.'],
+  API_TOKEN_UNKNOWN: [404, 'There is no such API token.'],
+  TOO_MANY_API_TOKENS: [409, 'There are as many API tokens as there may be.'],
+  SCOPE_NOT_HELD: [403, 'Nobody gives away what they may not do.'],
   ROUTE_UNKNOWN: [404, 'There is nothing at this address.'],
   ASSET_UNKNOWN: [404, 'There is no such asset.'],
   ASSET_IN_USE: [409, 'The asset is in use.'],
@@ -25,7 +41,14 @@ export const problemCatalogue = {
   SCHEDULE_INVALID: [400, 'The schedule is not valid.'],
   STREAM_UNKNOWN: [404, 'There is no such stream.'],
   STREAM_HAS_NO_KEY: [409, 'The stream has no key.'],
+  RECORDING_UNKNOWN: [404, 'There is no such recording.'],
+  RECORDING_NOT_ENDED: [409, 'The recording goes on.'],
+  RECORDING_EMPTY: [409, 'The recording has no file.'],
+  RECORDING_ELSEWHERE: [409, 'The file of the recording lies on another machine.'],
   SOURCES_INVALID: [409, 'The channel cannot have these sources.'],
+  DESTINATION_UNKNOWN: [404, 'There is no such destination.'],
+  DESTINATION_EXISTS: [409, 'There is a destination of this name.'],
+  TOO_MANY_DESTINATIONS: [409, 'There are too many destinations.'],
   WEBHOOK_UNKNOWN: [404, 'There is no such webhook.'],
   TOO_MANY_WEBHOOKS: [409, 'There are too many webhooks.'],
   VIEWING_TOKEN_UNKNOWN: [404, 'There is no such viewing token.'],
@@ -45,10 +68,13 @@ export type ProblemCode = keyof typeof problemCatalogue;
 export class ApiProblem extends Error {
   override readonly name = 'ApiProblem';
   readonly code: ProblemCode;
+  /** When it may be tried again. */
+  readonly retryAfterSeconds: number | undefined;
 
-  constructor(code: ProblemCode, detail: string) {
+  constructor(code: ProblemCode, detail: string, options: { readonly retryAfterSeconds?: number } = {}) {
     super(detail);
     this.code = code;
+    this.retryAfterSeconds = options.retryAfterSeconds;
   }
 
   get status(): number {

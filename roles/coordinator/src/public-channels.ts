@@ -1,13 +1,7 @@
 /** The channels as viewers see them: what is on now and next, from the schedule and the clock. */
 import type { BackendState, Channel, ChannelGuide, PublicChannel } from '@starling/model/entities';
-import {
-  type AssetFacts,
-  Loop,
-  type ProgrammeInfo,
-  programmeAt,
-  runIndexAt,
-  TIMELINE_HZ,
-} from '@starling/model/schedule';
+import { guideEntryAt } from '@starling/model/guide';
+import { type AssetFacts, type ProgrammeInfo, runIndexAt, TIMELINE_HZ } from '@starling/model/schedule';
 import type { BackendPresence } from './backend-presence.ts';
 import type { FleetViewers } from './fleet-viewers.ts';
 import { ApiProblem, unknownChannel } from './problem.ts';
@@ -16,8 +10,6 @@ import type { ViewingRight } from './viewing-tokens.ts';
 
 const HOUR_MS = 3_600_000;
 const TICKS_PER_MS = TIMELINE_HZ / 1000;
-/** A list of items that last less than this on average tells nobody anything. */
-const MIN_LISTED_TICKS = 60 * TIMELINE_HZ;
 const MAX_PROGRAMMES_PER_HOUR = 60;
 
 /** A programme of a channel, on the wall clock. */
@@ -77,7 +69,8 @@ export class PublicChannels {
   /**
    * The guide of every channel that the caller may watch: from what is on at `fromMs` to what is on at the end; at most
    * `maxCount` programmes each. What is too short to be listed is shown as the channel itself, hour by hour, and so is
-   * a live channel.
+   * a channel that has no schedule. Where streams go before the schedule, the guide has the schedule: it is what
+   * is planned, and nobody knows when a stream will come.
    */
   async programmes(
     right: ViewingRight,
@@ -89,10 +82,9 @@ export class PublicChannels {
     const untilMs = fromMs + hours * HOUR_MS;
     return new Map(
       channelsFor(directory, right).map((channel) => {
-        const programmes =
-          channel.kind === 'live'
-            ? hourly(channel, fromMs)
-            : programmesFrom(directory, channel, fromMs, 'guide');
+        const programmes = hasSchedule(channel)
+          ? programmesFrom(directory, channel, fromMs, 'guide')
+          : hourly(channel, fromMs);
         return [channel, [...take(programmes, maxCount, untilMs)]];
       }),
     );
@@ -131,10 +123,13 @@ export class PublicChannels {
     const { name, title, number, logo, group, kind, isPrivate } = channel;
     const isOnAir = this.#presence.onAirChannels().includes(name);
     const nowMs = this.#now();
-    const coming = isOnAir
-      ? [...take(programmesFrom(directory, channel, nowMs, 'items'), 2, Number.POSITIVE_INFINITY)]
-      : [];
-    const now = (coming[0]?.startsAtMs ?? nowMs) > nowMs ? undefined : coming.shift();
+    const source = isOnAir ? (this.#presence.activeSource(name)?.source ?? null) : null;
+    const coming =
+      isOnAir && hasSchedule(channel)
+        ? [...take(programmesFrom(directory, channel, nowMs, 'items'), 2, Number.POSITIVE_INFINITY)]
+        : [];
+    const planned = (coming[0]?.startsAtMs ?? nowMs) > nowMs ? undefined : coming.shift();
+    const now = source === null || source === 'playout' ? planned : undefined;
     const [next] = coming;
     return {
       name,
@@ -146,6 +141,7 @@ export class PublicChannels {
       isPrivate,
       isOnAir,
       viewerCount: viewerCounts.get(name) ?? 0,
+      source,
       now:
         now === undefined
           ? null
@@ -155,15 +151,16 @@ export class PublicChannels {
   }
 }
 
+/** What its schedule says is what it shows, unless a stream goes before it. */
+function hasSchedule({ kind, sources }: Channel): boolean {
+  return kind === 'playout' && (sources === null || sources.fallback === 'playout');
+}
+
 function channelsFor({ state }: Directory, right: ViewingRight): Channel[] {
   return state.channels.filter(({ name, isPrivate }) => !isPrivate || right.covers(name));
 }
 
-/**
- * The programmes from what is on at `fromMs`, for ever.
- * @param detail `items`: each item, or the programme that it is part of; `guide`: the same, but what is too short to
- *   be listed is shown as the channel itself, hour by hour
- */
+/** The programmes from what is on at `fromMs`, for ever; `detail` as in {@link guideEntryAt}. */
 function* programmesFrom(
   { facts, assetNames }: Directory,
   channel: Channel,
@@ -172,46 +169,21 @@ function* programmesFrom(
 ): Generator<Programme> {
   const { runs, epochUnixMs } = channel;
   for (let ticks = Math.ceil((fromMs - epochUnixMs) * TICKS_PER_MS); ; ) {
-    const runIndex = runIndexAt(runs, ticks);
-    const run = runs[runIndex];
-    const runEndTicks = runs[runIndex + 1]?.startTicks ?? Number.POSITIVE_INFINITY;
-    const position = programmeAt(runs, facts, ticks);
-    if (run === undefined || position === undefined) {
-      if (runEndTicks === Number.POSITIVE_INFINITY) return;
-      ticks = runEndTicks;
+    const entry = guideEntryAt(channel, { facts, names: assetNames }, ticks, detail);
+    if (entry === undefined) {
+      const nextRun = runs[runIndexAt(runs, ticks) + 1];
+      if (nextRun === undefined) return;
+      ticks = nextRun.startTicks;
       continue;
     }
-    const assetName = assetNames.get(position.assetId) ?? channel.title;
-    const meanTicks = (Loop.of(run, facts)?.durationTicks ?? 0) / run.loop.length;
-    let info: ProgrammeInfo & { title: string } = { title: assetName };
-    let span: { startTicks: number; endTicks: number } = position;
-    if (run.programme !== undefined) {
-      info = { ...info, ...run.programme };
-      span =
-        runEndTicks === Number.POSITIVE_INFINITY
-          ? hourOf(ticks, run.startTicks, runEndTicks, epochUnixMs)
-          : { startTicks: run.startTicks, endTicks: runEndTicks };
-    } else if (detail === 'guide' && meanTicks < MIN_LISTED_TICKS) {
-      info = { title: channel.title };
-      span = hourOf(ticks, run.startTicks, runEndTicks, epochUnixMs);
-    }
+    const { startTicks, endTicks, ...info } = entry;
     yield {
       ...info,
-      startsAtMs: epochUnixMs + span.startTicks / TICKS_PER_MS,
-      endsAtMs: epochUnixMs + span.endTicks / TICKS_PER_MS,
+      startsAtMs: epochUnixMs + startTicks / TICKS_PER_MS,
+      endsAtMs: epochUnixMs + endTicks / TICKS_PER_MS,
     };
-    ticks = span.endTicks;
+    ticks = endTicks;
   }
-}
-
-/** The part of a span of the timeline that lies in the hour of a time. */
-function hourOf(ticks: number, startTicks: number, endTicks: number, epochUnixMs: number) {
-  const hourMs = Math.floor((epochUnixMs + ticks / TICKS_PER_MS) / HOUR_MS) * HOUR_MS;
-  const hourTicks = (hourMs - epochUnixMs) * TICKS_PER_MS;
-  return {
-    startTicks: Math.max(startTicks, hourTicks),
-    endTicks: Math.min(endTicks, hourTicks + HOUR_MS * TICKS_PER_MS),
-  };
 }
 
 function* hourly({ title }: Channel, fromMs: number): Generator<Programme> {

@@ -1,4 +1,5 @@
 /** The routes of the REST API below `/api/v1`: each with its schema and who may call it. */
+import type { Readable } from 'node:stream';
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
 import {
   Asset,
@@ -6,7 +7,6 @@ import {
   BackendState,
   Channel,
   ChannelGuide,
-  ChannelSources,
   ChannelUpdate,
   ChannelWithStatus,
   CoordinatorStatus,
@@ -14,11 +14,13 @@ import {
   Name,
   NewAsset,
   NewChannel,
+  NewChannelSources,
   NewStream,
   Problem,
   PublicChannel,
   SourceChoice,
   Stream,
+  StreamUpdate,
   StreamWithKey,
 } from '@starling/model/entities';
 import {
@@ -30,12 +32,20 @@ import {
 } from '@starling/model/library';
 import { NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from '@starling/model/webhook';
 import { type TSchema, Type } from 'typebox';
+import { type Access, ownerOnly } from './access.ts';
 import type { AssetFiles } from './asset-files.ts';
 import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
+import { destinationRoutes } from './destination-routes.ts';
+import type { Destinations } from './destinations.ts';
+import { leaseRoutes } from './lease-routes.ts';
+import type { LeaseTable } from './lease-table.ts';
 import type { Library } from './library.ts';
+import { Page, PageQuery } from './page.ts';
 import type { PublicChannels } from './public-channels.ts';
+import { recordingRoutes } from './recording-routes.ts';
+import type { Recordings } from './recordings.ts';
 import { scheduleRoutes, unixMsOf } from './schedule-routes.ts';
 import type { Schedules } from './schedules.ts';
 import type { State } from './state.ts';
@@ -53,18 +63,29 @@ export interface Nouns extends ViewingNouns {
   readonly schedules: Schedules;
   readonly streams: Streams;
   readonly publicChannels: PublicChannels;
+  readonly destinations: Destinations;
+  readonly recordings: Recordings;
+  readonly leases: LeaseTable;
   readonly webhooks: Webhooks;
   readonly presence: BackendPresence;
   readonly watch: Watch;
   readonly state: State;
   /** This network as an HDHomeRun tuner. */
   readonly deviceId: string;
+  /** All that the coordinator keeps, compressed. */
+  readonly openBackup: () => Promise<Readable>;
   /** How far back the recordings of the channels go; 0 when there are none. */
   readonly catchUpHours: number;
   /** Milliseconds since 1970. */
   readonly now: () => number;
 }
 
+/** Per caller: each is a key, a channel and a row for good. */
+const NEW_STREAMS_LIMIT = { max: 10, windowMs: 60_000 };
+const NEW_VIEWING_TOKENS_LIMIT = { max: 10, windowMs: 60_000 };
+/** Tokens go into addresses, and so may not get long. */
+const MAX_CHANNELS_PER_TOKEN = 32;
+const SECONDS_OF_A_SESSION = 12 * 3600;
 const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(item) });
 const AssetId = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
 const AssetIdOfImport = Type.Object({ assetId: AssetId.properties.id });
@@ -80,7 +101,8 @@ const problems = {
   content: { 'application/problem+json': { schema: Problem } },
 };
 
-export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
+/** @param more routes that are part of the same API */
+export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): FastifyPluginAsyncTypebox {
   const { assets, assetFiles, library, channels, streams, publicChannels, webhooks, presence } = nouns;
   const { state, watch, viewingTokens } = nouns;
   const startedAt = new Date(nouns.now()).toISOString();
@@ -90,7 +112,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       const response: unknown = route.schema?.response;
       route.schema = {
         ...route.schema,
-        security: access === 'operator' || access === 'node' ? [{ [access]: [] }] : [],
+        security: securityOf(access),
         response: { ...(typeof response === 'object' ? response : {}), '4xx': problems, '5xx': problems },
       };
     });
@@ -98,15 +120,20 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/assets',
       {
-        config: { access: 'operator' },
-        schema: { tags: ['assets'], summary: 'All assets, oldest first', response: { 200: Items(Asset) } },
+        config: { access: 'assets:read' },
+        schema: {
+          tags: ['assets'],
+          summary: 'The assets, oldest first',
+          querystring: PageQuery,
+          response: { 200: Page(Asset) },
+        },
       },
-      async () => ({ items: await assets.list() }),
+      (request) => assets.list(request.query),
     );
     app.post(
       '/assets',
       {
-        config: { access: 'operator' },
+        config: { access: 'assets:write' },
         schema: {
           tags: ['assets'],
           summary: 'Queue the import of a file or URL',
@@ -122,7 +149,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/assets/:id',
       {
-        config: { access: 'operator' },
+        config: { access: 'assets:read' },
         schema: { tags: ['assets'], summary: 'One asset', params: AssetId, response: { 200: Asset } },
       },
       (request) => assets.get(request.params.id),
@@ -130,7 +157,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.delete(
       '/assets/:id',
       {
-        config: { access: 'operator' },
+        config: { access: 'assets:write' },
         schema: {
           tags: ['assets'],
           summary: 'Remove an asset that no channel plays; an import that runs is stopped',
@@ -147,7 +174,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.post(
       '/assets/:id/cancel',
       {
-        config: { access: 'operator' },
+        config: { access: 'assets:write' },
         schema: {
           tags: ['assets'],
           summary: 'End an import that waits or runs',
@@ -160,7 +187,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.post(
       '/assets/:id/retry',
       {
-        config: { access: 'operator' },
+        config: { access: 'assets:write' },
         schema: {
           tags: ['assets'],
           summary: 'Queue an import again that failed or was cancelled',
@@ -173,7 +200,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/assets/:id/files/:fileName',
       {
-        config: { access: 'operator' },
+        config: { access: 'assets:read' },
         schema: {
           tags: ['assets'],
           summary:
@@ -201,7 +228,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/library/settings',
       {
-        config: { access: 'operator' },
+        config: { access: 'library:read' },
         schema: {
           tags: ['library'],
           summary: 'How imports are done',
@@ -213,7 +240,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.patch(
       '/library/settings',
       {
-        config: { access: 'operator' },
+        config: { access: 'library:write' },
         schema: {
           tags: ['library'],
           summary: 'Change how imports are done from now on; what is left out stays as it is',
@@ -226,19 +253,20 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/library/folders',
       {
-        config: { access: 'operator' },
+        config: { access: 'library:read' },
         schema: {
           tags: ['library'],
           summary: 'The watched folders by path',
-          response: { 200: Items(WatchedFolder) },
+          querystring: PageQuery,
+          response: { 200: Page(WatchedFolder) },
         },
       },
-      async () => ({ items: await library.folders() }),
+      (request) => library.folders(request.query),
     );
     app.post(
       '/library/folders',
       {
-        config: { access: 'operator' },
+        config: { access: 'library:write' },
         schema: {
           tags: ['library'],
           summary: 'Watch a folder: what is in it and what is put into it is imported',
@@ -251,7 +279,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.delete(
       '/library/folders/:id',
       {
-        config: { access: 'operator' },
+        config: { access: 'library:write' },
         schema: {
           tags: ['library'],
           summary: 'Stop watching a folder; its assets stay',
@@ -268,15 +296,20 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/channels',
       {
-        config: { access: 'operator' },
-        schema: { tags: ['channels'], summary: 'All channels by name', response: { 200: Items(Channel) } },
+        config: { access: 'channels:read' },
+        schema: {
+          tags: ['channels'],
+          summary: 'The channels by name',
+          querystring: PageQuery,
+          response: { 200: Page(Channel) },
+        },
       },
-      async () => ({ items: await channels.list() }),
+      (request) => channels.list(request.query),
     );
     app.post(
       '/channels',
       {
-        config: { access: 'operator' },
+        config: { access: 'channels:write' },
         schema: {
           tags: ['channels'],
           summary: 'Add a channel that loops over assets',
@@ -296,7 +329,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/channels/:name',
       {
-        config: { access: 'operator' },
+        config: { access: 'channels:read' },
         schema: {
           tags: ['channels'],
           summary: 'One channel, and which of its sources is on the air',
@@ -309,12 +342,12 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.put(
       '/channels/:name/sources',
       {
-        config: { access: 'operator' },
+        config: { access: 'channels:write' },
         schema: {
           tags: ['channels'],
           summary: 'Set the chain of sources: primary and backup stream, and what comes after them',
           params: ByName,
-          body: ChannelSources,
+          body: NewChannelSources,
           response: { 200: ChannelWithStatus },
         },
       },
@@ -323,7 +356,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.post(
       '/channels/:name/source',
       {
-        config: { access: 'operator' },
+        config: { access: 'channels:write' },
         schema: {
           tags: ['channels'],
           summary: 'Put a source of the chain first, or leave the choice to the chain',
@@ -340,7 +373,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.patch(
       '/channels/:name',
       {
-        config: { access: 'operator' },
+        config: { access: 'channels:write' },
         schema: {
           tags: ['channels'],
           summary: 'Change a channel',
@@ -355,7 +388,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.delete(
       '/channels/:name',
       {
-        config: { access: 'operator' },
+        config: { access: 'channels:write' },
         schema: {
           tags: ['channels'],
           summary: 'Remove a playout channel',
@@ -372,15 +405,20 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/streams',
       {
-        config: { access: 'operator' },
-        schema: { tags: ['streams'], summary: 'All streams by name', response: { 200: Items(Stream) } },
+        config: { access: 'streams:read' },
+        schema: {
+          tags: ['streams'],
+          summary: 'The streams by name',
+          querystring: PageQuery,
+          response: { 200: Page(Stream) },
+        },
       },
-      async () => ({ items: await streams.list() }),
+      (request) => streams.list(request.query, ownerOnly(request, 'streams:read')),
     );
     app.post(
       '/streams',
       {
-        config: { access: 'operator' },
+        config: { access: 'streams:write', limit: NEW_STREAMS_LIMIT },
         schema: {
           tags: ['streams'],
           summary: 'Add a stream and its channel; the answer alone holds the key',
@@ -388,12 +426,27 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
           response: { 201: StreamWithKey },
         },
       },
-      async (request, reply) => reply.code(201).send(await streams.add(request.body)),
+      async (request, reply) =>
+        reply.code(201).send(await streams.add(request.body, ownerOnly(request, 'streams:write'))),
+    );
+    app.patch(
+      '/streams/:name',
+      {
+        config: { access: 'streams:write' },
+        schema: {
+          tags: ['streams'],
+          summary: 'Give a stream to an account, or take it back',
+          params: ByName,
+          body: StreamUpdate,
+          response: { 200: Stream },
+        },
+      },
+      (request) => streams.update(request.params.name, request.body, ownerOnly(request, 'streams:write')),
     );
     app.delete(
       '/streams/:name',
       {
-        config: { access: 'operator' },
+        config: { access: 'streams:write' },
         schema: {
           tags: ['streams'],
           summary: 'Remove a stream and its channel',
@@ -402,14 +455,14 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         },
       },
       async (request, reply) => {
-        await streams.remove(request.params.name);
+        await streams.remove(request.params.name, ownerOnly(request, 'streams:write'));
         return reply.code(204).send(null);
       },
     );
     app.post(
       '/streams/:name/rotate-key',
       {
-        config: { access: 'operator' },
+        config: { access: 'streams:write' },
         schema: {
           tags: ['streams'],
           summary: 'Give a stream a new key; the answer alone holds it',
@@ -417,13 +470,15 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
           response: { 200: StreamWithKey },
         },
       },
-      (request) => streams.rotateKey(request.params.name),
+      (request) => streams.rotateKey(request.params.name, ownerOnly(request, 'streams:write')),
     );
+
+    await app.register(destinationRoutes(nouns.destinations));
 
     app.get(
       '/webhooks',
       {
-        config: { access: 'operator' },
+        config: { access: 'webhooks:read' },
         schema: {
           tags: ['webhooks'],
           summary: 'All webhooks, oldest first',
@@ -435,7 +490,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.post(
       '/webhooks',
       {
-        config: { access: 'operator' },
+        config: { access: 'webhooks:write' },
         schema: {
           tags: ['webhooks'],
           summary: 'Send events to an address; the answer alone holds the secret that signs them',
@@ -448,7 +503,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.delete(
       '/webhooks/:id',
       {
-        config: { access: 'operator' },
+        config: { access: 'webhooks:write' },
         schema: {
           tags: ['webhooks'],
           summary: 'Remove a webhook, and what waits for it',
@@ -464,7 +519,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/webhooks/:id/deliveries',
       {
-        config: { access: 'operator' },
+        config: { access: 'webhooks:read' },
         schema: {
           tags: ['webhooks'],
           summary: 'What was sent to a webhook and what waits for it, newest first',
@@ -478,7 +533,7 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
     app.get(
       '/status',
       {
-        config: { access: 'operator' },
+        config: { access: 'status:read' },
         schema: {
           tags: ['status'],
           summary: 'What the coordinator says of itself',
@@ -494,6 +549,19 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
         onAirChannels: [...presence.onAirChannels()],
         publishingStreams: [...presence.publishingStreams()],
       }),
+    );
+
+    app.get(
+      '/backup',
+      {
+        config: { access: 'backup:read' },
+        schema: {
+          tags: ['status'],
+          summary: 'All that the coordinator keeps, to restore it from; there are secrets in it',
+          response: { 200: { content: { 'application/gzip': { schema: Type.Any() } } } },
+        },
+      },
+      async (_request, reply) => reply.type('application/gzip').send(await nouns.openBackup()),
     );
 
     app.get(
@@ -526,7 +594,34 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       async (request) =>
         publicChannels.get(request.params.name, await viewingRightOf(request, viewingTokens)),
     );
+    app.post(
+      '/me/viewing-token',
+      {
+        config: { access: 'signed-in', limit: NEW_VIEWING_TOKENS_LIMIT },
+        schema: {
+          tags: ['login'],
+          summary:
+            'A viewing token for the private channels that the account may watch; null when there are none',
+          response: { 200: Type.Object({ token: Type.Union([Type.String(), Type.Null()]) }) },
+        },
+      },
+      async (request) => {
+        const right = await viewingRightOf(request, viewingTokens);
+        const watchable = await publicChannels.list(right);
+        const channels = watchable.filter(({ isPrivate }) => isPrivate).map(({ name }) => name);
+        if (channels.length === 0) return { token: null };
+        const { token } = await viewingTokens.create({
+          channels: channels.slice(0, MAX_CHANNELS_PER_TOKEN),
+          expiresInSeconds: SECONDS_OF_A_SESSION,
+          name: request.caller?.name.slice(0, 100) ?? '',
+        });
+        return { token };
+      },
+    );
     await app.register(viewingRoutes(nouns));
+    await app.register(recordingRoutes(nouns.recordings));
+    await app.register(leaseRoutes(nouns.leases));
+    await app.register(more);
     app.get(
       '/public/guide',
       {
@@ -623,4 +718,12 @@ export function apiRoutes(nouns: Nouns): FastifyPluginAsyncTypebox {
       },
     );
   };
+}
+
+/** What a route asks for, as OpenAPI says it. */
+function securityOf(access: Access | undefined): Record<string, string[]>[] {
+  if (access === undefined || access === 'public') return [];
+  if (access === 'node') return [{ node: [] }];
+  const scopes = access === 'signed-in' ? [] : [access];
+  return [{ token: scopes }, { session: scopes }];
 }

@@ -27,7 +27,7 @@ export function scheduleRoutes(schedules: Schedules, now: () => number): Fastify
     app.get(
       '/channels/:name/schedule',
       {
-        config: { access: 'operator' },
+        config: { access: 'schedules:read' },
         schema: {
           tags: ['schedules'],
           summary: "A channel's schedule, in the form that Accept asks for",
@@ -51,7 +51,7 @@ export function scheduleRoutes(schedules: Schedules, now: () => number): Fastify
     app.put(
       '/channels/:name/schedule',
       {
-        config: { access: 'operator' },
+        config: { access: 'schedules:write' },
         schema: {
           tags: ['schedules'],
           summary: 'Give a channel another schedule, as JSON, YAML or CSV, while it is on the air or not',
@@ -74,7 +74,7 @@ export function scheduleRoutes(schedules: Schedules, now: () => number): Fastify
     app.get(
       '/channels/:name/schedule/preview',
       {
-        config: { access: 'operator' },
+        config: { access: 'schedules:read' },
         schema: {
           tags: ['schedules'],
           summary: 'What is on in a span of time, at most 2000 items',

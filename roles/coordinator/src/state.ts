@@ -5,8 +5,10 @@ import type { Kysely } from 'kysely';
 import { readAssets } from './assets.ts';
 import { type Changes, readRevision } from './changes.ts';
 import { readChannels } from './channels.ts';
-import type { Tables, Transaction } from './database.ts';
+import { DatabaseUnavailable, type Tables, type Transaction } from './database.ts';
+import { readDestinations } from './destinations.ts';
 import { readLibrary } from './library.ts';
+import { readRecordingOrders } from './recordings.ts';
 import { readStreams } from './streams.ts';
 
 /** A backend that was slow to hear of a change looks so far back at most. */
@@ -18,6 +20,8 @@ export class Snapshot<T> {
   readonly #changes: Changes;
   readonly #readAll: (transaction: Transaction) => Promise<T>;
   #current: Promise<T> | undefined;
+  /** What was read last. */
+  #last: { readonly value: T } | undefined;
 
   constructor(db: Kysely<Tables>, changes: Changes, readAll: (transaction: Transaction) => Promise<T>) {
     this.#db = db;
@@ -33,16 +37,32 @@ export class Snapshot<T> {
     this.#changes.onChange(listener);
   }
 
-  /** No older than the last change that was committed before the call. */
+  /**
+   * No older than the last change that was committed here before the call. While the database cannot answer it is what was
+   * read last.
+   */
   read(): Promise<T> {
-    if (this.#current === undefined) {
-      const reading = this.#db.transaction().setIsolationLevel('repeatable read').execute(this.#readAll);
-      this.#current = reading;
-      reading.catch(() => {
-        if (this.#current === reading) this.#current = undefined;
-      });
-    }
+    this.#current ??= this.#readNow();
     return this.#current;
+  }
+
+  #readNow(): Promise<T> {
+    const reading = this.#db
+      .transaction()
+      .setIsolationLevel('repeatable read')
+      .execute(this.#readAll)
+      .then(
+        (value) => {
+          this.#last = { value };
+          return value;
+        },
+        (error: unknown) => {
+          if (this.#current === reading) this.#current = undefined;
+          if (error instanceof DatabaseUnavailable && this.#last !== undefined) return this.#last.value;
+          throw error;
+        },
+      );
+    return reading;
   }
 }
 
@@ -54,8 +74,10 @@ export async function readBackendState(transaction: Transaction): Promise<Backen
     revision: await readRevision(transaction),
     channels: await readChannels(transaction),
     ...(await readStreams(transaction)),
+    ...(await readDestinations(transaction)),
     ...(await readAssets(transaction)),
     ...(await readLibrary(transaction)),
+    recordings: await readRecordingOrders(transaction),
   };
 }
 

@@ -1,6 +1,6 @@
 /** The live inputs and their keys. A key is handed out once; only its digest is kept. */
 import { createHash, randomBytes } from 'node:crypto';
-import type { BackendState, NewStream, Stream, StreamWithKey } from '@starling/model/entities';
+import type { BackendState, NewStream, Stream, StreamUpdate, StreamWithKey } from '@starling/model/entities';
 import {
   type NewStreamInput,
   PULL_SCHEMES,
@@ -10,11 +10,16 @@ import {
 } from '@starling/model/stream-input';
 import { type Kysely, type Selectable, sql } from 'kysely';
 import type { Logger } from 'pino';
+import type { Static } from 'typebox';
+import { unknownAccount } from './accounts.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Changes } from './changes.ts';
 import { insertChannel } from './channels.ts';
 import type { Tables, Transaction } from './database.ts';
+import { type Page, type PageQuery, pageOf, pageRequestOf } from './page.ts';
 import { ApiProblem } from './problem.ts';
+import { endRecordingsOf } from './recordings.ts';
+import { RowCache } from './row-cache.ts';
 
 /** 160 bits: beyond guessing, so a fast digest protects the stored key well enough. */
 const KEY_BYTES = 20;
@@ -25,6 +30,7 @@ const newKey = () => `sk_${randomBytes(KEY_BYTES).toString('base64url')}`;
 export class Streams {
   readonly #db: Kysely<Tables>;
   readonly #changes: Changes;
+  readonly #rows: RowCache<Selectable<Tables['streams']>[]>;
   readonly #presence: BackendPresence;
   readonly #logger: Logger;
   readonly #now: () => number;
@@ -38,31 +44,53 @@ export class Streams {
   ) {
     this.#db = db;
     this.#changes = changes;
+    this.#rows = new RowCache(changes);
     this.#presence = presence;
     this.#logger = logger;
     this.#now = now;
   }
 
-  /** All streams by name. */
-  async list(): Promise<Stream[]> {
-    const rows = await this.#db.selectFrom('streams').selectAll().orderBy('name').execute();
-    return rows.map((row) => this.#streamOf(row));
+  /**
+   * By name.
+   * @param owner those of one account; all when undefined
+   * @throws ApiProblem REQUEST_INVALID for a bad cursor
+   */
+  async list(query: Static<typeof PageQuery>, owner?: string): Promise<Page<Stream>> {
+    const request = pageRequestOf(query, ['name']);
+    const after = request.after?.[0];
+    const rows = await this.#rows.get(`${owner ?? ''} ${request.id}`, () =>
+      this.#db
+        .selectFrom('streams')
+        .selectAll()
+        .$if(after !== undefined, (query) => query.where('name', '>', after ?? ''))
+        .$if(owner !== undefined, (query) => query.where('owner', '=', owner ?? ''))
+        .orderBy('name')
+        .limit(request.rowLimit)
+        .execute(),
+    );
+    return pageOf(
+      rows,
+      request,
+      ({ name }) => [name],
+      (row) => this.#streamOf(row),
+    );
   }
 
   /**
    * Adds a stream and the live channel of the same name.
-   * @throws ApiProblem CHANNEL_EXISTS, or REQUEST_INVALID for an address that cannot be pulled
+   * @param adder whose it is to be, where the caller may have streams of its own only
+   * @throws ApiProblem CHANNEL_EXISTS; REQUEST_INVALID for an address that cannot be pulled; ACCOUNT_UNKNOWN;
+   *   TOKEN_NOT_ALLOWED for what only an operator may add
    */
-  async add({
-    name,
-    title = name,
-    isPrivate,
-    input = { type: 'rtmp' },
-    transcode,
-  }: NewStream): Promise<StreamWithKey> {
+  async add(
+    { name, title = name, isPrivate, input = { type: 'rtmp' }, transcode, owner }: NewStream,
+    adder?: string,
+  ): Promise<StreamWithKey> {
+    if (adder !== undefined) refuseWhatCostsOthers(adder, { input, transcode, owner });
     const key = newKey();
     const nowMs = this.#now();
     const row = await this.#changes.make(async (transaction) => {
+      if (owner !== undefined) await requireAccount(transaction, owner);
       await insertChannel(transaction, { name, title, kind: 'live', nowMs, isPrivate });
       return transaction
         .insertInto('streams')
@@ -73,6 +101,7 @@ export class Streams {
           created_at: new Date(nowMs),
           input: JSON.stringify(keptInput(input, key)),
           transcode: transcode === undefined ? null : JSON.stringify(transcode),
+          owner: owner ?? adder ?? null,
         })
         .returningAll()
         .executeTakeFirstOrThrow();
@@ -83,15 +112,17 @@ export class Streams {
 
   /**
    * Gives the stream a new key; the old one is refused from now on.
+   * @param owner whose it has to be; anybody's when undefined
    * @throws ApiProblem STREAM_UNKNOWN, or STREAM_HAS_NO_KEY for one that is pulled
    */
-  async rotateKey(name: string): Promise<StreamWithKey> {
+  async rotateKey(name: string, owner?: string): Promise<StreamWithKey> {
     const key = newKey();
     const row = await this.#changes.make(async (transaction) => {
       const known = await transaction
         .selectFrom('streams')
         .select('input')
         .where('name', '=', name)
+        .$if(owner !== undefined, (query) => query.where('owner', '=', owner ?? ''))
         .executeTakeFirst();
       if (known === undefined) throw unknownStream(name);
       if (known.input.type === 'pull') {
@@ -116,17 +147,44 @@ export class Streams {
   }
 
   /**
+   * Gives the stream to an account.
+   * @param owner whose it has to be; anybody's when undefined
+   * @throws ApiProblem STREAM_UNKNOWN, ACCOUNT_UNKNOWN, or TOKEN_NOT_ALLOWED for who may not give it away
+   */
+  async update(name: string, { owner: newOwner }: StreamUpdate, owner?: string): Promise<Stream> {
+    const row = await this.#changes.make(async (transaction) => {
+      if (owner !== undefined) {
+        await requireOwnStream(transaction, name, owner);
+        throw new ApiProblem('TOKEN_NOT_ALLOWED', 'Only an operator gives streams to accounts.');
+      }
+      if (newOwner !== null) await requireAccount(transaction, newOwner);
+      return transaction
+        .updateTable('streams')
+        .set({ owner: newOwner })
+        .where('name', '=', name)
+        .returningAll()
+        .executeTakeFirst();
+    });
+    if (row === undefined) throw unknownStream(name);
+    this.#logger.info({ stream: name, owner: newOwner }, 'stream given to an account');
+    return this.#streamOf(row);
+  }
+
+  /**
    * Removes the stream and its channel.
+   * @param owner whose it has to be; anybody's when undefined
    * @throws ApiProblem STREAM_UNKNOWN
    */
-  async remove(name: string): Promise<void> {
+  async remove(name: string, owner?: string): Promise<void> {
     await this.#changes.make(async (transaction) => {
+      if (owner !== undefined) await requireOwnStream(transaction, name, owner);
       const { numDeletedRows } = await transaction
         .deleteFrom('channels')
         .where('name', '=', name)
         .where('kind', '=', 'live')
         .executeTakeFirst();
       if (numDeletedRows === 0n) throw unknownStream(name);
+      await endRecordingsOf(transaction, { channel: name, stream: name }, this.#now());
       await transaction
         .updateTable('channels')
         .set({
@@ -144,6 +202,7 @@ export class Streams {
       name: row.name,
       input: withoutSecrets(row.input),
       transcode: row.transcode,
+      owner: row.owner,
       createdAt: row.created_at.toISOString(),
       keyRotatedAt: row.key_rotated_at.toISOString(),
       isPublishing: this.#presence.publishingStreams().includes(row.name),
@@ -169,6 +228,46 @@ function keptInput(input: NewStreamInput, key: string): StreamInput {
 
 function unknownStream(name: string): ApiProblem {
   return new ApiProblem('STREAM_UNKNOWN', `There is no stream ${name}.`);
+}
+
+/** Another account's stream is not there. @throws ApiProblem STREAM_UNKNOWN */
+async function requireOwnStream(transaction: Transaction, name: string, owner: string): Promise<void> {
+  const known = await transaction
+    .selectFrom('streams')
+    .select('name')
+    .where('name', '=', name)
+    .where('owner', '=', owner)
+    .executeTakeFirst();
+  if (known === undefined) throw unknownStream(name);
+}
+
+async function requireAccount(transaction: Transaction, name: string): Promise<void> {
+  const known = await transaction
+    .selectFrom('accounts')
+    .select('name')
+    .where('name', '=', name)
+    .executeTakeFirst();
+  if (known === undefined) throw unknownAccount(name);
+}
+
+/**
+ * A streamer publishes. Addresses that the backends fetch, ports that they open and encoders that they run are the
+ * operator's.
+ */
+function refuseWhatCostsOthers(
+  adder: string,
+  {
+    input,
+    transcode,
+    owner,
+  }: { readonly input: NewStreamInput; readonly transcode: unknown; readonly owner: string | undefined },
+): void {
+  const isOwn = owner === undefined || owner === adder;
+  if (isOwn && input.type === 'rtmp' && transcode === undefined) return;
+  throw new ApiProblem(
+    'TOKEN_NOT_ALLOWED',
+    'Streamers add RTMP streams of their own, as they are. Ask an operator for others.',
+  );
 }
 
 /** The part of the state that is about streams. */

@@ -12,7 +12,8 @@ import { type Static, Type } from 'typebox';
 import { Check } from 'typebox/value';
 import { DataFolderError } from './data-folder-lock.ts';
 
-const FILE = 'viewing-keys.json';
+/** In the data folder. */
+export const VIEWING_KEYS_FILE = 'viewing-keys.json';
 const NAME_SECRET_BYTES = 32;
 
 const ViewingKeysFile = Type.Object({
@@ -37,7 +38,7 @@ export class ViewingKeys {
    * @throws DataFolderError when it is damaged; the system's error when it cannot be read or written
    */
   static async open(dataDir: string): Promise<ViewingKeys> {
-    const path = join(dataDir, FILE);
+    const path = join(dataDir, VIEWING_KEYS_FILE);
     const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT') return undefined;
       throw error;

@@ -14,6 +14,7 @@ import { bearerToken } from '@starling/model/viewing-token';
 import type { FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import type { FleetViewers } from './fleet-viewers.ts';
+import { Page, PageQuery } from './page.ts';
 import type { ViewingRight, ViewingTokens } from './viewing-tokens.ts';
 import type { Watch } from './watch.ts';
 
@@ -39,19 +40,20 @@ export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
     app.get(
       '/viewing-tokens',
       {
-        config: { access: 'operator' },
+        config: { access: 'viewing-tokens:read' },
         schema: {
           tags: ['viewing tokens'],
-          summary: 'All viewing tokens, newest first; expired ones for 30 days',
-          response: { 200: Type.Object({ items: Type.Array(ViewingToken) }) },
+          summary: 'The viewing tokens, newest first; expired ones for 30 days',
+          querystring: PageQuery,
+          response: { 200: Page(ViewingToken) },
         },
       },
-      async () => ({ items: await viewingTokens.list() }),
+      (request) => viewingTokens.list(request.query),
     );
     app.post(
       '/viewing-tokens',
       {
-        config: { access: 'operator' },
+        config: { access: 'viewing-tokens:write' },
         schema: {
           tags: ['viewing tokens'],
           summary: 'Make a token that opens private channels; the answer alone holds it',
@@ -64,7 +66,7 @@ export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
     app.delete(
       '/viewing-tokens/:id',
       {
-        config: { access: 'operator' },
+        config: { access: 'viewing-tokens:write' },
         schema: {
           tags: ['viewing tokens'],
           summary: 'Revoke a token; who watches with it is shown out',
@@ -80,7 +82,7 @@ export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
     app.post(
       '/viewing-tokens/rotate-key',
       {
-        config: { access: 'operator' },
+        config: { access: 'viewing-tokens:write' },
         schema: {
           tags: ['viewing tokens'],
           summary: 'Sign new tokens with a new key; those that are out stay valid',
@@ -96,7 +98,7 @@ export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
     app.get(
       '/viewers',
       {
-        config: { access: 'operator' },
+        config: { access: 'viewers:read' },
         schema: {
           tags: ['viewers'],
           summary: 'Who watches now, on all frontends',
@@ -109,7 +111,7 @@ export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
     app.delete(
       '/viewers/:id',
       {
-        config: { access: 'operator' },
+        config: { access: 'viewers:write' },
         schema: { tags: ['viewers'], summary: 'Show a viewer out', params: ById, response: { 204: Done } },
       },
       async (request, reply) => {
@@ -155,19 +157,32 @@ export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
   };
 }
 
-/** The viewing token of a request, from `?token=` or its `Authorization` header, which the operator uses too. */
+/** The viewing token of a request, from `?token=` or its `Authorization` header, which programs use too. */
 export function viewingTokenOf(request: FastifyRequest): string | undefined {
   const { query } = request;
   const inQuery = typeof query === 'object' && query !== null && 'token' in query ? query.token : undefined;
   if (typeof inQuery === 'string') return inQuery;
-  return request.caller === undefined ? bearerToken(request.headers.authorization) : undefined;
+  const token = bearerToken(request.headers.authorization);
+  return request.caller === undefined || request.caller.kind === 'session' ? token : undefined;
 }
 
-/** What whoever sent a request may watch: the operator everything, viewers what their token opens. */
+/**
+ * What whoever sent a request may watch: who makes the channels everything, others what their account was given and what
+ * their token opens.
+ */
 export async function viewingRightOf(
   request: FastifyRequest,
   viewingTokens: ViewingTokens,
 ): Promise<ViewingRight> {
-  if (request.caller !== undefined) return { isPersonal: true, refusal: undefined, covers: () => true };
-  return viewingTokens.rightOf(viewingTokenOf(request));
+  const { caller } = request;
+  const seesAll = caller?.kind === 'node-token' || caller?.reach('channels:read') === 'all';
+  if (seesAll && caller?.hasOneTimePassword === false)
+    return { isPersonal: true, refusal: undefined, covers: () => true };
+  const right = await viewingTokens.rightOf(viewingTokenOf(request));
+  if (caller === undefined || caller.hasOneTimePassword) return right;
+  return {
+    isPersonal: true,
+    refusal: right.refusal,
+    covers: (channel) => caller.channels.includes(channel) || right.covers(channel),
+  };
 }

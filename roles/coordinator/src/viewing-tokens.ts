@@ -2,11 +2,14 @@
 import { randomBytes } from 'node:crypto';
 import type { NewViewingToken, ViewingToken, ViewingTokenWithSecret } from '@starling/model/entities';
 import { coversChannel, signViewingToken, ViewingTokenVerifier } from '@starling/model/viewing-token';
-import type { Kysely, Selectable } from 'kysely';
+import { type Kysely, type Selectable, sql } from 'kysely';
 import type { Logger } from 'pino';
+import type { Static } from 'typebox';
 import type { Changes } from './changes.ts';
 import type { Tables, Transaction } from './database.ts';
+import { type Page, type PageQuery, pageOf, pageRequestOf } from './page.ts';
 import { ApiProblem, unknownChannel } from './problem.ts';
+import { RowCache } from './row-cache.ts';
 import type { Snapshot } from './state.ts';
 import type { ViewingKeys } from './viewing-keys.ts';
 
@@ -44,6 +47,7 @@ export const PUBLIC_RIGHT: ViewingRight = { isPersonal: false, refusal: undefine
 export class ViewingTokens {
   readonly #db: Kysely<Tables>;
   readonly #changes: Changes;
+  readonly #rows: RowCache<Selectable<Tables['viewing_tokens']>[]>;
   readonly #keys: ViewingKeys;
   readonly #rules: Snapshot<ViewingRules>;
   readonly #logger: Logger;
@@ -60,6 +64,7 @@ export class ViewingTokens {
   ) {
     this.#db = db;
     this.#changes = changes;
+    this.#rows = new RowCache(changes);
     this.#keys = keys;
     this.#rules = rules;
     this.#logger = logger;
@@ -68,15 +73,23 @@ export class ViewingTokens {
     this.#verifier.setKeys(keys.publicKeys);
   }
 
-  /** All tokens, newest first. */
-  async list(): Promise<ViewingToken[]> {
-    const rows = await this.#db
-      .selectFrom('viewing_tokens')
-      .selectAll()
-      .orderBy('created_at', 'desc')
-      .orderBy('id')
-      .execute();
-    return rows.map(tokenOf);
+  /** Newest first. @throws ApiProblem REQUEST_INVALID for a bad cursor */
+  async list(query: Static<typeof PageQuery>): Promise<Page<ViewingToken>> {
+    const request = pageRequestOf(query, ['created_at', 'id']);
+    const { after } = request;
+    const rows = await this.#rows.get(request.id, () =>
+      this.#db
+        .selectFrom('viewing_tokens')
+        .selectAll()
+        .$if(after !== undefined, (query) =>
+          query.where(sql<boolean>`(created_at, id) < (${after?.[0]}::timestamptz, ${after?.[1]})`),
+        )
+        .orderBy('created_at', 'desc')
+        .orderBy('id', 'desc')
+        .limit(request.rowLimit)
+        .execute(),
+    );
+    return pageOf(rows, request, (row) => [row.created_at.toISOString(), row.id], tokenOf);
   }
 
   /**

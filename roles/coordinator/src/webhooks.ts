@@ -13,11 +13,18 @@ import type {
 } from '@starling/model/webhook';
 import type { Kysely, Selectable } from 'kysely';
 import type { Logger } from 'pino';
+import { auditedTransaction } from './audit.ts';
 import type { Tables } from './database.ts';
 import { ApiProblem } from './problem.ts';
 import { post } from './webhook-request.ts';
 
-const ALL_EVENTS: readonly WebhookEventType[] = ['publish', 'unpublish', 'failover'];
+const ALL_EVENTS: readonly WebhookEventType[] = [
+  'publish',
+  'unpublish',
+  'failover',
+  'destination.failed',
+  'destination.restored',
+];
 const MAX_WEBHOOKS = 50;
 /** What may wait for one address; a further event drives out the oldest. */
 const MAX_WAITING = 500;
@@ -29,6 +36,10 @@ const MAX_IN_FLIGHT_PER_WEBHOOK = 2;
 const MAX_ATTEMPTS = 12;
 const FIRST_RETRY_MS = 1000;
 const LAST_RETRY_MS = 600_000;
+/** Whoever sends a delivery has it to itself for so long, which is more than an answer may take. */
+const CLAIM_MS = 15_000;
+/** Another coordinator may have died over a delivery. */
+const LOOK_EVERY_MS = 30_000;
 /** When the database cannot answer. */
 const DATABASE_RETRY_MS = 5000;
 
@@ -75,7 +86,7 @@ export class Webhooks {
       throw new ApiProblem('REQUEST_INVALID', 'The address of a webhook begins with https:// or http://.');
     }
     const secret = `whsec_${randomBytes(32).toString('base64url')}`;
-    const row = await this.#db.transaction().execute(async (transaction) => {
+    const row = await auditedTransaction(this.#db, async (transaction) => {
       const { count } = await transaction
         .selectFrom('webhooks')
         .select(({ fn }) => fn.countAll<string>().as('count'))
@@ -101,7 +112,9 @@ export class Webhooks {
 
   /** @throws ApiProblem WEBHOOK_UNKNOWN */
   async remove(id: string): Promise<void> {
-    const { numDeletedRows } = await this.#db.deleteFrom('webhooks').where('id', '=', id).executeTakeFirst();
+    const { numDeletedRows } = await auditedTransaction(this.#db, (transaction) =>
+      transaction.deleteFrom('webhooks').where('id', '=', id).executeTakeFirst(),
+    );
     if (numDeletedRows === 0n) throw unknownWebhook(id);
     this.#logger.info({ webhook: id }, 'webhook removed');
   }
@@ -203,8 +216,9 @@ export class Webhooks {
           if (this.#isLookingAgain) {
             this.#isLookingAgain = false;
             this.#look();
-          } else if (waitMs !== undefined) {
-            this.#timer = setTimeout(() => this.#look(), Math.max(0, waitMs));
+          } else {
+            const limitMs = Math.min(waitMs ?? LOOK_EVERY_MS, LOOK_EVERY_MS);
+            this.#timer = setTimeout(() => this.#look(), Math.max(0, limitMs));
             this.#timer.unref();
           }
         }),
@@ -257,10 +271,20 @@ export class Webhooks {
     readonly id: string;
     readonly event: NetworkEvent;
     readonly attempts: number;
+    readonly next_attempt_at: Date | null;
     readonly url: string;
     readonly secret: string;
     readonly webhook_id: string;
   }): Promise<void> {
+    const claimedUntil = new Date(this.#now() + CLAIM_MS);
+    const { numUpdatedRows } = await this.#db
+      .updateTable('webhook_deliveries')
+      .set({ next_attempt_at: claimedUntil })
+      .where('id', '=', delivery.id)
+      .where('state', '=', 'waiting')
+      .where('next_attempt_at', '=', delivery.next_attempt_at)
+      .executeTakeFirst();
+    if (numUpdatedRows === 0n) return; // another coordinator has it
     const body = JSON.stringify(delivery.event);
     const timestamp = Math.floor(this.#now() / 1000);
     const { status, outcome } = await post(delivery.url, body, {
@@ -273,7 +297,16 @@ export class Webhooks {
         'starling-signature': `t=${timestamp},v1=${signature(delivery.secret, timestamp, body)}`,
       },
     });
-    if (this.#stop.signal.aborted) return; // it is sent again after the restart
+    if (this.#stop.signal.aborted) {
+      // It is sent again after the restart, or by another coordinator.
+      await this.#db
+        .updateTable('webhook_deliveries')
+        .set({ next_attempt_at: delivery.next_attempt_at })
+        .where('id', '=', delivery.id)
+        .where('next_attempt_at', '=', claimedUntil)
+        .execute();
+      return;
+    }
     const attempts = delivery.attempts + 1;
     const isDelivered = status !== undefined && status >= 200 && status < 300;
     // 410 Gone: the address is not coming back (RFC 9110, 15.5.11).

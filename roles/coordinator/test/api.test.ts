@@ -1,9 +1,9 @@
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
 import { defaultLibrarySettings } from '@starling/model/library';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { addReadyAsset, factsOf, type Lab, operatorToken, startLab } from './support.ts';
+import { addReadyAsset, factsOf, type Lab, operatorToken, startLab, writtenBytes } from './support.ts';
 
 let lab: Lab;
 beforeAll(async () => {
@@ -220,6 +220,8 @@ describe('channels', () => {
         { startTicks: 0, firstMediaSequenceNumber: 0, firstDiscontinuitySequence: 0, loop: [two, one, two] },
       ],
       sources: null,
+      record: null,
+      redundancy: 1,
       sourceChoice: 'auto',
       isPrivate: false,
       maxViewers: null,
@@ -292,7 +294,7 @@ describe('channels', () => {
 });
 
 describe('sources of a channel', () => {
-  const none = { primary: null, backup: null, fallback: 'none' } as const;
+  const none = { primary: null, backup: null, fallback: 'none', darkAfterMs: 1000 } as const;
 
   it('are none for a schedule alone, and the stream itself for the channel of a stream', async () => {
     expect(await lab.operator.channels.get('mix')).toMatchObject({ sources: null, activeSource: null });
@@ -305,7 +307,7 @@ describe('sources of a channel', () => {
   });
 
   it('can be set, reach the backends, and are refused where they cannot be', async () => {
-    const sources = { primary: 'studio', backup: 'phone', fallback: 'playout' } as const;
+    const sources = { primary: 'studio', backup: 'phone', fallback: 'playout', darkAfterMs: null } as const;
     expect(await lab.operator.channels.setSources('mix', sources)).toMatchObject({ sources });
     const set = (name: string, change: object) =>
       lab.operator.channels.setSources(name, { ...none, ...change });
@@ -335,10 +337,12 @@ describe('sources of a channel', () => {
   it('show which one is on the air while the backend says so', async () => {
     const active = { source: 'backup', since: '2026-11-22T12:00:00.000Z', reason: 'silent' } as const;
     await lab.node.reportBackend({
+      nodeId: '00000000000000aa',
       onAirChannels: ['mix'],
       publishingStreams: ['phone'],
       activeSources: [{ channel: 'mix', ...active }],
       inputProblems: [],
+      destinations: [],
       events: [],
     });
     expect(await lab.operator.channels.get('mix')).toMatchObject({ activeSource: active });
@@ -382,16 +386,12 @@ describe('streams', () => {
     expect(await lab.operator.channels.get('mix')).toMatchObject({ kind: 'playout' });
   });
 
-  it('shows a key once: not in a list, not in the log, not in the database files', async () => {
+  it('shows a key once: not in a list, not in the log, not in the database', async () => {
     const first = await lab.operator.streams.create({ name: 'secret' });
     const second = await lab.operator.streams.rotateKey('secret');
     expect(second.key).not.toBe(first.key);
     await lab.operator.streams.list();
-    const bytes = Buffer.concat(
-      readdirSync(lab.dataDir, { recursive: true, withFileTypes: true })
-        .filter((entry) => entry.isFile())
-        .map((entry) => readFileSync(join(entry.parentPath, entry.name))),
-    );
+    const bytes = await writtenBytes(lab);
     // The digests are there, so the search does look where keys would be.
     expect(bytes.includes('secret')).toBe(true);
     for (const key of [first.key ?? '', second.key ?? '']) {
@@ -421,10 +421,12 @@ describe('public channels', () => {
     // One loop of 30 s and 15 s later: 5 s into the second clip of the second loop.
     lab.nowMs += 45_000;
     await lab.node.reportBackend({
+      nodeId: '00000000000000aa',
       onAirChannels: ['evening', 'cam'],
       publishingStreams: ['cam'],
       activeSources: [],
       inputProblems: [],
+      destinations: [],
       events: [],
     });
     expect(await viewer.publicChannels.get('evening')).toEqual({
@@ -437,6 +439,7 @@ describe('public channels', () => {
       isPrivate: false,
       isOnAir: true,
       viewerCount: 0,
+      source: null,
       now: { title: 'twenty', startsAt: '2026-11-22T18:00:40.000Z', endsAt: '2026-11-22T18:01:00.000Z' },
       next: { title: 'ten', startsAt: '2026-11-22T18:01:00.000Z' },
     });
@@ -444,6 +447,30 @@ describe('public channels', () => {
     expect((await lab.operator.streams.list()).filter((stream) => stream.isPublishing)).toHaveLength(1);
     const names = (await viewer.publicChannels.list()).map(({ name }) => name);
     expect(names).toEqual([...names].sort());
+
+    // With streams before the schedule, what is on is the schedule's only while the schedule is on.
+    const show = async (source: 'primary' | 'playout' | 'slate') => {
+      await lab.node.reportBackend({
+        nodeId: '00000000000000aa',
+        onAirChannels: ['evening'],
+        publishingStreams: ['cam'],
+        activeSources: [
+          { channel: 'evening', source, since: new Date(lab.nowMs).toISOString(), reason: 'start' },
+        ],
+        inputProblems: [],
+        destinations: [],
+        events: [],
+      });
+      return viewer.publicChannels.get('evening');
+    };
+    const sources = { primary: 'cam', backup: null } as const;
+    await lab.operator.channels.setSources('evening', { ...sources, fallback: 'playout' });
+    const next = { title: 'ten', startsAt: '2026-11-22T18:01:00.000Z' };
+    expect(await show('primary')).toMatchObject({ source: 'primary', now: null, next });
+    expect(await show('slate')).toMatchObject({ source: 'slate', now: null, next });
+    expect(await show('playout')).toMatchObject({ source: 'playout', now: { title: 'twenty' }, next });
+    await lab.operator.channels.setSources('evening', { ...sources, fallback: 'slate' });
+    expect(await show('slate')).toMatchObject({ source: 'slate', now: null, next: null });
 
     lab.nowMs += 15_001;
     expect(await viewer.publicChannels.get('evening')).toMatchObject({ isOnAir: false, now: null });
@@ -496,7 +523,7 @@ describe('documents', () => {
       openapi: '3.1.0',
       paths: {
         '/api/v1/assets': {
-          get: { security: [{ operator: [] }] },
+          get: { security: [{ token: ['assets:read'] }, { session: ['assets:read'] }] },
           post: { responses: { 202: expect.anything() } },
         },
         '/api/v1/backend/watch': { get: { security: [{ node: [] }] } },

@@ -5,6 +5,7 @@ import { startCoordinator } from '../src/main.ts';
 const [dataDir = '', operatorToken = '', nodeToken = ''] = process.argv.slice(2);
 const coordinator = await startCoordinator({
   dataDir,
+  databaseUrl: process.env.DATABASE_URL,
   operatorToken,
   nodeToken,
   webDir: undefined,

@@ -245,6 +245,8 @@ describe('the guide', () => {
             runs: [],
             sources: null,
             sourceChoice: 'auto' as const,
+            record: null,
+            redundancy: 1,
             createdAt: '',
           },
           [],

@@ -1,17 +1,26 @@
-/** A coordinator on a database of its own, as the tests of this folder use it. */
-import { mkdtempSync, rmSync } from 'node:fs';
+/**
+ * A coordinator on a database of its own, as the tests of this folder use it. They run twice: on the embedded database,
+ * and (Vitest's project `postgres`) on a PostgreSQL server.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
 import type { AssetFacts } from '@starling/model/schedule';
+import { Client } from 'pg';
 import { pino } from 'pino';
+import { inject } from 'vitest';
 import { type Coordinator, startCoordinator } from '../src/main.ts';
+import { TEMPLATE } from './postgres/setup.ts';
 
 export const operatorToken = 'operator-token-of-the-tests';
 export const nodeToken = 'node-token-of-the-tests';
 
 export interface Lab {
   readonly dataDir: string;
+  /** Undefined where the database is embedded. */
+  readonly databaseUrl: string | undefined;
   readonly url: string;
   readonly coordinator: Coordinator;
   readonly operator: CoordinatorClient;
@@ -21,20 +30,62 @@ export interface Lab {
   /** Milliseconds since 1970, as the coordinator sees it. */
   nowMs: number;
   /** Asks with a token, or without one, and does not care what comes back. */
-  request(method: string, path: string, options?: { token?: string; body?: unknown }): Promise<Response>;
+  request(
+    method: string,
+    path: string,
+    options?: { token?: string; body?: unknown; headers?: Record<string, string> },
+  ): Promise<Response>;
   /** Stops the coordinator and starts another one on the same folder. */
   restart(): Promise<Lab>;
   close(): Promise<void>;
 }
 
+/**
+ * A new database on the server of the tests.
+ * @param template what it is a copy of
+ * @returns undefined where the tests run on embedded databases
+ */
+export async function createServerDatabase(template: string = TEMPLATE): Promise<string | undefined> {
+  const serverUrl = inject('postgresUrl');
+  if (serverUrl === undefined) return undefined;
+  const name = `test_${randomBytes(6).toString('hex')}`;
+  const client = new Client({ connectionString: serverUrl.replace(/DATABASE$/, 'postgres') });
+  await client.connect();
+  await client.query(`create database ${name} template ${template}`);
+  await client.end();
+  return serverUrl.replace(/DATABASE$/, name);
+}
+
+/** All that a coordinator has written: its files, and the rows of a database on the server. */
+export async function writtenBytes({ dataDir, databaseUrl }: Lab): Promise<Buffer> {
+  const files = readdirSync(dataDir, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => readFileSync(join(entry.parentPath, entry.name)));
+  if (databaseUrl === undefined) return Buffer.concat(files);
+  const client = new Client({ connectionString: databaseUrl });
+  await client.connect();
+  const { rows } = await client.query("select database_to_xml(true, false, '') as text");
+  await client.end();
+  return Buffer.concat([...files, Buffer.from(String(rows[0]?.text))]);
+}
+
 export async function startLab(
-  options: { dataDir?: string; webDir?: string; nowMs?: number } = {},
+  options: {
+    dataDir?: string;
+    databaseUrl?: string | undefined;
+    redisUrl?: string;
+    webDir?: string;
+    nowMs?: number;
+  } = {},
 ): Promise<Lab> {
   const dataDir = options.dataDir ?? mkdtempSync(join(tmpdir(), 'starling-coordinator-'));
+  const databaseUrl = options.databaseUrl ?? (await createServerDatabase());
   const log: string[] = [];
   const clock = { nowMs: options.nowMs ?? Date.UTC(2026, 10, 22, 12, 0, 0, 640) };
   const coordinator = await startCoordinator({
     dataDir,
+    databaseUrl,
+    redisUrl: options.redisUrl,
     operatorToken,
     nodeToken,
     webDir: options.webDir,
@@ -45,6 +96,7 @@ export async function startLab(
   const url = `http://127.0.0.1:${port}`;
   return {
     dataDir,
+    databaseUrl,
     url,
     coordinator,
     log,
@@ -56,10 +108,12 @@ export async function startLab(
     set nowMs(value) {
       clock.nowMs = value;
     },
-    request: (method, path, { token, body } = {}) =>
+    request: (method, path, { token, body, headers = {} } = {}) =>
       fetch(`${url}${path}`, {
         method,
+        redirect: 'manual',
         headers: {
+          ...headers,
           ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
           ...(body === undefined ? {} : { 'content-type': 'application/json' }),
         },
@@ -67,7 +121,7 @@ export async function startLab(
       }),
     async restart() {
       await coordinator.close();
-      return startLab({ ...options, dataDir, nowMs: clock.nowMs });
+      return startLab({ ...options, dataDir, databaseUrl, nowMs: clock.nowMs });
     },
     async close() {
       await coordinator.close();
@@ -100,4 +154,19 @@ export async function addReadyAsset(lab: Lab, name: string, seconds: number): Pr
   const { id } = await lab.operator.assets.create({ source: `/videos/${name}.mp4` });
   await lab.node.reportImport(id, { state: 'ready', facts: factsOf(seconds) });
   return id;
+}
+
+/** Logs in as a browser does. @returns the headers of a request from a page of the site */
+export async function logIn(
+  lab: Lab,
+  name: string,
+  password: string,
+  code?: string,
+): Promise<Record<string, string>> {
+  const response = await lab.request('POST', '/api/v1/login', {
+    body: { name, password, ...(code === undefined ? {} : { code }) },
+  });
+  if (response.status !== 200) throw new Error(`login answered ${response.status}: ${await response.text()}`);
+  const cookie = response.headers.get('set-cookie')?.split(';')[0] ?? '';
+  return { cookie, 'sec-fetch-site': 'same-origin' };
 }

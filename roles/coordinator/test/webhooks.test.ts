@@ -44,10 +44,12 @@ function published(stream = 'cam'): NetworkEvent {
 
 const report = (...events: NetworkEvent[]) =>
   lab.node.reportBackend({
+    nodeId: '00000000000000aa',
     onAirChannels: [],
     publishingStreams: [],
     activeSources: [],
     inputProblems: [],
+    destinations: [],
     events,
   });
 

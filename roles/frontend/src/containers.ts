@@ -10,7 +10,7 @@ import {
 } from '@starling/media/flv/mux';
 import { isLegacyCodec } from '@starling/media/flv/tag';
 import { canCarryInTs, TsMuxer } from '@starling/media/mpeg-ts/mux';
-import { PlayWriter } from '@starling/media/rtmp/session';
+import { SharedChunkWriter } from '@starling/media/rtmp/session';
 import { ticksToMs, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 
 /**
@@ -100,7 +100,7 @@ export class FlvContainer implements Container {
 export class RtmpContainer implements Container {
   readonly #isEnhanced: boolean;
   readonly #times = new OffsetTimes();
-  readonly #writer = new PlayWriter();
+  readonly #writer = new SharedChunkWriter();
   #tracks: readonly Track[] = [];
 
   constructor(codecs: 'legacy' | 'enhanced') {
@@ -113,7 +113,7 @@ export class RtmpContainer implements Container {
 
   head(): readonly Uint8Array[] {
     const metadata = metadataMessage(this.#tracks, this.#times.headTimestampMs);
-    const writer = new PlayWriter();
+    const writer = new SharedChunkWriter();
     return [...writer.write(metadata), ...this.#sequenceHeaders(this.#tracks, writer)];
   }
 
@@ -135,7 +135,7 @@ export class RtmpContainer implements Container {
     return this.#writer.write(unitMessage(unit, track, this.#times.offsetMs));
   }
 
-  #sequenceHeaders(tracks: readonly Track[], writer: PlayWriter): Uint8Array[] {
+  #sequenceHeaders(tracks: readonly Track[], writer: SharedChunkWriter): Uint8Array[] {
     return tracks.flatMap((track) => [
       ...writer.write(sequenceHeaderMessage(track, this.#times.headTimestampMs)),
     ]);

@@ -1,11 +1,20 @@
 /** `starling channel`: what is on the air. */
 import type { CoordinatorClient } from '@starling/model/client';
-import type { Channel, ChannelSources, ChannelWithStatus, SourceChoice } from '@starling/model/entities';
+import type {
+  Channel,
+  ChannelSources,
+  ChannelWithStatus,
+  NewChannelSources,
+  SourceChoice,
+} from '@starling/model/entities';
 import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
 import type { CommandContext } from '../io.ts';
-import { examples, printJson, printTable, splitList } from '../output.ts';
+import { examples, formatBytes, printJson, printTable, splitList } from '../output.ts';
 import { requireRunning } from '../running.ts';
 import { addScheduleCommands } from './schedule.ts';
+
+const MAX_RECORD_HOURS = 87_660;
+const MAX_RECORD_GB = 1e6;
 
 export function addChannelCommands(program: Command, context: CommandContext): void {
   const { io, dataDir, wantsJson } = context;
@@ -50,6 +59,11 @@ export function addChannelCommands(program: Command, context: CommandContext): v
     .addOption(
       new Option('--fallback <what>', 'what comes after the streams').choices(['playout', 'slate', 'none']),
     )
+    .option(
+      '--dark-after <seconds>',
+      'replace a live stream that is black and still for so long, 1 to 60; "never" for films',
+      parseDarkAfter,
+    )
     .addOption(
       new Option('--private', 'only for who has a viewing token; others are shown out').conflicts('public'),
     )
@@ -63,22 +77,35 @@ export function addChannelCommands(program: Command, context: CommandContext): v
     .option('--number <number>', "the channel's number on a TV", parseNumber)
     .option('--logo <url>', 'address of a picture; "none" for the newest picture of the channel')
     .option('--group <group>', 'channels of one group stand together; "none" for the kind of the channel')
+    .addOption(
+      new Option('--record <when>', 'always record the channel, an hour to a file').choices(['on', 'off']),
+    )
+    .option('--record-hours <hours>', 'keep so many hours of that, or "none" for no bound', parseRecordHours)
+    .option('--record-gb <gigabytes>', 'keep so much of that, or "none" for no bound', parseRecordGb)
+    .option(
+      '--redundancy <count>',
+      'backends that make the channel at the same time: 1 or 2',
+      parseRedundancy,
+    )
     .addHelpText(
       'after',
       examples(
         'starling channel set films --primary studio --fallback playout',
         'starling channel set cam --backup phone --fallback slate',
+        'starling channel set films --dark-after 5',
         'starling channel set films --private',
         'starling channel set films --public --max-viewers 200',
         'starling channel set films --max-viewers none',
         'starling channel set films --number 7 --group Films',
+        'starling channel set films --record on --record-hours 48 --record-gb 200',
+        'starling channel set films --redundancy 2',
         'starling channel set films --logo https://example.org/films.png',
       ),
     )
     .action(async (name: string, options: SetOptions, command: Command) => {
-      const { primary, backup, fallback, ...presented } = options;
-      const { maxViewers, title, number, logo, group } = presented;
-      const setsSources = primary !== undefined || backup !== undefined || fallback !== undefined;
+      const { primary, backup, fallback, darkAfter, ...presented } = options;
+      const { maxViewers, title, number, logo, group, redundancy } = presented;
+      const setsSources = [primary, backup, fallback, darkAfter].some((option) => option !== undefined);
       const setsOthers = Object.keys(presented).length > 0;
       if (!setsSources && !setsOthers) {
         command.error('error: say what to change, for instance --primary, --private or --title.', {
@@ -88,7 +115,10 @@ export function addChannelCommands(program: Command, context: CommandContext): v
       const { client } = requireRunning(dataDir());
       if (setsSources) await client.channels.setSources(name, await sourcesAfter(client, name, options));
       if (setsOthers) {
+        const record = await recordAfter(client, name, options);
         await client.channels.update(name, {
+          ...(record !== undefined && { record }),
+          ...(redundancy !== undefined && { redundancy }),
           ...(options.private || options.public ? { isPrivate: options.private === true } : {}),
           ...(maxViewers === undefined ? {} : { maxViewers: maxViewers === 'none' ? null : maxViewers }),
           ...(title !== undefined && { title }),
@@ -150,11 +180,12 @@ export function addChannelCommands(program: Command, context: CommandContext): v
       if (source !== undefined) await client.channels.chooseSource(name, source);
       const channel = await client.channels.get(name);
       if (wantsJson()) return printJson(io.stdout, channel);
-      const { activeSource: active, sourceChoice } = channel;
+      const { activeSource: active, sourceChoice, sources } = channel;
       io.stdout.write(
         [
           `Chain   ${chainText(channel)}`,
           `Choice  ${sourceChoice}`,
+          ...(sources === null ? [] : [`Black   ${darkAfterText(sources)}`]),
           `On air  ${active === null ? 'nothing' : `${active.source}, since ${active.since} (${active.reason})`}`,
           '',
         ].join('\n'),
@@ -173,6 +204,8 @@ export function addChannelCommands(program: Command, context: CommandContext): v
 
 /** Commander takes null for no value. */
 type MaxViewers = number | 'none';
+/** Milliseconds. */
+type DarkAfter = number | 'never';
 
 interface AddOptions {
   readonly loop: string[];
@@ -185,6 +218,7 @@ interface SetOptions {
   readonly primary?: string;
   readonly backup?: string;
   readonly fallback?: ChannelSources['fallback'];
+  readonly darkAfter?: DarkAfter;
   readonly private?: true;
   readonly public?: true;
   readonly maxViewers?: MaxViewers;
@@ -192,11 +226,31 @@ interface SetOptions {
   readonly number?: number;
   readonly logo?: string;
   readonly group?: string;
+  readonly record?: 'on' | 'off';
+  readonly recordHours?: Bound;
+  readonly recordGb?: Bound;
+  readonly redundancy?: number;
 }
 
-function accessWords({ isPrivate, maxViewers }: Channel): string {
+/** Commander takes null for no value. */
+type Bound = number | 'none';
+
+function accessWords({ isPrivate, maxViewers, record, redundancy }: Channel): string {
   const access = isPrivate ? 'private' : 'public';
-  return maxViewers === null ? access : `${access}, for at most ${maxViewers} viewers`;
+  return [
+    access,
+    ...(maxViewers === null ? [] : [`for at most ${maxViewers} viewers`]),
+    ...(record === null ? [] : [recordWords(record)]),
+    ...(redundancy === 1 ? [] : [`made by ${redundancy} backends`]),
+  ].join(', ');
+}
+
+function recordWords({ maxHours, maxBytes }: NonNullable<Channel['record']>): string {
+  const bounds = [
+    ...(maxHours === null ? [] : [`${maxHours} h`]),
+    ...(maxBytes === null ? [] : [formatBytes(maxBytes)]),
+  ];
+  return bounds.length === 0 ? 'always recorded' : `always recorded, ${bounds.join(' or ')} kept`;
 }
 
 function parseMaxViewers(text: string): MaxViewers {
@@ -208,18 +262,68 @@ function parseMaxViewers(text: string): MaxViewers {
   return count;
 }
 
+function parseRecordHours(text: string): Bound {
+  if (text === 'none') return text;
+  const hours = Number(text);
+  if (!/^\d+(\.\d+)?$/.test(text) || hours <= 0 || hours > MAX_RECORD_HOURS) {
+    throw new InvalidArgumentError(`Give hours up to ${MAX_RECORD_HOURS}, or "none".`);
+  }
+  return hours;
+}
+
+function parseRecordGb(text: string): Bound {
+  if (text === 'none') return text;
+  const gigabytes = Number(text);
+  if (!/^\d+(\.\d+)?$/.test(text) || gigabytes <= 0 || gigabytes > MAX_RECORD_GB) {
+    throw new InvalidArgumentError(`Give gigabytes up to ${MAX_RECORD_GB}, or "none".`);
+  }
+  return gigabytes;
+}
+
+function parseRedundancy(text: string): number {
+  if (text !== '1' && text !== '2') throw new InvalidArgumentError('It is 1 or 2.');
+  return Number(text);
+}
+
 function parseNumber(text: string): number {
   const number = Number(text);
   if (!/^\d{1,5}$/.test(text) || number < 1) throw new InvalidArgumentError('A number is from 1 to 99999.');
   return number;
 }
 
+/** How the channel is always recorded, with the change; undefined where there is none. A bound alone turns it on. */
+async function recordAfter(
+  client: CoordinatorClient,
+  name: string,
+  { record, recordHours, recordGb }: SetOptions,
+): Promise<Channel['record'] | undefined> {
+  if (record === undefined && recordHours === undefined && recordGb === undefined) return undefined;
+  if (record === 'off') return null;
+  const { record: before } = await client.channels.get(name);
+  const boundOf = (option: Bound | undefined, unit: number, known: number | null = null) =>
+    option === undefined ? known : option === 'none' ? null : option * unit;
+  const maxBytes = boundOf(recordGb, 1e9, before?.maxBytes);
+  return {
+    maxHours: boundOf(recordHours, 1, before?.maxHours),
+    maxBytes: maxBytes && Math.round(maxBytes),
+  };
+}
+
+function parseDarkAfter(text: string): DarkAfter {
+  if (text === 'never') return text;
+  const seconds = Number(text);
+  if (!/^\d+(\.\d+)?$/.test(text) || seconds < 1 || seconds > 60) {
+    throw new InvalidArgumentError('Give seconds from 1 to 60, or "never".');
+  }
+  return Math.round(seconds * 1000);
+}
+
 /** The channel's sources with the change; those of a schedule alone are the schedule. */
 async function sourcesAfter(
   client: CoordinatorClient,
   name: string,
-  { primary, backup, fallback }: SetOptions,
-): Promise<ChannelSources> {
+  { primary, backup, fallback, darkAfter }: SetOptions,
+): Promise<NewChannelSources> {
   const { sources, runs } = await client.channels.get(name);
   const streamOf = (option: string | undefined, before: string | null = null) =>
     option === undefined ? before : option === 'none' ? null : option;
@@ -227,7 +331,13 @@ async function sourcesAfter(
     primary: streamOf(primary, sources?.primary),
     backup: streamOf(backup, sources?.backup),
     fallback: fallback ?? sources?.fallback ?? (runs.length > 0 ? 'playout' : 'slate'),
+    ...(sources !== null && { darkAfterMs: sources.darkAfterMs }),
+    ...(darkAfter !== undefined && { darkAfterMs: darkAfter === 'never' ? null : darkAfter }),
   };
+}
+
+function darkAfterText({ darkAfterMs }: ChannelSources): string {
+  return darkAfterMs === null ? 'is left on the air' : `is replaced after ${darkAfterMs / 1000} s`;
 }
 
 function chainText({ sources }: ChannelWithStatus): string {

@@ -67,16 +67,7 @@ function addImportCommand(media: Command, { io, dataDir, wantsJson }: CommandCon
       for (const source of found) {
         assets.push(await client.assets.create({ source, ...(name === undefined ? {} : { name }) }));
       }
-      const ended = await followImports(client, assets, io, (asset) => {
-        if (asset.state === 'ready' && !wantsJson()) io.stdout.write(`${asset.id}\n`);
-      });
-      if (wantsJson()) printJson(io.stdout, { items: ended });
-      const unmade = ended.filter(({ state }) => state !== 'ready');
-      if (unmade.length > 0) {
-        throw new CommandError(
-          unmade.map(({ name, error }) => `${name}: ${error ?? 'The import was cancelled.'}`).join('\n'),
-        );
-      }
+      await finishImports(client, assets, io, wantsJson());
     });
 }
 
@@ -237,6 +228,28 @@ function parseSize(text: string): number | null {
   if (number === undefined)
     throw new InvalidArgumentError('A size is a number with a unit, such as 500GB, or none.');
   return Math.round(Number(number) * 1000 ** ['', 'k', 'M', 'G', 'T'].indexOf(unit));
+}
+
+/**
+ * Waits for imports, and prints the id of each asset that came of them.
+ * @throws CommandError where one failed
+ */
+export async function finishImports(
+  client: CoordinatorClient,
+  assets: readonly Asset[],
+  io: Io,
+  wantsJson: boolean,
+): Promise<void> {
+  const ended = await followImports(client, assets, io, (asset) => {
+    if (asset.state === 'ready' && !wantsJson) io.stdout.write(`${asset.id}\n`);
+  });
+  if (wantsJson) printJson(io.stdout, { items: ended });
+  const unmade = ended.filter(({ state }) => state !== 'ready');
+  if (unmade.length > 0) {
+    throw new CommandError(
+      unmade.map(({ name, error }) => `${name}: ${error ?? 'The import was cancelled.'}`).join('\n'),
+    );
+  }
 }
 
 /**

@@ -83,6 +83,7 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
         .choices(['x264', 'nvenc', 'qsv', 'vaapi', 'videotoolbox'])
         .default('x264'),
     )
+    .option('--owner <account>', 'the streamer whose it is; see starling account add')
     .option('--private', 'only for who has a viewing token; see starling token create')
     .addHelpText(
       'after',
@@ -97,7 +98,7 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
     .action(
       async (
         name: string,
-        { title, private: isPrivate, srt, input: url, transcode, encoder }: AddOptions,
+        { title, owner, private: isPrivate, srt, input: url, transcode, encoder }: AddOptions,
       ) => {
         const running = requireRunning(dataDir());
         const input: NewStreamInput | undefined =
@@ -109,6 +110,7 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
         const added = await running.client.streams.create({
           name,
           ...(title === undefined ? {} : { title }),
+          ...(owner === undefined ? {} : { owner }),
           ...(isPrivate === undefined ? {} : { isPrivate }),
           ...(input === undefined ? {} : { input }),
           ...(transcode === undefined ? {} : { transcode: { preset: transcode, encoder } }),
@@ -125,16 +127,27 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
       if (wantsJson()) return printJson(io.stdout, { items });
       printTable(
         io.stdout,
-        ['NAME', 'INPUT', 'PUBLISHING', 'KEY SINCE', 'PROBLEM'],
-        items.map(({ name, input, isPublishing, keyRotatedAt, problem }) => [
+        ['NAME', 'INPUT', 'OWNER', 'PUBLISHING', 'KEY SINCE', 'PROBLEM'],
+        items.map(({ name, input, owner, isPublishing, keyRotatedAt, problem }) => [
           name,
           inputText(input),
+          owner ?? '',
           isPublishing ? 'yes' : 'no',
           input.type === 'pull' ? '' : keyRotatedAt,
           problem ?? '',
         ]),
         'There are no streams. Add one with: starling stream add NAME',
       );
+    });
+  stream
+    .command('give')
+    .description('Give a live input to an account: a streamer can then rotate its key and remove it.')
+    .argument('<name>')
+    .argument('[account]', 'nobody where it is left out')
+    .addHelpText('after', examples('starling stream give cam alice', 'starling stream give cam'))
+    .action(async (name: string, account: string | undefined) => {
+      const given = await requireRunning(dataDir()).client.streams.update(name, { owner: account ?? null });
+      if (wantsJson()) printJson(io.stdout, given);
     });
   stream
     .command('rotate-key')
@@ -158,6 +171,7 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
 
 interface AddOptions {
   readonly title?: string;
+  readonly owner?: string;
   readonly private?: true;
   readonly srt?: number;
   readonly input?: string;

@@ -1,6 +1,7 @@
 /** `starling token`: viewing tokens, which open private channels. */
 import type { ViewingToken } from '@starling/model/entities';
 import { type Command, InvalidArgumentError } from 'commander';
+import { parseDuration } from '../durations.ts';
 import type { CommandContext } from '../io.ts';
 import { examples, printJson, printTable, splitList } from '../output.ts';
 import { requireRunning } from '../running.ts';
@@ -116,16 +117,6 @@ function channelWords({ channels }: ViewingToken): string {
 function stateWords({ revokedAt, expiresAt }: ViewingToken, nowMs: number): string {
   if (revokedAt !== null) return 'revoked';
   return Date.parse(expiresAt) <= nowMs ? 'expired' : 'valid';
-}
-
-const UNIT_SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 };
-
-/** @returns seconds */
-function parseDuration(text: string): number {
-  const [, count, unit = ''] = /^(\d{1,9})([smhd])$/.exec(text) ?? [];
-  const seconds = Number(count) * (UNIT_SECONDS[unit] ?? Number.NaN);
-  if (!(seconds > 0)) throw new InvalidArgumentError('Give a time such as 90m, 24h or 30d.');
-  return seconds;
 }
 
 function parseCount(text: string): number {

@@ -8,7 +8,7 @@ import { requireRunning } from '../running.ts';
 export function addWebhookCommands(program: Command, { io, dataDir, wantsJson }: CommandContext): void {
   const webhook = program
     .command('webhook')
-    .description('Addresses that are told when a stream starts or ends, or a channel changes its source.');
+    .description('Addresses that are told when something happens to a stream, a channel or a destination.');
   webhook
     .command('add')
     .description('Send events to an address. Prints the secret that they are signed with, once.')
@@ -18,6 +18,8 @@ export function addWebhookCommands(program: Command, { io, dataDir, wantsJson }:
         'publish',
         'unpublish',
         'failover',
+        'destination.failed',
+        'destination.restored',
       ]),
     )
     .addHelpText(
@@ -80,7 +82,7 @@ export function addWebhookCommands(program: Command, { io, dataDir, wantsJson }:
         items.map(({ event, state, attempts, outcome }) => [
           event.at,
           event.type,
-          event.type === 'failover' ? event.channel : event.stream,
+          'stream' in event ? event.stream : 'destination' in event ? event.destination : event.channel,
           state,
           String(attempts),
           outcome ?? '',

@@ -29,6 +29,7 @@ const CHANNEL_COUNTS = new Map([
 
 /** Audio object types (table 1.17). */
 const AAC_MAIN = 1;
+const AAC_LC = 2;
 const AAC_LTP = 4;
 const SBR = 5;
 const PS = 29;
@@ -134,6 +135,20 @@ function readProgramConfigChannels(bits: BitReader): number {
 }
 
 /** The 7 bytes that precede each AAC frame outside MP4 and FLV; `undefined` where ADTS cannot express the config. */
+/** By channelConfiguration: what FFmpeg 5.1 makes of silence in AAC-LC, whatever the sample rate. */
+const SILENT_UNITS = new Map([
+  [1, Uint8Array.of(0x01, 0x18, 0x20, 0x07)],
+  [2, Uint8Array.of(0x21, 0x10, 0x04, 0x60, 0x8c, 0x1c)],
+]);
+
+/** An access unit of silence; undefined but for AAC-LC in mono and stereo. */
+export function silentAacUnit(config: Uint8Array): Uint8Array | undefined {
+  const bits = new BitReader(config, 'AAC_BAD_CONFIG');
+  if (readObjectType(bits) !== AAC_LC) return undefined;
+  readSamplingFrequency(bits);
+  return SILENT_UNITS.get(bits.bits(4));
+}
+
 export type AdtsHeader = (frameSizeBytes: number) => Uint8Array;
 
 const ADTS_HEADER_SIZE_BYTES = 7;

@@ -46,6 +46,7 @@ describe('link messages', () => {
       { type: 'track', kind: 'audio', trackId: 0, language: undefined },
       { type: 'track', kind: 'audio', trackId: 3, language: 'pt-BR' },
       { type: 'cue', cue },
+      { type: 'cue', cue: { ...cue, programme: { title: 'Nächte', startUnixMs: 0, endUnixMs: 1 } } },
       { type: 'cue', cue: { ...cue, programmeId: 'größe '.repeat(20_000), isIndependent: false } },
     ] as const) {
       expect(decodeLinkMessage(encodeLinkMessage(message))).toEqual(message);
@@ -74,6 +75,22 @@ describe('link messages', () => {
     ['not a number', ['onStarlingCue', { version: 1, ...cue, targetDurationMs: Number.NaN }], /NaN/],
     ['a number for a string', ['onStarlingCue', { version: 1, ...cue, programmeId: 3 }], /programmeId/],
     ['a number for a boolean', ['onStarlingCue', { version: 1, ...cue, isIndependent: 1 }], /isIndependent/],
+    [
+      'a programme without a title',
+      ['onStarlingCue', { version: 1, ...cue, programme: {} }],
+      /programme.title/,
+    ],
+    [
+      'a programme that ends before it starts',
+      ['onStarlingCue', { version: 1, ...cue, programme: { title: '', startUnixMs: 2, endUnixMs: 1 } }],
+      /endUnixMs is 1/,
+    ],
+    [
+      'a title that never ends',
+      ['onStarlingCue', { version: 1, ...cue, programme: { title: 'x'.repeat(1001) } }],
+      /at most 1000/,
+    ],
+    ['a programme that is a word', ['onStarlingCue', { version: 1, ...cue, programme: 'news' }], /news/],
     [
       'an unknown kind',
       ['onStarlingTrack', { version: 1, kind: 'text', trackId: 0, frameDurationTicks: null }],

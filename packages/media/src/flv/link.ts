@@ -2,7 +2,7 @@
  * The data messages between our nodes that no other RTMP peer sends: timeline, track and cue.
  * Their wire form is described in docs/formats/cue.md.
  */
-import { type Cue, MAX_TRACK_ID } from '../access-unit.ts';
+import { type Cue, type GuideProgramme, MAX_TRACK_ID } from '../access-unit.ts';
 import { equalBytes } from '../bytes.ts';
 import { MediaError } from '../error.ts';
 import { type Amf0Object, type Amf0Value, decodeAmf0, encodeAmf0, isAmf0Object } from '../rtmp/amf0.ts';
@@ -41,6 +41,8 @@ const MAX_PICTURE_SIZE_PX = 65_536;
 const MAX_FRAME_DURATION_TICKS = 10 * VIDEO_TIMESCALE_HZ;
 /** Subtags of letters and digits (RFC 5646, 2.1). */
 const LANGUAGE_TAG = /^[a-z]{2,8}(?:-[a-z0-9]{1,8}){0,7}$/i;
+/** Several times what a schedule may say. */
+const MAX_TITLE_CHARACTERS = 1000;
 const NAMES = { timeline: 'onStarlingTimeline', track: 'onStarlingTrack', cue: 'onStarlingCue' } as const;
 
 /** Each name as it opens a payload: an AMF0 string. */
@@ -58,8 +60,12 @@ export function encodeLinkMessage(message: LinkMessage): Uint8Array {
     case 'track':
       return encodeAmf0([NAMES.track, { version: VERSION, ...trackFields(message) }]);
     case 'cue':
-      return encodeAmf0([NAMES.cue, { version: VERSION, ...message.cue }]);
+      return encodeAmf0([NAMES.cue, { version: VERSION, ...cueFields(message.cue) }]);
   }
+}
+
+function cueFields({ programme, ...cue }: Cue): Amf0Object {
+  return programme === undefined ? cue : { ...cue, programme: { ...programme } };
 }
 
 function trackFields(message: Extract<LinkMessage, { type: 'track' }>): Amf0Object {
@@ -77,11 +83,11 @@ function trackFields(message: Extract<LinkMessage, { type: 'track' }>): Amf0Obje
  */
 export function decodeLinkMessage(payload: Uint8Array): LinkMessage | undefined {
   if (startsWith(payload, PREFIXES.timeline)) {
-    const fields = new Fields(NAMES.timeline, payload);
+    const fields = Fields.of(NAMES.timeline, payload);
     return { type: 'timeline', epochUnixMs: fields.date('epochUnixMs') };
   }
   if (startsWith(payload, PREFIXES.track)) {
-    const fields = new Fields(NAMES.track, payload);
+    const fields = Fields.of(NAMES.track, payload);
     const trackId = fields.count('trackId', MAX_TRACK_ID);
     if (fields.kind('kind') === 'audio') {
       return { type: 'track', kind: 'audio', trackId, language: fields.language('language') };
@@ -96,7 +102,7 @@ export function decodeLinkMessage(payload: Uint8Array): LinkMessage | undefined 
     };
   }
   if (startsWith(payload, PREFIXES.cue)) {
-    const fields = new Fields(NAMES.cue, payload);
+    const fields = Fields.of(NAMES.cue, payload);
     return {
       type: 'cue',
       cue: {
@@ -105,6 +111,7 @@ export function decodeLinkMessage(payload: Uint8Array): LinkMessage | undefined 
         startTicks: fields.count('startTicks', MAX_START_TICKS),
         programDateTimeUnixMs: fields.date('programDateTimeUnixMs'),
         programmeId: fields.string('programmeId'),
+        ...fields.programme('programme'),
         targetDurationMs: fields.count('targetDurationMs', Number.MAX_SAFE_INTEGER),
         isIndependent: fields.boolean('isIndependent'),
       },
@@ -122,11 +129,16 @@ class Fields {
   readonly #name: string;
   readonly #object: Amf0Object;
 
-  constructor(name: string, payload: Uint8Array) {
+  private constructor(name: string, object: Amf0Object) {
     this.#name = name;
-    this.#object = Fields.#decode(name, payload);
-    const version = this.number('version');
-    if (version !== VERSION) this.#fail('version', version, `${VERSION}`);
+    this.#object = object;
+  }
+
+  static of(name: string, payload: Uint8Array): Fields {
+    const fields = new Fields(name, Fields.#decode(name, payload));
+    const version = fields.number('version');
+    if (version !== VERSION) fields.#fail('version', version, `${VERSION}`);
+    return fields;
   }
 
   static #decode(name: string, payload: Uint8Array): Amf0Object {
@@ -182,6 +194,21 @@ class Fields {
   boolean(field: string): boolean {
     const value = this.#object[field];
     return typeof value === 'boolean' ? value : this.#fail(field, value, 'a boolean');
+  }
+
+  /** Publishers of before the field was thought of do not send it. */
+  programme(field: string): { programme?: GuideProgramme } {
+    const value = this.#object[field];
+    if (value === undefined || value === null) return {};
+    if (!isAmf0Object(value)) return this.#fail(field, value, 'null or an object');
+    const inside = new Fields(`${this.#name}.${field}`, value);
+    const title = inside.string('title');
+    if (title.length > MAX_TITLE_CHARACTERS)
+      inside.#fail('title', title, `at most ${MAX_TITLE_CHARACTERS} characters`);
+    const startUnixMs = inside.count('startUnixMs', MAX_UNIX_MS);
+    const endUnixMs = inside.count('endUnixMs', MAX_UNIX_MS);
+    if (endUnixMs <= startUnixMs) inside.#fail('endUnixMs', endUnixMs, 'after startUnixMs');
+    return { programme: { title, startUnixMs, endUnixMs } };
   }
 
   kind(field: string): 'video' | 'audio' {

@@ -3,11 +3,12 @@
  * Enhanced RTMP for the links between our nodes.
  */
 import { type AccessUnit, type StreamEvent, type Track, timescaleHz, trackIndex } from '../access-unit.ts';
+import { concatBytes } from '../bytes.ts';
 import { Amf0EcmaArray, encodeAmf0 } from '../rtmp/amf0.ts';
 import { nanoFromTicks, rescaleTicks, VIDEO_TIMESCALE_HZ } from '../time.ts';
 import { encodeLinkMessage, type LinkMessage } from './link.ts';
 import {
-  enhancedCodedFrames,
+  enhancedCodedFramesHeader,
   enhancedSequenceStart,
   type FlvMessage,
   FOUR_CC,
@@ -140,6 +141,11 @@ export function unitTag(unit: AccessUnit, track: Track, offsetMs: number): Uint8
   return tag;
 }
 
+/** A message whose payload lies in several pieces. */
+export interface FlvMessageParts extends Omit<FlvMessage, 'payload'> {
+  readonly parts: readonly Uint8Array[];
+}
+
 /**
  * Encodes a stream for another of our nodes: Enhanced RTMP with exact times, and the data messages of
  * docs/formats/cue.md. `FlvDemuxer` inverts it.
@@ -152,6 +158,15 @@ export class LinkMuxer {
 
   /** @throws Error when a unit has no track, or a composition offset that the link cannot carry */
   encode(event: StreamEvent): FlvMessage[] {
+    return this.encodeParts(event).map(({ kind, timestampMs, parts }) => ({
+      kind,
+      timestampMs,
+      payload: parts.length === 1 && parts[0] !== undefined ? parts[0] : concatBytes(parts),
+    }));
+  }
+
+  /** The same, with payloads in pieces: the data of a unit is not copied. */
+  encodeParts(event: StreamEvent): FlvMessageParts[] {
     switch (event.type) {
       case 'timeline':
         return [this.#dataMessage(encodeLinkMessage(event))];
@@ -163,7 +178,7 @@ export class LinkMuxer {
           {
             kind: track.kind,
             timestampMs: this.#lastTimestampMs,
-            payload: enhancedSequenceStart(track),
+            parts: [enhancedSequenceStart(track)],
           },
         ];
       }
@@ -175,24 +190,23 @@ export class LinkMuxer {
     }
   }
 
-  #dataMessage(payload: Uint8Array): FlvMessage {
-    return { kind: 'data', timestampMs: this.#lastTimestampMs, payload };
+  #dataMessage(payload: Uint8Array): FlvMessageParts {
+    return { kind: 'data', timestampMs: this.#lastTimestampMs, parts: [payload] };
   }
 
-  #unitMessage(unit: AccessUnit): FlvMessage {
+  #unitMessage(unit: AccessUnit): FlvMessageParts {
     const track = this.#tracks.get(trackIndex(unit));
     if (track === undefined) throw new Error(`a unit of ${unit.kind} ${unit.trackId} came before its track`);
     const { ms, nanos } = nanoFromTicks(unit.dtsTicks, timescaleHz(track));
     this.#lastTimestampMs = ms >>> 0;
-    const payload = enhancedCodedFrames(unit.kind, {
+    const header = enhancedCodedFramesHeader(unit.kind, {
       trackId: unit.trackId,
       codec: track.codec,
       isRandomAccess: unit.isRandomAccess,
       compositionTimeMs: linkCompositionTimeMs(unit, track),
       offsetNanos: nanos,
-      data: unit.data,
     });
-    return { kind: unit.kind, timestampMs: this.#lastTimestampMs, payload };
+    return { kind: unit.kind, timestampMs: this.#lastTimestampMs, parts: [header, unit.data] };
   }
 }
 

@@ -3,7 +3,7 @@
  * and enhanced (Enhanced RTMP v2, sections "Enhanced Audio" and "Enhanced Video").
  */
 import type { AudioCodec, Track, VideoCodec } from '../access-unit.ts';
-import { ByteReader, ByteWriter } from '../bytes.ts';
+import { ByteReader, ByteWriter, concatBytes } from '../bytes.ts';
 import { MediaError } from '../error.ts';
 
 /**
@@ -444,21 +444,36 @@ function writeTrackHeader(
  * default one.
  */
 export function enhancedCodedFrames(kind: 'video' | 'audio', frames: Omit<CodedFrames, 'type'>): Uint8Array {
-  const { trackId, codec, isRandomAccess, offsetNanos } = frames;
-  const writer = new ByteWriter(15 + frames.data.length);
+  return concatBytes([enhancedCodedFramesHeader(kind, frames), frames.data]);
+}
+
+/** What comes before the data in {@link enhancedCodedFrames}. Plain stores: every unit of every channel comes here. */
+export function enhancedCodedFramesHeader(
+  kind: 'video' | 'audio',
+  frames: Omit<CodedFrames, 'type' | 'data'>,
+): Uint8Array {
+  const { trackId, codec, isRandomAccess, compositionTimeMs, offsetNanos } = frames;
+  const hasTime = hasCompositionTime(codec);
+  const target = new Uint8Array(
+    5 + (offsetNanos === 0 ? 0 : 5) + (trackId === 0 ? 0 : 2) + (hasTime ? 3 : 0),
+  );
+  let at = 0;
   const packetType = outerPacketType(kind, trackId, PACKET_TYPE.codedFrames);
-  if (offsetNanos === 0) {
-    writer.u8(enhancedFirstByte(kind, isRandomAccess, packetType));
+  if (offsetNanos !== 0) {
+    target[at] = enhancedFirstByte(kind, isRandomAccess, PACKET_TYPE.modEx);
+    target[at + 1] = 3 - 1; // modExDataSize - 1
+    writeI24(target, at + 2, offsetNanos);
+    target[at + 5] = (MOD_EX_TIMESTAMP_OFFSET_NANO << 4) | packetType;
+    at += 6;
   } else {
-    writer
-      .u8(enhancedFirstByte(kind, isRandomAccess, PACKET_TYPE.modEx))
-      .u8(3 - 1) // modExDataSize - 1
-      .u24(offsetNanos)
-      .u8((MOD_EX_TIMESTAMP_OFFSET_NANO << 4) | packetType);
+    target[at++] = enhancedFirstByte(kind, isRandomAccess, packetType);
   }
-  writeTrackHeader(writer, trackId, PACKET_TYPE.codedFrames, codec);
-  if (hasCompositionTime(frames.codec)) writer.u24(frames.compositionTimeMs & 0xffffff);
-  return writer.bytes(frames.data).finish();
+  if (trackId !== 0) target[at++] = (MULTITRACK_TYPE.oneTrack << 4) | PACKET_TYPE.codedFrames;
+  const fourCc = FOUR_CC[codec];
+  for (let i = 0; i < 4; i++) target[at++] = fourCc.charCodeAt(i);
+  if (trackId !== 0) target[at++] = trackId;
+  if (hasTime) writeI24(target, at, compositionTimeMs);
+  return target;
 }
 
 function enhancedFirstByte(kind: 'video' | 'audio', isRandomAccess: boolean, packetType: number): number {

@@ -11,7 +11,7 @@ import { type Box, readBoxes, readFullBoxHeader, requireBox, writeBox, writeFull
 import { NON_SYNC_SAMPLE_FLAGS, SYNC_SAMPLE_FLAGS } from './init-segment.ts';
 
 /** Flags of tfhd (ISO/IEC 14496-12, 8.8.7.1). */
-const TFHD = {
+export const TFHD = {
   baseDataOffset: 0x00_0001,
   sampleDescriptionIndex: 0x00_0002,
   defaultSampleDuration: 0x00_0008,
@@ -21,7 +21,7 @@ const TFHD = {
 } as const;
 
 /** Flags of trun (ISO/IEC 14496-12, 8.8.8.1). */
-const TRUN = {
+export const TRUN = {
   dataOffset: 0x00_0001,
   firstSampleFlags: 0x00_0004,
   sampleDuration: 0x00_0100,

@@ -48,6 +48,7 @@ interface M3u8Manifest {
     map: { uri: string };
   }[];
   playlists: { uri: string; attributes: Record<string, unknown> }[];
+  dateRanges?: { startDate: Date; duration: number; class: string; xTitle: string }[];
 }
 const { Parser }: { Parser: new () => { manifest: M3u8Manifest; push(text: string): void; end(): void } } =
   createRequire(import.meta.url)('m3u8-parser');
@@ -218,6 +219,48 @@ describe('the media playlist', () => {
     expect(textWith(segment({ cue: { ...cue, isIndependent: false } }))).not.toContain('INDEPENDENT');
     const parts = first.parts.map((part) => ({ ...part, isIndependent: false }));
     expect(textWith(segment({ cue, parts }))).not.toContain('INDEPENDENT');
+  });
+});
+
+describe('programmes', () => {
+  const HOUR_MS = 3_600_000;
+  const news = {
+    title: 'News "at" nine,\nu\u0308ber',
+    startUnixMs: EPOCH_UNIX_MS,
+    endUnixMs: EPOCH_UNIX_MS + 4002,
+  };
+  const film = { title: 'Film', startUnixMs: EPOCH_UNIX_MS + 4002, endUnixMs: EPOCH_UNIX_MS + HOUR_MS };
+  const cutFilm = { ...film, endUnixMs: EPOCH_UNIX_MS + 10_000 };
+  const at = (number: number, programme: Cue['programme']) =>
+    segment({ cue: { ...cueAt(number, number * 180_000), ...(programme !== undefined && { programme }) } });
+  const window = windowOf([at(0, undefined), at(1, news), at(2, news), at(3, film), at(4, cutFilm)]);
+  const playlist = mediaPlaylist(window, names);
+  const text = serialiseMediaPlaylist(playlist);
+
+  test('are date ranges, and one whose end an edit brings forward is another one from there on', () => {
+    expect(text).toContain(`
+#EXT-X-DATERANGE:ID="1767225600000-1767225604002 News 'at' nine, über",CLASS="starling.programme",START-DATE="2026-01-01T00:00:00.000Z",DURATION=4.002,X-TITLE="News 'at' nine, über"
+#EXT-X-DATERANGE:ID="1767225604002-1767229200000 Film",CLASS="starling.programme",START-DATE="2026-01-01T00:00:04.002Z",DURATION=3595.998,X-TITLE="Film"
+#EXT-X-DATERANGE:ID="1767225604002-1767225610000 Film",CLASS="starling.programme",START-DATE="2026-01-01T00:00:04.002Z",DURATION=5.998,X-TITLE="Film"
+#EXT-X-MAP`);
+  });
+
+  test('are all in a delta update', () => {
+    const rangesOf = (update: string) =>
+      update.split('\n').filter((line) => line.startsWith('#EXT-X-DATERANGE'));
+    expect(rangesOf(serialiseMediaPlaylist(playlist, 4))).toEqual(rangesOf(text));
+    expect(rangesOf(text)).toHaveLength(3);
+  });
+
+  test('are read by m3u8-parser as they were meant', () => {
+    const ranges = parseWithM3u8Parser(text).dateRanges ?? [];
+    expect(
+      ranges.map(({ startDate, duration, class: name, xTitle }) => [startDate, duration, name, xTitle]),
+    ).toEqual([
+      [new Date(EPOCH_UNIX_MS), 4.002, 'starling.programme', "News 'at' nine, über"],
+      [new Date(EPOCH_UNIX_MS + 4002), 3595.998, 'starling.programme', 'Film'],
+      [new Date(EPOCH_UNIX_MS + 4002), 5.998, 'starling.programme', 'Film'],
+    ]);
   });
 });
 

@@ -3,7 +3,7 @@
  *
  * Source: RFC 8216 section 4.3 (the tags) and draft-pantos-hls-rfc8216bis (multivariant, low latency).
  */
-import type { AudioTrack, VideoTrack } from '../access-unit.ts';
+import type { AudioTrack, Cue, GuideProgramme, VideoTrack } from '../access-unit.ts';
 import { parseFragment } from '../fmp4/fragment.ts';
 import { VIDEO_TIMESCALE_HZ } from '../time.ts';
 import type { LiveWindow, OpenSegment } from './live-window.ts';
@@ -36,6 +36,8 @@ export interface MediaPlaylist {
   readonly isIndependentSegments: boolean;
   /** Where playback is to start, from the start of the playlist (EXT-X-START); the player decides when undefined. */
   readonly startOffsetSeconds: number | undefined;
+  /** The programmes that listed segments belong to (EXT-X-DATERANGE), each once, in their order. */
+  readonly programmes: readonly GuideProgramme[];
   readonly segments: readonly MediaPlaylistSegment[];
   /** A player that has it may ask for what is new alone. */
   readonly offersDeltaUpdates: boolean;
@@ -139,6 +141,7 @@ export function mediaPlaylist(
       ({ cue, parts }) => cue.isIndependent && parts[0]?.isIndependent === true,
     ),
     startOffsetSeconds: undefined,
+    programmes: programmesOf([...segments, ...(open === undefined ? [] : [open])].map(({ cue }) => cue)),
     segments: listed.reverse(),
     offersDeltaUpdates: lowLatency !== undefined,
     lowLatency: lowLatency && {
@@ -155,6 +158,21 @@ export function mediaPlaylist(
     },
     isEnded: false,
   };
+}
+
+/**
+ * The tags of a date range may never change (rfc8216bis, 4.4.5.1). So a programme whose end an edit has brought
+ * forward is another one, from the first segment on that knows of it.
+ */
+function programmesOf(cues: readonly Cue[]): GuideProgramme[] {
+  const programmes = new Map<string, GuideProgramme>();
+  for (const { programme } of cues)
+    if (programme !== undefined) programmes.set(dateRangeId(programme), programme);
+  return [...programmes.values()];
+}
+
+function dateRangeId({ title, startUnixMs, endUnixMs }: GuideProgramme): string {
+  return `${startUnixMs}-${endUnixMs} ${title}`;
 }
 
 function segmentTags(
@@ -254,6 +272,16 @@ export function serialiseMediaPlaylist(playlist: MediaPlaylist, skippedSegments 
   // After MEDIA-SEQUENCE, or hls.js numbers the segments wrongly (https://github.com/video-dev/hls.js/issues/7905).
   if (skippedSegments > 0) lines.push(`#EXT-X-SKIP:SKIPPED-SEGMENTS=${skippedSegments}`);
 
+  // Delta updates have them all: a player keeps the skipped ones only where CAN-SKIP-DATERANGES is said (6.2.5.1).
+  for (const programme of playlist.programmes) {
+    const { title, startUnixMs, endUnixMs } = programme;
+    lines.push(
+      `#EXT-X-DATERANGE:ID="${quotable(dateRangeId(programme))}",CLASS="starling.programme"` +
+        `,START-DATE="${new Date(startUnixMs).toISOString()}",DURATION=${((endUnixMs - startUnixMs) / 1000).toFixed(3)}` +
+        `,X-TITLE="${quotable(title)}"`,
+    );
+  }
+
   let initUri: string | undefined;
   // What applies to a segment stands before its first part (rfc8216bis, 4.4.4.9).
   const pushTagsAndParts = (segment: OpenMediaPlaylistSegment) => {
@@ -282,6 +310,14 @@ export function serialiseMediaPlaylist(playlist: MediaPlaylist, skippedSegments 
   }
   if (playlist.isEnded) lines.push('#EXT-X-ENDLIST');
   return `${lines.join('\n')}\n`;
+}
+
+/** As a quoted string may hold it (4.2): without quotes and control characters, in the normalisation form of 4.1. */
+function quotable(text: string): string {
+  return text
+    .replace(/\p{Cc}|\p{Cs}/gu, ' ')
+    .replaceAll('"', "'")
+    .normalize('NFC');
 }
 
 function seconds(ticks: number): string {

@@ -167,6 +167,7 @@ export function recordedPlaylist(
     isIndependentSegments: segments.every(({ isIndependent }) => isIndependent),
     startOffsetSeconds:
       startUnixMs === undefined ? undefined : Math.max(0, startUnixMs - first.programDateTimeUnixMs) / 1000,
+    programmes: [],
     segments: listed,
     offersDeltaUpdates: !isEnded,
     lowLatency: undefined,

@@ -326,70 +326,93 @@ export class ChunkWriter {
     this.#chunkSizeBytes = sizeBytes;
   }
 
+  /** From here on no chunk refers to one before. */
+  restart(): void {
+    this.#last.clear();
+  }
+
   /** @param chunkStreamId 2 to 65599 */
   write(chunkStreamId: number, message: RtmpMessage): void {
-    const { payload } = message;
+    this.writeParts(chunkStreamId, message, [message.payload]);
+  }
+
+  /** A message whose payload lies in several pieces. Headers are small enough for V8 to keep them on its heap. */
+  writeParts(
+    chunkStreamId: number,
+    { typeId, streamId, timestampMs }: Omit<RtmpMessage, 'payload'>,
+    parts: readonly Uint8Array[],
+  ): void {
+    let lengthBytes = 0;
+    for (const part of parts) lengthBytes += part.length;
     const last = this.#last.get(chunkStreamId);
-    const deltaMs = last === undefined ? 0 : (message.timestampMs - last.timestampMs) >>> 0;
-    const isRelative = last?.streamId === message.streamId && deltaMs < EXTENDED;
-    const time = isRelative ? deltaMs : message.timestampMs;
-    const isExtended = time >= EXTENDED;
+    const deltaMs = last === undefined ? 0 : (timestampMs - last.timestampMs) >>> 0;
+    const isRelative = last?.streamId === streamId && deltaMs < EXTENDED;
+    const time = isRelative ? deltaMs : timestampMs;
+    const extended = time >= EXTENDED ? time : undefined;
 
-    const header = new Uint8Array(MAX_HEADER_BYTES);
-    const view = new DataView(header.buffer);
-    let offset = writeBasicHeader(view, isRelative ? 1 : 0, chunkStreamId);
-    writeU24(view, offset, isExtended ? EXTENDED : time);
-    writeU24(view, offset + 3, payload.length);
-    view.setUint8(offset + 6, message.typeId);
-    offset += 7;
+    const basicBytes = basicHeaderSizeBytes(chunkStreamId);
+    const header = new Uint8Array(basicBytes + (isRelative ? 7 : 11) + (extended === undefined ? 0 : 4));
+    writeBasicHeader(header, isRelative ? 1 : 0, chunkStreamId);
+    writeU24(header, basicBytes, extended === undefined ? time : EXTENDED);
+    writeU24(header, basicBytes + 3, lengthBytes);
+    header[basicBytes + 6] = typeId;
     if (!isRelative) {
-      view.setUint32(offset, message.streamId, true);
-      offset += 4;
+      for (let i = 0; i < 4; i++) header[basicBytes + 7 + i] = streamId >>> (8 * i); // little-endian
     }
-    if (isExtended) {
-      view.setUint32(offset, time);
-      offset += 4;
-    }
-    this.#output.push(header.subarray(0, offset), payload.subarray(0, this.#chunkSizeBytes));
+    if (extended !== undefined) writeU32(header, header.length - 4, extended);
+    this.#output.push(header);
 
-    if (payload.length > this.#chunkSizeBytes) {
-      const continuation = continuationHeader(chunkStreamId, isExtended ? time : undefined);
-      for (let from = this.#chunkSizeBytes; from < payload.length; from += this.#chunkSizeBytes) {
-        this.#output.push(continuation, payload.subarray(from, from + this.#chunkSizeBytes));
+    let leftBytes = this.#chunkSizeBytes;
+    let continuation: Uint8Array | undefined;
+    for (const part of parts) {
+      for (let from = 0; from < part.length; ) {
+        if (leftBytes === 0) {
+          continuation ??= continuationHeader(chunkStreamId, extended);
+          this.#output.push(continuation);
+          leftBytes = this.#chunkSizeBytes;
+        }
+        const pieceBytes = Math.min(leftBytes, part.length - from);
+        this.#output.push(pieceBytes === part.length ? part : part.subarray(from, from + pieceBytes));
+        from += pieceBytes;
+        leftBytes -= pieceBytes;
       }
     }
-    this.#last.set(chunkStreamId, { streamId: message.streamId, timestampMs: message.timestampMs });
+    this.#last.set(chunkStreamId, { streamId, timestampMs });
   }
 }
 
-function continuationHeader(chunkStreamId: number, extendedTimestamp: number | undefined): Uint8Array {
-  const header = new Uint8Array(MAX_HEADER_BYTES);
-  const view = new DataView(header.buffer);
-  let offset = writeBasicHeader(view, 3, chunkStreamId);
-  if (extendedTimestamp !== undefined) {
-    view.setUint32(offset, extendedTimestamp);
-    offset += 4;
-  }
-  return header.subarray(0, offset);
+function continuationHeader(chunkStreamId: number, extended: number | undefined): Uint8Array {
+  const basicBytes = basicHeaderSizeBytes(chunkStreamId);
+  const header = new Uint8Array(basicBytes + (extended === undefined ? 0 : 4));
+  writeBasicHeader(header, 3, chunkStreamId);
+  if (extended !== undefined) writeU32(header, basicBytes, extended);
+  return header;
 }
 
-/** @returns its size in bytes */
-function writeBasicHeader(view: DataView, format: number, chunkStreamId: number): number {
+function basicHeaderSizeBytes(chunkStreamId: number): number {
+  return chunkStreamId < 64 ? 1 : chunkStreamId < 64 + 256 ? 2 : 3;
+}
+
+function writeBasicHeader(target: Uint8Array, format: number, chunkStreamId: number): void {
   if (chunkStreamId < 64) {
-    view.setUint8(0, (format << 6) | chunkStreamId);
-    return 1;
+    target[0] = (format << 6) | chunkStreamId;
+  } else if (chunkStreamId < 64 + 256) {
+    target[0] = format << 6;
+    target[1] = chunkStreamId - 64;
+  } else {
+    target[0] = (format << 6) | 1;
+    target[1] = chunkStreamId - 64; // little-endian; stores keep the low 8 bits
+    target[2] = (chunkStreamId - 64) >> 8;
   }
-  if (chunkStreamId < 64 + 256) {
-    view.setUint8(0, format << 6);
-    view.setUint8(1, chunkStreamId - 64);
-    return 2;
-  }
-  view.setUint8(0, (format << 6) | 1);
-  view.setUint16(1, chunkStreamId - 64, true);
-  return 3;
 }
 
-function writeU24(view: DataView, offset: number, value: number): void {
-  view.setUint16(offset, value >>> 8);
-  view.setUint8(offset + 2, value & 0xff);
+function writeU24(target: Uint8Array, at: number, value: number): void {
+  target[at] = value >> 16;
+  target[at + 1] = value >> 8;
+  target[at + 2] = value;
+}
+
+function writeU32(target: Uint8Array, at: number, value: number): void {
+  target[at] = value >>> 24;
+  writeU24(target, at + 1, value);
 }

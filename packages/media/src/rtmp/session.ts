@@ -63,41 +63,48 @@ const ENHANCEMENTS: Amf0Object = {
 const SET_DATA_FRAME = encodeAmf0(['@setDataFrame']);
 const ON_META_DATA = encodeAmf0(['onMetaData']);
 
-function writeMedia(writer: ChunkWriter, streamId: number, message: FlvMessage): void {
-  writer.write(CHUNK_STREAM_ID[message.kind], {
-    typeId: MEDIA_TYPE_ID[message.kind],
-    streamId,
-    timestampMs: message.timestampMs,
-    payload: message.payload,
-  });
+function writeMedia(
+  writer: ChunkWriter,
+  streamId: number,
+  { kind, timestampMs }: Omit<FlvMessage, 'payload'>,
+  parts: readonly Uint8Array[],
+): void {
+  writer.writeParts(CHUNK_STREAM_ID[kind], { typeId: MEDIA_TYPE_ID[kind], streamId, timestampMs }, parts);
 }
 
-/** The message stream that {@link PlayWriter} writes to: the first that a session creates. */
-export const SHARED_PLAY_STREAM_ID = 1;
+/** The message stream that {@link SharedChunkWriter} writes to: the first that a server creates, if it is ours. */
+export const SHARED_STREAM_ID = 1;
 
 /**
- * Cuts the messages of a stream once for all its players. Their sessions have all announced the same
- * chunk size and never send media themselves, so the bytes fit each of them.
+ * Cuts the messages of a stream once for all that take it: its players, or the servers that it is published
+ * to. Their sessions have all announced the same chunk size and never send media themselves, so the bytes fit
+ * each of them.
  *
- * After `restart` no chunk refers to one before it. A player may so begin, or go on after a gap, with
+ * After `restart` no chunk refers to one before it. A receiver may so begin, or go on after a gap, with
  * any message that `restart` preceded.
  */
-export class PlayWriter {
-  #output: Uint8Array[] = [];
-  #writer = this.#newWriter();
+export class SharedChunkWriter {
+  readonly #output: Uint8Array[] = [];
+  readonly #writer = new ChunkWriter(this.#output, CHUNK_SIZE_BYTES);
 
   restart(): void {
-    this.#writer = this.#newWriter();
+    this.#writer.restart();
   }
 
   /** @returns the message as chunks, in pieces; parts of the payload are views */
   write(message: FlvMessage): readonly Uint8Array[] {
-    writeMedia(this.#writer, SHARED_PLAY_STREAM_ID, message);
-    return this.#output.splice(0);
+    this.add(message, [message.payload]);
+    return this.take();
   }
 
-  #newWriter(): ChunkWriter {
-    return new ChunkWriter(this.#output, CHUNK_SIZE_BYTES);
+  /** Adds a message whose payload lies in several pieces to what `take` gives. */
+  add(message: Omit<FlvMessage, 'payload'>, parts: readonly Uint8Array[]): void {
+    writeMedia(this.#writer, SHARED_STREAM_ID, message, parts);
+  }
+
+  /** All that was added since the last call, as chunks, in pieces. */
+  take(): readonly Uint8Array[] {
+    return this.#output.splice(0);
   }
 }
 
@@ -179,7 +186,7 @@ class RtmpConnection {
   }
 
   sendMedia(streamId: number, message: FlvMessage): void {
-    writeMedia(this.#writer, streamId, message);
+    writeMedia(this.#writer, streamId, message, [message.payload]);
   }
 
   takeOutput(): Uint8Array | undefined {
@@ -801,6 +808,11 @@ export class RtmpClientSession {
       this.#state.streamId,
       isMetadata ? { ...message, payload: concatBytes([SET_DATA_FRAME, message.payload]) } : message,
     );
+  }
+
+  /** True where the server takes what a {@link SharedChunkWriter} cuts: it is ready, and numbers streams as ours do. */
+  get takesSharedChunks(): boolean {
+    return this.#state.phase === 'ready' && this.#state.streamId === SHARED_STREAM_ID;
   }
 
   /** Says goodbye; what follows from the server is ignored. Idempotent. */

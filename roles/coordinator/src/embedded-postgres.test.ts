@@ -6,13 +6,14 @@ import { sql } from 'kysely';
 import { pino } from 'pino';
 import { Check } from 'typebox/value';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Database, DatabaseUnavailable, openDatabase, SqlError } from './database.ts';
+import { type Database, DatabaseUnavailable, SqlError } from './database.ts';
+import { openEmbeddedPostgres } from './embedded-postgres.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'starling-database-'));
 const logger = pino({ level: 'silent' });
 let database: Database;
 beforeAll(async () => {
-  database = await openDatabase(join(folder, 'db'), logger);
+  database = await openEmbeddedPostgres(join(folder, 'db'), logger);
 }, 60_000);
 afterAll(async () => {
   await database.close();
@@ -44,6 +45,27 @@ describe('queries', () => {
     await expect(insert).rejects.toBeInstanceOf(SqlError);
     await expect(insert).rejects.toMatchObject({ sqlState: '23505', constraint: 'settings_pkey' });
   });
+});
+
+it('waits for the disk at each commit', async () => {
+  const syncs = async () => {
+    await sql`select pg_stat_force_next_flush()`.execute(database.kysely);
+    const { rows } = await sql<{ count: string }>`
+      select sum(fsyncs) as count from pg_stat_io where object = 'wal'`.execute(database.kysely);
+    return Number(rows[0]?.count);
+  };
+  const { rows } =
+    await sql`select current_setting('fsync') as fsync, current_setting('wal_sync_method') as how,
+    current_setting('synchronous_commit') as waits`.execute(database.kysely);
+  // Emscripten has no other way that does something.
+  expect(rows).toEqual([{ fsync: 'on', how: 'fsync', waits: 'on' }]);
+  const before = await syncs();
+  for (const value of ['1', '2', '3'])
+    await database.kysely
+      .insertInto('settings')
+      .values({ name: `synced-${value}`, value })
+      .execute();
+  await expect.poll(syncs).toBeGreaterThanOrEqual(before + 3);
 });
 
 describe('transactions', () => {
@@ -103,21 +125,27 @@ it('starts the engine again when it died, with everything that was committed', a
 
 it('refuses a database that a newer Starling has used', async () => {
   const newer = join(folder, 'newer');
-  const first = await openDatabase(newer, logger);
+  const first = await openEmbeddedPostgres(newer, logger);
   await sql`insert into kysely_migration (name, timestamp) values ('999-from-the-future', '')`.execute(
     first.kysely,
   );
   await first.close();
-  await expect(openDatabase(newer, logger)).rejects.toThrow(/newer Starling/);
+  await expect(openEmbeddedPostgres(newer, logger)).rejects.toThrow(/newer Starling/);
 }, 30_000);
 
 it('gives channels of an older Starling a schedule, a number and their sources, and assets their tracks', async () => {
   const path = join(folder, 'older');
-  const older = await openDatabase(path, logger);
+  const older = await openEmbeddedPostgres(path, logger);
   // Back to the tables of before.
-  await sql`drop table schedules, webhook_deliveries, webhooks`.execute(older.kysely);
+  await sql`drop table audit_entries, login_failures, api_tokens, sessions, accounts cascade`.execute(
+    older.kysely,
+  );
+  await sql`drop function audit_change cascade`.execute(older.kysely);
+  await sql`alter table streams drop column owner`.execute(older.kysely);
+  await sql`drop index assets_by_creation, viewing_tokens_by_creation`.execute(older.kysely);
+  await sql`drop table schedules, webhook_deliveries, webhooks, destinations`.execute(older.kysely);
   await sql`alter table channels drop column has_sources, drop column primary_stream, drop column backup_stream,
-    drop column fallback, drop column source_choice`.execute(older.kysely);
+    drop column fallback, drop column source_choice, drop column dark_after_ms`.execute(older.kysely);
   await sql`alter table streams drop column input, drop column transcode`.execute(older.kysely);
   await sql`alter table runs drop column origin_ticks, drop column shuffle_seed, drop column programme`.execute(
     older.kysely,
@@ -125,6 +153,8 @@ it('gives channels of an older Starling a schedule, a number and their sources, 
   await sql`alter table channels drop column number, drop column logo, drop column group_title`.execute(
     older.kysely,
   );
+  await sql`drop table recordings`.execute(older.kysely);
+  await sql`alter table channels drop column record, drop column redundancy`.execute(older.kysely);
   await sql`drop table watched_files, watched_folders`.execute(older.kysely);
   await sql`alter table runs drop column tracks`.execute(older.kysely);
   await sql`alter table assets drop column attempt`.execute(older.kysely);
@@ -146,7 +176,7 @@ it('gives channels of an older Starling a schedule, a number and their sources, 
   );
   await older.close();
 
-  const newer = await openDatabase(path, logger);
+  const newer = await openEmbeddedPostgres(path, logger);
   expect(await newer.kysely.selectFrom('schedules').selectAll().orderBy('channel').execute()).toEqual([
     {
       channel: 'a',

@@ -1,0 +1,106 @@
+/**
+ * The leases of all nodes. In memory: a lease is true for seconds only, and after a restart the holders claim
+ * theirs again (docs/decisions/014-leases.md).
+ */
+import type { HeldLease, LeaseGrant, LeaseGrants, LeaseWish } from '@starling/model/lease';
+
+/** A holder that has not renewed for so long is dead. */
+export const LEASE_TTL_MS = 3000;
+/** Tokens of a new start are above all that were given out before it: fewer than so many a millisecond. */
+const TOKENS_PER_MS = 1000;
+
+interface Holder {
+  readonly fencingToken: number;
+  expiresAtMs: number;
+}
+
+export class LeaseTable {
+  readonly #monotonicMs: () => number;
+  /** By the name of the lease, then by node. */
+  readonly #leases = new Map<string, Map<string, Holder>>();
+  #lastToken: number;
+  /** Until then nothing is free: who held a lease before the start has not claimed it yet. */
+  readonly #freeFromMs: number;
+
+  /**
+   * @param startedAtUnixMs wall-clock time of the start
+   * @param monotonicMs a clock that is never set
+   */
+  constructor(startedAtUnixMs: number, monotonicMs: () => number = () => performance.now()) {
+    this.#monotonicMs = monotonicMs;
+    this.#lastToken = startedAtUnixMs * TOKENS_PER_MS;
+    this.#freeFromMs = monotonicMs() + LEASE_TTL_MS;
+  }
+
+  /**
+   * Renews what the node holds, gives it what is free, and takes back what it does not name.
+   *
+   * | the node                       | others hold        | then                                    |
+   * | ------------------------------ | ------------------ | --------------------------------------- |
+   * | holds it                       | fewer, for longer  | it is renewed                           |
+   * | says that it does, after a restart of the coordinator | fewer | it is believed               |
+   * | does not                       | fewer              | it gets it, with a higher token than any |
+   * | any                            | as many as may     | it is refused                           |
+   */
+  renew(nodeId: string, wishes: readonly LeaseWish[]): LeaseGrants {
+    const nowMs = this.#monotonicMs();
+    const names = new Set(wishes.map(({ name }) => name));
+    for (const [name, holders] of this.#leases) {
+      for (const [holder, { expiresAtMs }] of holders) {
+        if (expiresAtMs <= nowMs || (holder === nodeId && !names.has(name))) holders.delete(holder);
+      }
+      if (holders.size === 0) this.#leases.delete(name);
+    }
+    return { ttlMs: LEASE_TTL_MS, leases: wishes.map((wish) => this.#grant(nodeId, wish, nowMs)) };
+  }
+
+  /** Takes back all that the node holds. */
+  release(nodeId: string): void {
+    this.renew(nodeId, []);
+  }
+
+  /** All that is held, by name. */
+  list(): HeldLease[] {
+    const nowMs = this.#monotonicMs();
+    return [...this.#leases]
+      .map(([name, holders]) => ({
+        name,
+        holders: [...holders]
+          .filter(([, { expiresAtMs }]) => expiresAtMs > nowMs)
+          .map(([nodeId, { fencingToken, expiresAtMs }]) => ({
+            nodeId,
+            fencingToken,
+            expiresInMs: Math.round(expiresAtMs - nowMs),
+          }))
+          .sort((a, b) => a.fencingToken - b.fencingToken),
+      }))
+      .filter(({ holders }) => holders.length > 0)
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  #grant(nodeId: string, { name, maxHolders, fencingToken: claimed }: LeaseWish, nowMs: number): LeaseGrant {
+    const holders = this.#leases.get(name) ?? new Map<string, Holder>();
+    const isStarting = nowMs < this.#freeFromMs;
+    // Before a restart tokens were lower than any of now; and no two holders have the same.
+    const isClaimGood =
+      claimed !== null &&
+      isStarting &&
+      claimed < this.#lastToken &&
+      [...holders.values()].every(({ fencingToken }) => fencingToken !== claimed);
+    const own = holders.get(nodeId)?.fencingToken ?? (isClaimGood ? claimed : undefined);
+    const others = [...holders].filter(([holder]) => holder !== nodeId).map(([, holder]) => holder);
+    const before = others.filter(({ fencingToken }) => own === undefined || fencingToken < own);
+    if (before.length >= maxHolders || (own === undefined && isStarting)) {
+      holders.delete(nodeId);
+      const freeAtMs =
+        before.length >= maxHolders
+          ? Math.min(...before.map(({ expiresAtMs }) => expiresAtMs))
+          : this.#freeFromMs;
+      return { name, fencingToken: null, isFirst: false, retryInMs: Math.ceil(freeAtMs - nowMs) };
+    }
+    const fencingToken = own ?? ++this.#lastToken;
+    holders.set(nodeId, { fencingToken, expiresAtMs: nowMs + LEASE_TTL_MS });
+    this.#leases.set(name, holders);
+    return { name, fencingToken, isFirst: before.length === 0, retryInMs: 0 };
+  }
+}
