@@ -10,10 +10,11 @@ import { join } from 'node:path';
 import { connect, type PeerCertificate } from 'node:tls';
 import { CoordinatorClient } from '@starling/model/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { freePort } from '../tools/free-port.ts';
 import { launchChromium } from './browser.ts';
 import { FlvViewer, HlsViewer, type LightViewer } from './light-viewers.ts';
 import { program, run, until } from './network.ts';
-import { freePort, startRole } from './role-processes.ts';
+import { startRole } from './role-processes.ts';
 
 /** Of each certificate; it is renewed after two thirds of them. */
 const CERTIFICATE_SECONDS = 24;

@@ -12,8 +12,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { freePort } from '../tools/free-port.ts';
 import { ffmpegComplaints, run, starling, until } from './network.ts';
-import { freePort } from './role-processes.ts';
 
 const { site, rtmps, dataDir, logPath } = inject('shared');
 const client = new CoordinatorClient({

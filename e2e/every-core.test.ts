@@ -12,10 +12,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { freePort } from '../tools/free-port.ts';
 import { FlvViewer, HlsViewer, type LightViewer } from './light-viewers.ts';
 import { until } from './network.ts';
 import { peersOf, workersOf } from './processes.ts';
-import { freePort, type RoleProcess, startRole } from './role-processes.ts';
+import { type RoleProcess, startRole } from './role-processes.ts';
 
 const isSoak = process.env.STARLING_SOAK !== undefined;
 const VIEWERS = 200;

@@ -15,8 +15,9 @@ import { RtmpServer } from '@starling/net/rtmp-server';
 import { pino } from 'pino';
 import { afterAll, describe, expect, it } from 'vitest';
 import { gop, opening } from '../roles/backend/test/gops.ts';
+import { freePort } from '../tools/free-port.ts';
 import { until } from './network.ts';
-import { freePort, startRole } from './role-processes.ts';
+import { startRole } from './role-processes.ts';
 
 const isSoak = process.env.STARLING_SOAK !== undefined;
 const MAX_RETURN_MS = isSoak ? 1000 : 5000;

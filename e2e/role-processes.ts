@@ -1,32 +1,7 @@
 /** Roles in processes of their own, from configuration files. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
 import { program } from './network.ts';
-
-/** A port that nobody has, soon to be somebody's; with `inARow`, the first of several. */
-export async function freePort(inARow = 1): Promise<number> {
-  for (;;) {
-    const first = await tryPort(0);
-    const next = Array.from({ length: inARow - 1 }, (_, index) => tryPort((first ?? 0) + 1 + index));
-    if (first !== undefined && (await Promise.all(next)).every((port) => port !== undefined)) return first;
-  }
-}
-
-/** @returns undefined when somebody has the port */
-async function tryPort(port: number): Promise<number | undefined> {
-  const server = createServer();
-  try {
-    server.listen(port, '127.0.0.1');
-    await once(server, 'listening');
-  } catch {
-    return undefined;
-  }
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  return typeof address === 'object' && address !== null ? address.port : undefined;
-}
 
 export interface RoleProcess {
   readonly process: ChildProcess;

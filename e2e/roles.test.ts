@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { freePort } from '../tools/free-port.ts';
 import { ffmpegComplaints, program, run, until } from './network.ts';
-import { freePort, startRole as startRoleProcess } from './role-processes.ts';
+import { startRole as startRoleProcess } from './role-processes.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'starling-roles-'));
 const configPath = join(folder, 'starling.yaml');

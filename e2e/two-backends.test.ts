@@ -9,9 +9,10 @@ import { FlvDemuxer, FlvReader } from '@starling/media/flv/demux';
 import { CoordinatorClient } from '@starling/model/client';
 import { TEST_CARD_SOURCE } from '@starling/model/entities';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { freePort } from '../tools/free-port.ts';
 import { until } from './network.ts';
 import { peersOf } from './processes.ts';
-import { freePort, startRole } from './role-processes.ts';
+import { startRole } from './role-processes.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'starling-two-backends-'));
 const running = new Map<string, ChildProcess>();

@@ -19,22 +19,13 @@ import { connect as connectTls } from 'node:tls';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { freePort } from '../../../tools/free-port.ts';
 import { ListedFleet } from '../src/fleet.ts';
 import { type Balancer, type BalancerConfig, startBalancer } from '../src/main.ts';
 import { FakeFrontend } from './fake-frontend.ts';
 
 const NAME = 'tv.starling.test';
 const NGINX = '/usr/sbin/nginx';
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  return typeof address === 'object' && address !== null ? address.port : 0;
-}
 
 async function until<T>(what: string, ask: () => T | undefined | Promise<T | undefined>): Promise<T> {
   const deadline = performance.now() + 10_000;

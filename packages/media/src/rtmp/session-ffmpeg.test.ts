@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, expect, test } from 'vitest';
+import { freePort } from '../../../../tools/free-port.ts';
 import { ByteReader } from '../bytes.ts';
 import type { FlvMessage } from '../flv/tag.ts';
 import { decodeAmf0 } from './amf0.ts';
@@ -260,15 +261,6 @@ async function runClient(
     await once(socket, 'close');
     return;
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 test(

@@ -1,7 +1,7 @@
 /** A Redis server of its own, from the system's package, on a free port of loopback. It keeps nothing on disk. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { freePort } from './server.ts';
+import { freePort } from '../../../../tools/free-port.ts';
 
 export interface RedisServer {
   readonly url: string;

@@ -12,10 +12,11 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { createServer } from 'node:net';
+
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client } from 'pg';
+import { freePort } from '../../../../tools/free-port.ts';
 
 const PASSWORD = 'only-for-the-tests';
 
@@ -117,20 +118,5 @@ function processesIn(folder: string): number[] {
     if (!/^\d+$/.test(entry)) return [];
     const result = spawnSync('readlink', [`/proc/${entry}/cwd`], { encoding: 'utf8' });
     return result.stdout.trim() === folder ? [Number(entry)] : [];
-  });
-}
-
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() =>
-        typeof address === 'object' && address !== null
-          ? resolve(address.port)
-          : reject(new Error('no port')),
-      );
-    });
   });
 }
