@@ -6,11 +6,13 @@ import { fileURLToPath } from 'node:url';
 import { BackupError } from '@starling/coordinator/backup-error';
 import { DataFolderError } from '@starling/coordinator/data-folder-lock';
 import { DatabaseUnavailable } from '@starling/coordinator/database';
+import { MailError } from '@starling/coordinator/mail';
 import { LOOPBACK } from '@starling/net/address-limits';
 import type { HttpOptions } from '@starling/net/http-server';
 import { type Logger, pino } from 'pino';
 import pinoPretty from 'pino-pretty';
 import { Counter, collectDefaultMetrics, Registry } from 'prom-client';
+import type { LogShipper } from './log-shipper.ts';
 
 /** A reason not to start, in one sentence that says what to do. */
 export class StartError extends Error {}
@@ -123,17 +125,24 @@ export function asStartError(error: unknown, port: number, remedy: string): unkn
   return error;
 }
 
-/** The servers that the coordinator keeps its things on, which only the environment names: both have passwords. */
+/** The servers that the coordinator keeps its things on and sends e-mails through, which only the environment names: all have passwords. */
 export function storageServers(env: Readonly<Record<string, string | undefined>>): {
   readonly databaseUrl: string | undefined;
   readonly redisUrl: string | undefined;
+  readonly smtpUrl: string | undefined;
 } {
-  return { databaseUrl: env.DATABASE_URL || undefined, redisUrl: env.REDIS_URL || undefined };
+  return {
+    databaseUrl: env.DATABASE_URL || undefined,
+    redisUrl: env.REDIS_URL || undefined,
+    smtpUrl: env.SMTP_URL || undefined,
+  };
 }
 
 /** @throws StartError when the coordinator's storage cannot be used; the error itself where it is of another kind */
 export function explainStorage(error: unknown): never {
-  const isKnown = [BackupError, DataFolderError, DatabaseUnavailable].some((kind) => error instanceof kind);
+  const isKnown = [BackupError, DataFolderError, DatabaseUnavailable, MailError].some(
+    (kind) => error instanceof kind,
+  );
   throw isKnown && error instanceof Error ? new StartError(error.message, { cause: error }) : error;
 }
 
@@ -149,15 +158,20 @@ export function findSite(): string | undefined {
   return existsSync(site) ? site : undefined;
 }
 
-/** Lines for people on a terminal, JSON for machines; on standard error, as standard output carries the results. */
-export function openLog(): Logger {
+/**
+ * Lines for people on a terminal, JSON for machines; on standard error, as standard output carries the results.
+ * @param logShipper gets the lines, too
+ */
+export function openLog(logShipper?: LogShipper): Logger {
   const level = process.env.STARLING_LOG_LEVEL ?? 'info';
   const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
-  if (!process.stderr.isTTY) return pino(options, pino.destination({ fd: 2, sync: true }));
-  return pino(
-    options,
-    pinoPretty({ destination: 2, sync: true, translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' }),
-  );
+  const output = process.stderr.isTTY
+    ? pinoPretty({ destination: 2, sync: true, translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' })
+    : pino.destination({ fd: 2, sync: true });
+  if (logShipper === undefined) return pino(options, output);
+  // The logger has the level; its outputs take what comes.
+  const streams = [output, logShipper].map((stream) => ({ level: 'trace' as const, stream }));
+  return pino(options, pino.multistream(streams));
 }
 
 /** What the first start says of the account that it made: the password is shown this once, and can be used once. */

@@ -11,6 +11,8 @@ import type { Registry } from 'prom-client';
 import { Value } from 'typebox/value';
 import { parse as parseYaml } from 'yaml';
 import { reportOnBalancer, startBalancerRole } from './balancer.ts';
+import { LogShipper } from './log-shipper.ts';
+import { nodeName, startNodeReports } from './node-reports.ts';
 import {
   answerHealth,
   asStartError,
@@ -36,6 +38,8 @@ const MAX_PORT = 65_535;
 interface RunningRole {
   /** What to tell the operator. */
   readonly says: string;
+  /** Who hears how this process is; nobody when undefined. */
+  readonly coordinator: { readonly baseUrl: string; readonly token: string } | undefined;
   close(): Promise<void>;
 }
 
@@ -52,7 +56,8 @@ export async function runRole(role: Role, configPath: string, flags: RoleFlags):
   const { config, readSecret } = readConfig(configPath);
   const section = config[role];
   if (section === undefined) throw new StartError(`${configPath} has no section "${role}".`);
-  const logger = openLog().child({ role });
+  const logShipper = new LogShipper();
+  const logger = openLog(logShipper).child({ role });
   const registry = openRegistry();
   const resolvePath = (path: string) => resolve(dirname(configPath), path);
   const readAgain = () => readConfig(configPath).config;
@@ -60,7 +65,44 @@ export async function runRole(role: Role, configPath: string, flags: RoleFlags):
     ...{ logger, registry, readSecret, resolvePath, flags, readAgain },
   });
   process.stdout.write(`${running.says}\n`);
-  await runUntilStopped(() => running.close(), logger);
+  const reports =
+    running.coordinator &&
+    startNodeReports({
+      coordinator: running.coordinator,
+      registry,
+      logShipper,
+      ...nodeOf(role, config, resolvePath),
+    });
+  const close = async () => {
+    if (role !== 'coordinator') await running.close();
+    await reports?.close(); // the end of the others is in the log, too
+    if (role === 'coordinator') await running.close();
+  };
+  await runUntilStopped(close, logger);
+}
+
+/** What a process of a role is called, and which disks it needs. */
+function nodeOf(
+  role: Role,
+  { frontend, backend, coordinator, balancer }: StarlingConfig,
+  resolvePath: (path: string) => string,
+): { node: string; folders: string[] } {
+  const ports: Record<Role, number | undefined> = {
+    frontend: frontend?.http.port,
+    backend: backend?.rtmp.port,
+    coordinator: coordinator?.http.port,
+    balancer: balancer?.https?.port ?? 443,
+  };
+  const folders: Record<Role, (string | undefined)[]> = {
+    frontend: [frontend?.dataDir, frontend?.dvr && resolvePath(frontend.dvr.dir)],
+    backend: [backend?.dataDir],
+    coordinator: [coordinator?.dataDir],
+    balancer: [balancer && resolvePath(balancer.dataDir)],
+  };
+  return {
+    node: nodeName(role, ports[role] ?? 0),
+    folders: folders[role].filter((folder) => folder !== undefined),
+  };
 }
 
 /**
@@ -95,7 +137,8 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     const workers = context.flags.workers ?? section.workers ?? 1;
     if (workers > 1) return startFrontendWorkers({ ...section, workers }, context);
     const { logger, registry } = context;
-    const frontend = await startFrontend({ ...frontendSettings(section, context), logger, registry });
+    const settings = frontendSettings(section, context);
+    const frontend = await startFrontend({ ...settings, logger, registry });
     const health = { isReady: () => frontend.isReady(), metrics: () => registry.metrics() };
     const handle: RequestHandler = (request, response) => {
       if (answerHealth(request, response, health)) return;
@@ -109,6 +152,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     });
     return {
       says: `frontend: HTTP on port ${http.port}, RTMP on port ${frontend.rtmpPort}`,
+      coordinator: settings.coordinator,
       async close() {
         await frontend.close();
         await http.close();
@@ -118,9 +162,13 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
 
   async backend({ backend: section }, { logger, registry, readSecret, resolvePath }) {
     if (section === undefined) throw new StartError('no section "backend"');
+    const coordinator = {
+      baseUrl: section.coordinator.url,
+      token: readSecret(section.coordinator.tokenFile),
+    };
     const backend = await startBackend({
       dataDir: section.dataDir,
-      coordinator: { baseUrl: section.coordinator.url, token: readSecret(section.coordinator.tokenFile) },
+      coordinator,
       rtmpHost: section.rtmp.host,
       rtmpPort: section.rtmp.port,
       rtmps: section.rtmps && {
@@ -140,33 +188,47 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       logger,
       registry,
     });
-    return { says: `backend: RTMP on port ${backend.rtmpPort}`, close: () => backend.close() };
+    return {
+      says: `backend: RTMP on port ${backend.rtmpPort}`,
+      coordinator,
+      close: () => backend.close(),
+    };
   },
 
-  async coordinator({ coordinator: section }, { logger, readSecret }) {
+  async coordinator({ coordinator: section }, { logger, registry, readSecret }) {
     if (section === undefined) throw new StartError('no section "coordinator"');
     const { databaseUrlFile, redisUrlFile } = section;
     const servers = storageServers(process.env);
+    const nodeToken = readSecret(section.nodeTokenFile);
     const coordinator = await startCoordinator({
       dataDir: section.dataDir,
       databaseUrl: databaseUrlFile === undefined ? servers.databaseUrl : readSecret(databaseUrlFile),
       redisUrl: redisUrlFile === undefined ? servers.redisUrl : readSecret(redisUrlFile),
       operatorToken: readSecret(section.operatorTokenFile),
-      nodeToken: readSecret(section.nodeTokenFile),
+      smtpUrl: section.smtpUrlFile === undefined ? servers.smtpUrl : readSecret(section.smtpUrlFile),
+      nodeToken,
       logger,
+      registry,
       webDir: findSite(),
     }).catch(explainStorage);
     const { port } = await coordinator.listen(section.http.host, section.http.port);
     const says = `coordinator: HTTP on port ${port}\n${firstAccountText(coordinator.firstAccount)}`.trimEnd();
-    return { says, close: () => coordinator.close() };
+    const here = /^(0\.0\.0\.0|::)?$/.test(section.http.host) ? '127.0.0.1' : section.http.host;
+    const baseUrl = `http://${here.includes(':') ? `[${here}]` : here}:${port}`;
+    return { says, coordinator: { baseUrl, token: nodeToken }, close: () => coordinator.close() };
   },
 
-  async balancer({ balancer: section }, { logger, registry, resolvePath, readAgain }) {
+  async balancer({ balancer: section }, { logger, registry, readSecret, resolvePath, readAgain }) {
     if (section === undefined) throw new StartError('no section "balancer"');
-    return startBalancerRole(section, {
+    const running = await startBalancerRole(section, {
       ...{ logger, registry, resolvePath },
       readAgain: () => readAgain().balancer,
     });
+    const coordinator = section.coordinator && {
+      baseUrl: section.coordinator.url,
+      token: readSecret(section.coordinator.tokenFile),
+    };
+    return { ...running, coordinator };
   },
 };
 
@@ -195,10 +257,12 @@ async function startFrontendWorkers(
   if (rtmp.port + count - 1 > MAX_PORT)
     throw new StartError(`There are no ${count} ports from rtmp.port ${rtmp.port} on.`);
   registry.setDefaultLabels({ process: 'main' });
+  const settings = frontendSettings(section, context);
   const workers = new Workers({
     count,
+    node: nodeName('frontend', http.port),
     program: workerProgram(),
-    frontend: frontendSettings(section, context),
+    frontend: settings,
     http,
     handleRest(request, response) {
       const health = { isReady: () => workers.isReady(), metrics: () => workers.metrics(registry, []) };
@@ -217,6 +281,7 @@ async function startFrontendWorkers(
   });
   return {
     says: `frontend: HTTP on port ${workers.port}, RTMP on ports ${workers.rtmpPorts.join(', ')}`,
+    coordinator: settings.coordinator,
     close: () => workers.close(),
   };
 }

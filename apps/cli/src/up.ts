@@ -18,6 +18,8 @@ import { CoordinatorClient } from '@starling/model/client';
 import { TEST_CARD_SOURCE } from '@starling/model/entities';
 import { type HttpListener, listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
+import { LogShipper } from './log-shipper.ts';
+import { nodeName, startNodeReports } from './node-reports.ts';
 import {
   answerHealth,
   asStartError,
@@ -63,11 +65,12 @@ const DEMO_CHANNEL = 'demo';
  */
 export async function runUp(options: UpOptions): Promise<void> {
   const dataDir = resolve(options.dataDir);
-  const logger = openLog();
+  const logShipper = new LogShipper();
+  const logger = openLog(logShipper);
   prepareDataDir(dataDir);
   requireFfmpeg();
 
-  const network = await startNetwork({ ...options, dataDir }, logger);
+  const network = await startNetwork({ ...options, dataDir }, logger, logShipper);
   network.prepareDemo().then(
     () => process.stdout.write(network.welcome()),
     (error: unknown) => logger.error({ err: error }, 'the demo channel could not be made'),
@@ -82,7 +85,7 @@ interface Network {
   close(): Promise<void>;
 }
 
-async function startNetwork(options: UpOptions, logger: Logger): Promise<Network> {
+async function startNetwork(options: UpOptions, logger: Logger, logShipper: LogShipper): Promise<Network> {
   const { dataDir, host } = options;
   const registry = openRegistry();
   const operatorToken = keepOperatorToken(dataDir);
@@ -103,6 +106,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       operatorToken,
       nodeToken,
       logger: logger.child({ role: 'coordinator' }),
+      registry,
       webDir: findSite(),
       hdhomerunHttpPort: options.hdhomerun ? options.httpPort : undefined,
       catchUpHours: options.dvrHours,
@@ -155,6 +159,13 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     });
     closers.push(() => backend.close());
 
+    const node = nodeName('up', options.httpPort);
+    const reports = startNodeReports({
+      coordinator: { baseUrl: coordinatorUrl, token: nodeToken },
+      ...{ node, registry, logShipper, folders: [dataDir] },
+    });
+    closers.push(() => reports.close());
+
     let workers: Workers | undefined;
     const pushToFrontends = () => {
       const rtmpPorts = [frontend.rtmpPort, ...(workers?.rtmpPorts ?? [])];
@@ -181,6 +192,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       registry.setDefaultLabels({ process: 'main' });
       workers = new Workers({
         count: options.workers,
+        node,
         program: workerProgram(),
         frontend: frontendSettings,
         http: httpSettings,

@@ -20,6 +20,8 @@ export type WorkerOrder =
       readonly type: 'start';
       /** From 1 on; a worker that takes another's place has its number. */
       readonly workerNumber: number;
+      /** Name of the main process. */
+      readonly node: string;
       readonly frontend: FrontendSettings;
     }
   /** Take viewers, on an HTTP port that all workers share. Once, after the worker has started. */

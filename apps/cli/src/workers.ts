@@ -26,6 +26,8 @@ import type {
 
 export interface WorkersOptions {
   readonly count: number;
+  /** Name of this process among the nodes. */
+  readonly node: string;
   /** The file that a worker runs. */
   readonly program: string;
   /**
@@ -226,9 +228,9 @@ export class Workers {
     life.silentSeconds = 0;
     switch (report.type) {
       case 'listening': {
-        const { frontend } = this.#options;
+        const { frontend, node } = this.#options;
         const rtmpPort = frontend.rtmpPort === 0 ? 0 : frontend.rtmpPort + workerNumber - 1;
-        tell(life, { type: 'start', workerNumber, frontend: { ...frontend, rtmpPort } });
+        tell(life, { type: 'start', workerNumber, node, frontend: { ...frontend, rtmpPort } });
         return;
       }
       case 'started':

@@ -6,6 +6,7 @@ import { startCoordinator } from '@starling/coordinator/main';
 import { CoordinatorClient } from '@starling/model/client';
 import type { ImportReport } from '@starling/model/entities';
 import { pino } from 'pino';
+import { Registry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { run } from '../src/run.ts';
 
@@ -44,6 +45,7 @@ function reportsOn(source: string): ImportReport[] {
 beforeAll(async () => {
   const logger = pino({ level: 'silent' });
   const coordinator = await startCoordinator({
+    registry: new Registry(),
     dataDir,
     operatorToken: 'operator',
     nodeToken: 'node',

@@ -24,6 +24,9 @@ export const scopes = [
   'viewers:write',
   'webhooks:read',
   'webhooks:write',
+  'alarms:read',
+  'alarms:write',
+  'logs:read',
   'status:read',
   'backup:read',
   'accounts:read',
@@ -57,6 +60,7 @@ const editorScopes: readonly Scope[] = [
   'schedules:read',
   'schedules:write',
   'streams:read',
+  'alarms:read',
   'status:read',
 ];
 

@@ -15,6 +15,7 @@ import {
   type NewAccount,
   type NewApiToken,
 } from './account.ts';
+import { Alarm, AlarmSettings, type AlarmSettingsChange, AlarmTest } from './alarm.ts';
 import { Destination, type DestinationUpdate, type NewDestination } from './destination.ts';
 import {
   Asset,
@@ -53,6 +54,8 @@ import {
   type NewWatchedFolder,
   WatchedFolder,
 } from './library.ts';
+import { type LogBatch, LogLine, type LogQuery } from './log.ts';
+import type { NodeHealth } from './node-health.ts';
 import { type NewRecording, Recording, type RecordingReport } from './recording.ts';
 import { type Effective, Schedule } from './schedule-definition.ts';
 import { type NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from './webhook.ts';
@@ -95,7 +98,9 @@ type WatchParameters<State> = [
   onState: (state: State) => void,
   signal: AbortSignal,
   /** Hears of each lost connection. */
-  onRetry?: (error: unknown, delayMs: number) => void,
+  onRetry?: ((error: unknown, delayMs: number) => void) | undefined,
+  /** Of each attempt. */
+  headers?: () => Readonly<Record<string, string>>,
 ];
 
 const Page = <T extends TSchema>(item: T) =>
@@ -291,6 +296,45 @@ export class CoordinatorClient {
       this.#list(path`/webhooks/${id}/deliveries`, WebhookDelivery),
   };
 
+  readonly alarms = {
+    /** Newest first. @param query as the API takes it */
+    list: (query: Readonly<Record<string, string>> = {}): Promise<Alarm[]> =>
+      this.#request('GET', `/alarms?${new URLSearchParams(query)}`, Page(Alarm)).then(({ items }) => items),
+    get: (id: string): Promise<Alarm> => this.#request('GET', path`/alarms/${id}`, Alarm),
+    acknowledge: (id: string): Promise<Alarm> =>
+      this.#request('POST', path`/alarms/${id}/acknowledge`, Alarm),
+    resolve: (id: string): Promise<Alarm> => this.#request('POST', path`/alarms/${id}/resolve`, Alarm),
+    settings: (): Promise<AlarmSettings> => this.#request('GET', '/alarms/settings', AlarmSettings),
+    /** Changes those that are given. */
+    changeSettings: (settings: AlarmSettingsChange): Promise<AlarmSettings> =>
+      this.#request('PATCH', '/alarms/settings', AlarmSettings, settings),
+    /** Sends one that is none; its deliveries are those of the webhooks. */
+    test: (): Promise<AlarmTest> => this.#request('POST', '/alarms/test', AlarmTest),
+  };
+
+  readonly logs = {
+    /** The newest that match, oldest first. */
+    list: (query: LogQuery = {}): Promise<LogLine[]> => this.#list(`/logs?${logQuery(query)}`, LogLine),
+    /**
+     * Calls `onLine` with what matches and with what comes, each once, until `signal` aborts; tries again for ever where the coordinator
+     * goes away.
+     */
+    follow: async (query: LogQuery, onLine: (line: LogLine) => void, signal: AbortSignal): Promise<void> => {
+      let lastId: number | undefined;
+      await this.#watch(
+        `/logs?${logQuery(query)}`,
+        LogLine,
+        (line) => {
+          lastId = line.id;
+          onLine(line);
+        },
+        signal,
+        undefined,
+        () => (lastId === undefined ? {} : { 'last-event-id': String(lastId) }),
+      );
+    },
+  };
+
   readonly viewingTokens = {
     list: (): Promise<ViewingToken[]> => this.#list('/viewing-tokens', ViewingToken, true),
     /** The answer is the only one that holds the token. */
@@ -349,6 +393,14 @@ export class CoordinatorClient {
     return this.#send('POST', path`/backend/folders/${folderId}`, report);
   }
 
+  reportHealth(health: NodeHealth): Promise<void> {
+    return this.#send('POST', '/node/health', health);
+  }
+
+  shipLogs(batch: LogBatch): Promise<void> {
+    return this.#send('POST', '/node/logs', batch);
+  }
+
   reportBackend(report: BackendReport): Promise<void> {
     return this.#send('POST', '/backend/report', report);
   }
@@ -388,7 +440,7 @@ export class CoordinatorClient {
   async #watch<T extends TSchema>(
     apiPath: string,
     schema: T,
-    ...[onState, signal, onRetry = () => undefined]: WatchParameters<Static<T>>
+    ...[onState, signal, onRetry = () => undefined, headers = () => ({})]: WatchParameters<Static<T>>
   ): Promise<void> {
     let attempt = 0;
     while (!signal.aborted) {
@@ -406,6 +458,7 @@ export class CoordinatorClient {
             onState(state);
           },
           signal,
+          headers(),
         );
       } catch (error) {
         reason = error;
@@ -418,7 +471,12 @@ export class CoordinatorClient {
   }
 
   /** One connection of a watch. Event format: WHATWG HTML, 9.2. */
-  async #followOnce(apiPath: string, onData: (data: string) => void, signal: AbortSignal): Promise<void> {
+  async #followOnce(
+    apiPath: string,
+    onData: (data: string) => void,
+    signal: AbortSignal,
+    headers: Readonly<Record<string, string>>,
+  ): Promise<void> {
     const silence = new AbortController();
     const abort = () => silence.abort(signal.reason);
     signal.addEventListener('abort', abort);
@@ -432,7 +490,10 @@ export class CoordinatorClient {
     };
     try {
       expectMore();
-      const response = await this.#fetchApi('GET', apiPath, undefined, silence.signal);
+      const response = await this.#fetchApi('GET', apiPath, undefined, silence.signal, {
+        accept: 'text/event-stream',
+        ...headers,
+      });
       const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
       let unparsed = '';
       for (;;) {
@@ -540,6 +601,10 @@ export class CoordinatorClient {
 /** A schedule as a file that people write. */
 export type ScheduleFormat = 'yaml' | 'csv';
 const scheduleMediaTypes: Record<ScheduleFormat, string> = { yaml: 'application/yaml', csv: 'text/csv' };
+
+function logQuery(query: LogQuery): URLSearchParams {
+  return new URLSearchParams(Object.entries(query).filter(([, value]) => value !== undefined));
+}
 
 function effectiveQuery(effective: Effective | undefined): string {
   return effective === undefined ? '' : `?effective=${effective}`;

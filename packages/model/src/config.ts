@@ -124,6 +124,12 @@ export const CoordinatorSection = Type.Object(
           'File with the address of a Redis server, redis://USER:PASSWORD@HOST:PORT; when left out, $REDIS_URL, or none',
       }),
     ),
+    smtpUrlFile: Type.Optional(
+      Type.String({
+        description:
+          'File with the address of a server for e-mails, smtps://USER:PASSWORD@HOST:PORT?from=ADDRESS; when left out, $SMTP_URL, or none are sent',
+      }),
+    ),
   },
   { additionalProperties: false, description: 'REST API, database and site' },
 );
@@ -176,6 +182,7 @@ export const BalancerSection = Type.Object(
         },
       ),
     ),
+    coordinator: Type.Optional(Coordinator),
     balance: Type.Optional(
       Type.Union([Type.Literal('least-connections'), Type.Literal('round-robin')], {
         default: 'least-connections',

@@ -33,6 +33,8 @@ export interface IngestOptions {
   /** What the encoder of a stream sends, on its own clock. */
   onEvent(stream: string, event: StreamEvent): void;
   onPublishChange(stream: string, isPublishing: boolean): void;
+  /** Somebody who wants to publish has no right to. */
+  onRefused(): void;
 }
 
 /** An encoder that has been silent for so long gives way to a new one with the same key. */
@@ -121,6 +123,7 @@ export class Ingest {
     const input = this.#authorise(target);
     // One answer for a wrong name and a wrong key: strangers learn nothing from it.
     if (input === undefined) {
+      this.#options.onRefused();
       return { code: 'NetStream.Publish.Unauthorized', description: 'Wrong stream name or stream key.' };
     }
     const nowMs = performance.now();

@@ -5,6 +5,7 @@
  * It learns what to do from the coordinator, and goes on with what it last heard when the
  * coordinator is gone.
  */
+import { X509Certificate } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
@@ -13,7 +14,7 @@ import type { BackendState, Channel as ChannelModel } from '@starling/model/enti
 import { programmeAt } from '@starling/model/schedule';
 import type { PlayHandler } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
-import { Gauge, type Registry } from 'prom-client';
+import { Counter, Gauge, type Registry } from 'prom-client';
 import { Channel } from './channel.ts';
 import { leaseNames, wantedLeases } from './channel-leases.ts';
 import { WallClock } from './clock.ts';
@@ -162,13 +163,24 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     return legs;
   };
 
+  const refusedPublishes = new Counter({
+    name: 'starling_backend_refused_publishes_total',
+    help: 'Publishes with a wrong stream name or stream key',
+    registers: [config.registry],
+  });
+  const certificate = config.rtmps && (await readCertificate(config.rtmps, config.dataDir, logger));
+  if (certificate !== undefined) {
+    new Gauge({
+      name: 'starling_backend_certificate_end_timestamp_seconds',
+      help: 'When the certificate of RTMPS ends',
+      registers: [config.registry],
+    }).set(endUnixSeconds(certificate.certificate));
+  }
   const inputs = await Inputs.open({
     host: config.rtmpHost,
     port: config.rtmpPort,
-    rtmps: config.rtmps && {
-      port: config.rtmps.port,
-      ...(await readCertificate(config.rtmps, config.dataDir, logger)),
-    },
+    rtmps: config.rtmps && certificate && { port: config.rtmps.port, ...certificate },
+    onRefused: () => refusedPublishes.inc(),
     logger,
     onPlay: config.onPlay,
     onEvent: (name, event) => {
@@ -400,6 +412,15 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       await Promise.all([library.close(), slates.close()]);
     },
   };
+}
+
+/** @returns 0 for what is no certificate: opening the port says so */
+function endUnixSeconds(pem: string): number {
+  try {
+    return Date.parse(new X509Certificate(pem).validTo) / 1000;
+  } catch {
+    return 0;
+  }
 }
 
 function openLeases(

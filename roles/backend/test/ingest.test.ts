@@ -19,6 +19,7 @@ const stage = { name: 'stage', keySha256: sha256('sk_stage') };
 async function openIngest() {
   const changes: string[] = [];
   ingest = await Ingest.listen({
+    onRefused: () => {},
     host: '127.0.0.1',
     port: 0,
     rtmps: undefined,

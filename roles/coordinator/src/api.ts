@@ -19,19 +19,24 @@ import fastify, {
   LogController,
 } from 'fastify';
 import type { Logger } from 'pino';
+import type { Registry } from 'prom-client';
+import { Type } from 'typebox';
 import { guardRoutes, type Tokens } from './access.ts';
 import { type AccessNouns, accessRoutes } from './access-routes.ts';
 import { DatabaseUnavailable, SqlError } from './database.ts';
 import { guideRoutes } from './guide.ts';
 import { hdhomerunRoutes } from './hdhomerun.ts';
+import type { CoordinatorMetrics } from './metrics.ts';
 import { ApiProblem } from './problem.ts';
-import type { RateLimits } from './rate-limits.ts';
+import { addressGroup, type RateLimits } from './rate-limits.ts';
 import { apiRoutes, type Nouns } from './routes.ts';
 
 const BODY_LIMIT_BYTES = 1024 * 1024;
 /** To receive a whole request, body included. */
 const REQUEST_TIMEOUT_MS = 30_000;
 const KEEP_ALIVE_TIMEOUT_MS = 72_000;
+/** What counts as unusual, in numbers. */
+const REFUSALS = [401, 403, 429];
 /** PostgreSQL documentation, appendix A. */
 const SQLSTATE_DISK_FULL = '53100';
 const SQLSTATE_CLASS_DATA_EXCEPTION = '22';
@@ -40,6 +45,8 @@ export interface ApiConfig extends Tokens {
   /** The built site; undefined to serve none. */
   readonly webDir: string | undefined;
   readonly rateLimits: RateLimits;
+  readonly registry: Registry;
+  readonly metrics: CoordinatorMetrics;
   readonly logger: Logger;
   /** Whether the database answers. */
   readonly isReady: () => boolean;
@@ -139,9 +146,31 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
       reply.code(304).removeHeader('content-length').removeHeader('content-type');
       return '';
     });
+    guarded.addHook('onResponse', async (request, reply) => {
+      const { method, routeOptions } = request;
+      const status = `${Math.floor(reply.statusCode / 100)}xx`;
+      config.metrics.requests.inc({ method, route: routeOptions.url ?? 'unknown', status });
+      // A watch has no end worth measuring.
+      if (reply.sent && !reply.raw.getHeader('content-type')?.toString().startsWith('text/event-stream'))
+        config.metrics.requestSeconds.observe(reply.elapsedTime / 1000);
+      if (REFUSALS.includes(reply.statusCode)) nouns.alarmWatch.requestRefused(addressGroup(request.ip));
+    });
     await guarded.register(apiRoutes(nouns, accessRoutes(nouns)), { prefix: '/api/v1' });
     await guarded.register(guideRoutes(nouns));
     await guarded.register(hdhomerunRoutes(nouns));
+    guarded.get(
+      '/metrics',
+      {
+        config: { access: 'status:read' },
+        schema: {
+          tags: ['status'],
+          summary: "The coordinator's metrics, in Prometheus's form",
+          response: { 200: { content: { 'text/plain': { schema: Type.String() } } } },
+        },
+      },
+      async (_request, reply) =>
+        reply.type(config.registry.contentType).send(await config.registry.metrics()),
+    );
     guarded.get('/api/openapi.json', { schema: { hide: true }, config: { access: 'public' } }, async () =>
       app.swagger(),
     );

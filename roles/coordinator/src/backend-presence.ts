@@ -43,6 +43,11 @@ export class BackendPresence {
     return [...this.#last.values()].at(-1)?.atMs;
   }
 
+  /** Backends that report. */
+  get backendCount(): number {
+    return this.#fresh().length;
+  }
+
   onAirChannels(): readonly string[] {
     return [...new Set(this.#fresh().flatMap(({ onAirChannels }) => onAirChannels))];
   }

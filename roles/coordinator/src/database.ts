@@ -3,14 +3,16 @@
  * coordinators may share, or embedded in the process (`embedded-postgres.ts`); the tables, the migrations
  * and the queries are the same.
  */
+
 import type { ActorKind, Role, Scope } from '@starling/model/account';
+import type { Alarm, AlarmKind, AlarmState } from '@starling/model/alarm';
 import type { AssetState, ChannelKind, Fallback, SourceChoice } from '@starling/model/entities';
 import type { AlwaysRecord, RecordingEnd, ReportedRecording } from '@starling/model/recording';
 import type { AssetFacts, ProgrammeInfo } from '@starling/model/schedule';
 import type { Schedule } from '@starling/model/schedule-definition';
 import type { StreamInput, Transcode } from '@starling/model/stream-input';
 import type { TrackSet } from '@starling/model/track-set';
-import type { NetworkEvent, WebhookDelivery, WebhookEventType } from '@starling/model/webhook';
+import type { WebhookDelivery, WebhookEvent, WebhookEventType } from '@starling/model/webhook';
 import type { ColumnType, Generated, Kysely, Transaction as KyselyTransaction } from 'kysely';
 import type { Logger } from 'pino';
 
@@ -106,7 +108,7 @@ export interface Tables {
     /** May hold a password. */
     url: Fixed<string>;
     events: WebhookEventType[];
-    /** In clear: deliveries are signed with it. */
+    /** In clear: deliveries are signed with it. Empty for e-mails. */
     secret: Fixed<string>;
     created_at: Fixed<Date>;
   };
@@ -116,11 +118,27 @@ export interface Tables {
     number: Generated<string>;
     webhook_id: Fixed<string>;
     /** JSON. */
-    event: ColumnType<NetworkEvent, string, never>;
+    event: ColumnType<WebhookEvent, string, never>;
     state: WebhookDelivery['state'];
     attempts: number;
     outcome: string | null;
     next_attempt_at: Date | null;
+  };
+  /** Of those that are not resolved there is one for each kind and target. */
+  alarms: {
+    id: Fixed<string>;
+    kind: Fixed<AlarmKind>;
+    target: Fixed<string>;
+    severity: Fixed<Alarm['severity']>;
+    state: AlarmState;
+    message: string;
+    raised_at: Fixed<Date>;
+    last_seen_at: Date;
+    acknowledged_at: Date | null;
+    acknowledged_by: string | null;
+    resolved_at: Date | null;
+    /** Null where it was over by itself. */
+    resolved_by: string | null;
   };
   watched_folders: {
     id: Fixed<string>;

@@ -9,8 +9,12 @@
 import { mkdir } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join, resolve } from 'node:path';
+import { sql } from 'kysely';
 import type { Logger } from 'pino';
+import type { Registry } from 'prom-client';
 import { Accounts } from './accounts.ts';
+import { AlarmWatch, type DatabaseConnections } from './alarm-watch.ts';
+import { Alarms } from './alarms.ts';
 import { createApi } from './api.ts';
 import { ApiTokens } from './api-tokens.ts';
 import { AssetFiles } from './asset-files.ts';
@@ -21,6 +25,7 @@ import { openBackup } from './backup.ts';
 import { Changes } from './changes.ts';
 import { Channels } from './channels.ts';
 import { lockDataFolder } from './data-folder-lock.ts';
+import type { Database } from './database.ts';
 import { Destinations } from './destinations.ts';
 import { openEmbeddedPostgres } from './embedded-postgres.ts';
 import { FleetViewers } from './fleet-viewers.ts';
@@ -30,6 +35,10 @@ import { DISCOVERY_PORT, startDiscovery } from './hdhomerun-discovery.ts';
 import { LeaseTable } from './lease-table.ts';
 import { Library } from './library.ts';
 import { Logins } from './logins.ts';
+import { Logs } from './logs.ts';
+import { Mail } from './mail.ts';
+import { CoordinatorMetrics } from './metrics.ts';
+import { NodeHealths } from './node-healths.ts';
 import { connectPeers, noPeers } from './peers.ts';
 import { openPostgresServer } from './postgres-server.ts';
 import { PublicChannels } from './public-channels.ts';
@@ -52,11 +61,14 @@ export interface CoordinatorConfig {
   readonly databaseUrl?: string | undefined;
   /** Of a Redis server, through which several coordinators share what is true for seconds. */
   readonly redisUrl?: string | undefined;
+  /** Of the server that takes e-mails, with its password: see `mail.ts`. None are sent when undefined. */
+  readonly smtpUrl?: string | undefined;
   /** For who manages the network. */
   readonly operatorToken: string;
   /** For the network's own machines. */
   readonly nodeToken: string;
   readonly logger: Logger;
+  readonly registry: Registry;
   /** The built site to serve; undefined to serve none. */
   readonly webDir: string | undefined;
   /** How far back the frontends' recordings of all channels go; 0 when nothing is said. */
@@ -89,16 +101,19 @@ const DRAIN_MS = 1000;
  * Starts a coordinator.
  * @throws DataFolderError when another process uses the folder or a newer Starling did; the system's error
  *   when the port for HDHomeRun discovery is taken;
- *   DatabaseUnavailable when the database's files do not open or its server does not answer; the system's error when they cannot be written
+ *   DatabaseUnavailable when the database's files do not open or its server does not answer; the system's error when they cannot be written;
+ *   MailError when the address of the SMTP server is none
  */
 export async function startCoordinator(config: CoordinatorConfig): Promise<Coordinator> {
-  const { dataDir, logger, catchUpHours = 0, now = Date.now } = config;
+  const { dataDir, logger, registry, catchUpHours = 0, now = Date.now } = config;
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
   const closers: (() => Promise<void>)[] = [];
   const close = async () => {
     for (const closeOne of closers.splice(0).reverse()) await closeOne();
   };
   try {
+    const mail = new Mail(config.smtpUrl);
+    const metrics = new CoordinatorMetrics(registry);
     const lock = await lockDataFolder(dataDir);
     closers.push(() => lock.release());
     const database =
@@ -125,8 +140,32 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const schedules = new Schedules(db, changes, logger, now);
     await schedules.start();
     closers.push(async () => schedules.close());
-    const webhooks = new Webhooks({ db, logger, now });
+    const webhooks = new Webhooks({ db, mail, metrics, logger, now });
     closers.push(() => webhooks.close());
+    const logs = await Logs.open({ dir: join(dataDir, 'logs'), metrics, logger, startedAtUnixMs: now() });
+    const nodeHealths = new NodeHealths(peers, now);
+    const alarms = new Alarms({ db, webhooks, logger, now });
+    const alarmWatch = new AlarmWatch({
+      alarms,
+      readState: () => state.read(),
+      presence,
+      nodes: nodeHealths,
+      connections: config.databaseUrl === undefined ? undefined : () => readConnections(database),
+      logger,
+      now,
+    });
+    closers.push(() => alarmWatch.close());
+    metrics.watch(registry, {
+      isDatabaseUp: () => database.isUp(),
+      backendCount: () => presence.backendCount,
+      nodeCount: () => nodeHealths.all().length,
+      watcherCounts: () => ({ backend: watch.watcherCount, frontend: frontendWatch.watcherCount }),
+      openAlarms: () => alarmWatch.openCounts(),
+    });
+    const onLoginFailure = (account: string | undefined, address: string) => {
+      metrics.failedLogins.inc();
+      alarmWatch.loginFailed(account, address);
+    };
     const sessions = new Sessions(db, changes, logger, now);
     const accounts = new Accounts(db, changes, logger, now);
     const firstAccount = await accounts.makeFirst();
@@ -139,12 +178,12 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     let closing: Promise<void> | undefined;
     const isReady = () => closing === undefined && database.isUp();
     const app = await createApi(
-      { ...config, isReady, rateLimits },
+      { ...config, isReady, rateLimits, metrics },
       {
         accounts,
         sessions,
         audit,
-        logins: new Logins(db, sessions, logger, now),
+        logins: new Logins(db, sessions, onLoginFailure, logger, now),
         apiTokens: new ApiTokens(db, changes, logger, now),
         assets,
         library: new Library(db, changes, logger, now),
@@ -160,6 +199,10 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
         frontendWatch,
         destinations: new Destinations({ db, changes, presence, logger, now }),
         webhooks,
+        alarms,
+        alarmWatch,
+        nodeHealths,
+        logs,
         presence,
         state,
         watch,
@@ -188,6 +231,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     closers.push(async () => {
       watch.close();
       frontendWatch.close();
+      await logs.close();
     });
     return {
       firstAccount,
@@ -209,4 +253,13 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     await close();
     throw error;
   }
+}
+
+/** Of all who are connected to the server; undefined while it does not say. */
+async function readConnections({ kysely }: Database): Promise<DatabaseConnections | undefined> {
+  const { rows } = await sql<{ used: number; max: number }>`
+    select (select count(*)::int4 from pg_stat_activity where backend_type = 'client backend') as used,
+      current_setting('max_connections')::int4 as max
+  `.execute(kysely);
+  return rows[0];
 }

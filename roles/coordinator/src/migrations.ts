@@ -371,6 +371,50 @@ const migrations: Record<string, Migration> = {
       await createAuditLog(db);
     },
   },
+  '032-alarms': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('alarms')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('kind', 'text', (column) => column.notNull())
+        .addColumn('target', 'text', (column) => column.notNull())
+        .addColumn('severity', 'text', (column) =>
+          column.notNull().check(sql`severity in ('warning', 'critical')`),
+        )
+        .addColumn('state', 'text', (column) =>
+          column.notNull().check(sql`state in ('raised', 'acknowledged', 'resolved')`),
+        )
+        .addColumn('message', 'text', (column) => column.notNull())
+        .addColumn('raised_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('last_seen_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('acknowledged_at', 'timestamptz')
+        .addColumn('acknowledged_by', 'text')
+        .addColumn('resolved_at', 'timestamptz')
+        .addColumn('resolved_by', 'text')
+        .addCheckConstraint('alarms_resolved', sql`(state = 'resolved') = (resolved_at is not null)`)
+        .execute();
+      await sql`
+        create unique index alarms_open on alarms (kind, target) where state <> 'resolved'
+      `.execute(db);
+      await db.schema.createIndex('alarms_by_time').on('alarms').columns(['raised_at', 'id']).execute();
+      await db.schema
+        .createIndex('alarms_by_kind')
+        .on('alarms')
+        .columns(['kind', 'raised_at', 'id'])
+        .execute();
+      await db.schema
+        .createIndex('alarms_by_target')
+        .on('alarms')
+        .columns(['target', 'raised_at', 'id'])
+        .execute();
+      await db.schema
+        .createIndex('alarms_by_state')
+        .on('alarms')
+        .columns(['state', 'raised_at', 'id'])
+        .execute();
+      await auditTable(db, 'alarms', auditedTables.alarms ?? ['id']);
+    },
+  },
 };
 
 /** In the order in which they run. */
@@ -378,6 +422,7 @@ export const migrationNames: readonly string[] = Object.keys(migrations).sort();
 
 /** Tables whose changes are in the audit log: the column that names a row, and those that hold secrets. */
 const auditedTables: Readonly<Record<string, readonly [key: string, ...secrets: string[]]>> = {
+  alarms: ['id'],
   accounts: ['name', 'password_hash', 'totp_secret', 'totp_last_counter', 'recovery_sha256s'],
   api_tokens: ['id', 'token_sha256'],
   assets: ['id'],
@@ -393,6 +438,9 @@ const auditedTables: Readonly<Record<string, readonly [key: string, ...secrets: 
   watched_folders: ['id'],
   webhooks: ['id', 'secret', 'url'],
 };
+
+/** Tables that came after the audit log: the migration that makes one has it audited. */
+const auditedLater: readonly string[] = ['alarms'];
 
 /** Those that hold no changes of anybody's: what follows from others, or what is counted and reported. */
 export const unauditedTables = [
@@ -465,7 +513,9 @@ async function createAuditLog(db: Kysely<unknown>): Promise<void> {
           tg_table_name, lower(tg_op), target, before, after);
       return null;
     end $$`.execute(db);
-  for (const [table, columns] of Object.entries(auditedTables)) await auditTable(db, table, columns);
+  for (const [table, columns] of Object.entries(auditedTables)) {
+    if (!auditedLater.includes(table)) await auditTable(db, table, columns);
+  }
   await sql`
     create or replace function keep_audit_entry() returns trigger language plpgsql as $$
     begin

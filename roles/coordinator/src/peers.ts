@@ -25,7 +25,8 @@ export type Topic =
   | 'frontend-report'
   | 'frontend-unknown'
   | 'viewers-ended'
-  | 'import-progress';
+  | 'import-progress'
+  | 'node-health';
 
 export interface Peers {
   /** Tells the others, without waiting. Where they cannot be reached it is lost. */

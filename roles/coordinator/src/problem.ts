@@ -49,6 +49,8 @@ export const problemCatalogue = {
   DESTINATION_UNKNOWN: [404, 'There is no such destination.'],
   DESTINATION_EXISTS: [409, 'There is a destination of this name.'],
   TOO_MANY_DESTINATIONS: [409, 'There are too many destinations.'],
+  ALARM_UNKNOWN: [404, 'There is no such alarm.'],
+  ALARM_RESOLVED: [409, 'The alarm is over.'],
   WEBHOOK_UNKNOWN: [404, 'There is no such webhook.'],
   TOO_MANY_WEBHOOKS: [409, 'There are too many webhooks.'],
   VIEWING_TOKEN_UNKNOWN: [404, 'There is no such viewing token.'],

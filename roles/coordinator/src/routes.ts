@@ -33,6 +33,9 @@ import {
 import { NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from '@starling/model/webhook';
 import { type TSchema, Type } from 'typebox';
 import { type Access, ownerOnly } from './access.ts';
+import { alarmRoutes } from './alarm-routes.ts';
+import type { AlarmWatch } from './alarm-watch.ts';
+import type { Alarms } from './alarms.ts';
 import type { AssetFiles } from './asset-files.ts';
 import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
@@ -42,6 +45,9 @@ import type { Destinations } from './destinations.ts';
 import { leaseRoutes } from './lease-routes.ts';
 import type { LeaseTable } from './lease-table.ts';
 import type { Library } from './library.ts';
+import { logRoutes } from './log-routes.ts';
+import type { Logs } from './logs.ts';
+import type { NodeHealths } from './node-healths.ts';
 import { Page, PageQuery } from './page.ts';
 import type { PublicChannels } from './public-channels.ts';
 import { recordingRoutes } from './recording-routes.ts';
@@ -67,6 +73,10 @@ export interface Nouns extends ViewingNouns {
   readonly recordings: Recordings;
   readonly leases: LeaseTable;
   readonly webhooks: Webhooks;
+  readonly alarms: Alarms;
+  readonly alarmWatch: AlarmWatch;
+  readonly nodeHealths: NodeHealths;
+  readonly logs: Logs;
   readonly presence: BackendPresence;
   readonly watch: Watch;
   readonly state: State;
@@ -621,6 +631,8 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
     await app.register(viewingRoutes(nouns));
     await app.register(recordingRoutes(nouns.recordings));
     await app.register(leaseRoutes(nouns.leases));
+    await app.register(alarmRoutes(nouns.alarms, nouns.nodeHealths));
+    await app.register(logRoutes(nouns.logs));
     await app.register(more);
     app.get(
       '/public/guide',
@@ -713,6 +725,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
       },
       async (request, reply) => {
         presence.report(request.body);
+        nouns.alarmWatch.takeEvents(request.body.events);
         await webhooks.take(request.body.events);
         return reply.code(204).send(null);
       },

@@ -1,30 +1,26 @@
 /**
- * Webhooks: events are sent to addresses of the operator's, signed, and again until they are taken. The
+ * Webhooks: events are sent to addresses of the operator's, signed, and again until they are taken; those of `mailto:` as e-mails. The
  * queue is in the database, so that it survives a restart; it is bounded for each address.
  */
 import { createHmac, randomBytes } from 'node:crypto';
-import type {
-  NetworkEvent,
-  NewWebhook,
-  Webhook,
-  WebhookDelivery,
-  WebhookEventType,
-  WebhookWithSecret,
+import {
+  alarmEventTypes,
+  type NewWebhook,
+  type Webhook,
+  type WebhookDelivery,
+  type WebhookEvent,
+  type WebhookWithSecret,
+  webhookEventTypes,
 } from '@starling/model/webhook';
 import type { Kysely, Selectable } from 'kysely';
 import type { Logger } from 'pino';
 import { auditedTransaction } from './audit.ts';
 import type { Tables } from './database.ts';
+import type { Mail } from './mail.ts';
+import type { CoordinatorMetrics } from './metrics.ts';
 import { ApiProblem } from './problem.ts';
 import { post } from './webhook-request.ts';
 
-const ALL_EVENTS: readonly WebhookEventType[] = [
-  'publish',
-  'unpublish',
-  'failover',
-  'destination.failed',
-  'destination.restored',
-];
 const MAX_WEBHOOKS = 50;
 /** What may wait for one address; a further event drives out the oldest. */
 const MAX_WAITING = 500;
@@ -45,6 +41,8 @@ const DATABASE_RETRY_MS = 5000;
 
 export interface WebhooksOptions {
   readonly db: Kysely<Tables>;
+  readonly mail: Mail;
+  readonly metrics: CoordinatorMetrics;
   readonly logger: Logger;
   /** Milliseconds since 1970. */
   readonly now: () => number;
@@ -52,6 +50,8 @@ export interface WebhooksOptions {
 
 export class Webhooks {
   readonly #db: Kysely<Tables>;
+  readonly #mail: Mail;
+  readonly #metrics: CoordinatorMetrics;
   readonly #logger: Logger;
   readonly #now: () => number;
   readonly #stop = new AbortController();
@@ -62,8 +62,10 @@ export class Webhooks {
   #isLooking = false;
   #isLookingAgain = false;
 
-  constructor({ db, logger, now }: WebhooksOptions) {
+  constructor({ db, mail, metrics, logger, now }: WebhooksOptions) {
     this.#db = db;
+    this.#mail = mail;
+    this.#metrics = metrics;
     this.#logger = logger;
     this.#now = now;
     this.#look();
@@ -80,12 +82,18 @@ export class Webhooks {
     return rows.map(webhookOf);
   }
 
-  /** @throws ApiProblem REQUEST_INVALID for an address that is not HTTP, or TOO_MANY_WEBHOOKS */
-  async add({ url, events = [...ALL_EVENTS] }: NewWebhook): Promise<WebhookWithSecret> {
-    if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
-      throw new ApiProblem('REQUEST_INVALID', 'The address of a webhook begins with https:// or http://.');
+  /** @throws ApiProblem REQUEST_INVALID for an address that is neither HTTP nor of an e-mail, or TOO_MANY_WEBHOOKS */
+  async add(webhook: NewWebhook): Promise<WebhookWithSecret> {
+    const { url } = webhook;
+    const isMail = mailAddressOf(url) !== undefined;
+    if (!isMail && (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))) {
+      throw new ApiProblem(
+        'REQUEST_INVALID',
+        'The address of a webhook begins with https:// or http://, or is of the form mailto:NAME@HOST.',
+      );
     }
-    const secret = `whsec_${randomBytes(32).toString('base64url')}`;
+    const events = webhook.events ?? [...(isMail ? alarmEventTypes : webhookEventTypes)];
+    const secret = isMail ? '' : `whsec_${randomBytes(32).toString('base64url')}`;
     const row = await auditedTransaction(this.#db, async (transaction) => {
       const { count } = await transaction
         .selectFrom('webhooks')
@@ -107,7 +115,7 @@ export class Webhooks {
         .executeTakeFirstOrThrow();
     });
     this.#logger.info({ webhook: row.id, events }, 'webhook added');
-    return { webhook: webhookOf(row), secret };
+    return { webhook: webhookOf(row), secret: isMail ? null : secret };
   }
 
   /** @throws ApiProblem WEBHOOK_UNKNOWN */
@@ -143,7 +151,7 @@ export class Webhooks {
   }
 
   /** Queues events for all who asked for them. An event that is told again is not sent again. */
-  async take(events: readonly NetworkEvent[]): Promise<void> {
+  async take(events: readonly WebhookEvent[]): Promise<void> {
     if (events.length === 0) return;
     await this.#db.transaction().execute(async (transaction) => {
       const webhooks = await transaction.selectFrom('webhooks').select(['id', 'events']).execute();
@@ -269,7 +277,7 @@ export class Webhooks {
 
   async #deliver(delivery: {
     readonly id: string;
-    readonly event: NetworkEvent;
+    readonly event: WebhookEvent;
     readonly attempts: number;
     readonly next_attempt_at: Date | null;
     readonly url: string;
@@ -285,18 +293,7 @@ export class Webhooks {
       .where('next_attempt_at', '=', delivery.next_attempt_at)
       .executeTakeFirst();
     if (numUpdatedRows === 0n) return; // another coordinator has it
-    const body = JSON.stringify(delivery.event);
-    const timestamp = Math.floor(this.#now() / 1000);
-    const { status, outcome } = await post(delivery.url, body, {
-      signal: this.#stop.signal,
-      headers: {
-        'content-type': 'application/json',
-        'user-agent': 'Starling-Webhooks/1',
-        'starling-event': delivery.event.type,
-        'starling-delivery': delivery.id,
-        'starling-signature': `t=${timestamp},v1=${signature(delivery.secret, timestamp, body)}`,
-      },
-    });
+    const { isDelivered, isGone, outcome } = await this.#send(delivery);
     if (this.#stop.signal.aborted) {
       // It is sent again after the restart, or by another coordinator.
       await this.#db
@@ -308,9 +305,8 @@ export class Webhooks {
       return;
     }
     const attempts = delivery.attempts + 1;
-    const isDelivered = status !== undefined && status >= 200 && status < 300;
-    // 410 Gone: the address is not coming back (RFC 9110, 15.5.11).
-    const isOver = isDelivered || status === 410 || attempts >= MAX_ATTEMPTS;
+    const isOver = isDelivered || isGone || attempts >= MAX_ATTEMPTS;
+    this.#metrics.deliveries.inc({ result: isDelivered ? 'delivered' : isOver ? 'given-up' : 'failed' });
     const retryMs = Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** (attempts - 1)) * (0.5 + Math.random() / 2);
     const log = { webhook: delivery.webhook_id, event: delivery.event.type, attempts, outcome };
     if (!isDelivered && isOver) this.#logger.warn(log, 'a webhook was given up');
@@ -327,6 +323,34 @@ export class Webhooks {
       .execute();
   }
 
+  async #send(delivery: {
+    readonly id: string;
+    readonly event: WebhookEvent;
+    readonly url: string;
+    readonly secret: string;
+  }): Promise<{ readonly isDelivered: boolean; readonly isGone: boolean; readonly outcome: string }> {
+    const { id, event, url, secret } = delivery;
+    const { signal } = this.#stop;
+    const mailAddress = mailAddressOf(url);
+    if (mailAddress !== undefined)
+      return { ...(await this.#mail.send(mailAddress, event, signal)), isGone: false };
+    const body = JSON.stringify(event);
+    const timestamp = Math.floor(this.#now() / 1000);
+    const { status, outcome } = await post(url, body, {
+      signal,
+      headers: {
+        'content-type': 'application/json',
+        'user-agent': 'Starling-Webhooks/1',
+        'starling-event': event.type,
+        'starling-delivery': id,
+        'starling-signature': `t=${timestamp},v1=${signature(secret, timestamp, body)}`,
+      },
+    });
+    const isDelivered = status !== undefined && status >= 200 && status < 300;
+    // 410 Gone: the address is not coming back (RFC 9110, 15.5.11).
+    return { isDelivered, isGone: status === 410, outcome };
+  }
+
   #track(promise: Promise<void>): void {
     this.#running.add(promise);
     void promise.then(() => this.#running.delete(promise));
@@ -341,11 +365,16 @@ export function signature(secret: string, timestampSeconds: number, body: string
   return createHmac('sha256', secret).update(`${timestampSeconds}.${body}`).digest('hex');
 }
 
+/** Of `mailto:` with one address and nothing else; undefined for other addresses. */
+function mailAddressOf(url: string): string | undefined {
+  return /^mailto:([^\s@,;:<>()?&%"\\]+@[a-z0-9.[\]:-]+)$/i.exec(url)?.[1];
+}
+
 function webhookOf(row: Selectable<Tables['webhooks']>): Webhook {
   const { origin, pathname } = new URL(row.url);
   return {
     id: row.id,
-    url: `${origin}${pathname}`,
+    url: mailAddressOf(row.url) === undefined ? `${origin}${pathname}` : row.url,
     events: row.events,
     createdAt: row.created_at.toISOString(),
   };

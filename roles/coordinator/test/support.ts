@@ -10,6 +10,7 @@ import { CoordinatorClient } from '@starling/model/client';
 import type { AssetFacts } from '@starling/model/schedule';
 import { Client } from 'pg';
 import { pino } from 'pino';
+import { Registry } from 'prom-client';
 import { inject } from 'vitest';
 import { type Coordinator, startCoordinator } from '../src/main.ts';
 import { TEMPLATE } from './postgres/setup.ts';
@@ -29,6 +30,8 @@ export interface Lab {
   readonly log: string[];
   /** Milliseconds since 1970, as the coordinator sees it. */
   nowMs: number;
+  /** What the coordinator counts, as Prometheus reads it. */
+  readonly registry: Registry;
   /** Asks with a token, or without one, and does not care what comes back. */
   request(
     method: string,
@@ -74,6 +77,7 @@ export async function startLab(
     dataDir?: string;
     databaseUrl?: string | undefined;
     redisUrl?: string;
+    smtpUrl?: string;
     webDir?: string;
     nowMs?: number;
   } = {},
@@ -82,10 +86,13 @@ export async function startLab(
   const databaseUrl = options.databaseUrl ?? (await createServerDatabase());
   const log: string[] = [];
   const clock = { nowMs: options.nowMs ?? Date.UTC(2026, 10, 22, 12, 0, 0, 640) };
+  const registry = new Registry();
   const coordinator = await startCoordinator({
+    registry,
     dataDir,
     databaseUrl,
     redisUrl: options.redisUrl,
+    smtpUrl: options.smtpUrl,
     operatorToken,
     nodeToken,
     webDir: options.webDir,
@@ -99,6 +106,7 @@ export async function startLab(
     databaseUrl,
     url,
     coordinator,
+    registry,
     log,
     operator: new CoordinatorClient({ baseUrl: url, token: operatorToken }),
     node: new CoordinatorClient({ baseUrl: url, token: nodeToken }),

@@ -271,6 +271,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     publishToken: config.publishToken,
     logger,
     onPlay,
+    onRefused: () => metrics.refusedPublishes.inc(),
     openChannel: (name) =>
       channels.get(name) ?? (channels.size < MAX_CHANNELS ? openChannel(name) : undefined),
   }).catch(async (error: unknown) => {

@@ -25,6 +25,7 @@ export class FrontendMetrics {
   readonly skippedViewers: Counter<'channel' | 'protocol'>;
   readonly evictedViewers: Counter<'channel' | 'protocol'>;
   readonly unrecordedSegments: Counter<'channel'>;
+  readonly refusedPublishes: Counter;
 
   constructor(registry: Registry, { readStreams, readRecordings }: FigureSources) {
     const registers = [registry];
@@ -50,6 +51,11 @@ export class FrontendMetrics {
       name: 'starling_frontend_unrecorded_segments_total',
       help: 'Segments that the disk did not take, so that nobody can rewind to them',
       labelNames: ['channel'],
+      registers,
+    });
+    this.refusedPublishes = new Counter({
+      name: 'starling_frontend_refused_publishes_total',
+      help: 'Pushes without the token of this frontend',
       registers,
     });
     const gauge = <Figures extends { readonly channel: string }>(

@@ -18,6 +18,8 @@ export interface RtmpListenerOptions {
   readonly publishToken: string;
   readonly logger: Logger;
   readonly onPlay: PlayHandler;
+  /** Somebody who wants to push here has no right to. */
+  onRefused(): void;
   /** The channel to push to; undefined when there are too many. */
   openChannel(channel: string): PushTarget | undefined;
 }
@@ -46,6 +48,7 @@ export function listenForPublishers(options: RtmpListenerOptions): Promise<RtmpS
           return { code: 'NetStream.Publish.BadName', description: 'Publish to /live/<channel>.' };
         }
         if (!timingSafeEqual(digest(query.get('token') ?? ''), expectedToken)) {
+          options.onRefused();
           return {
             code: 'NetStream.Publish.Unauthorized',
             description: 'This port takes pushes from backends only. Encoders publish to a backend.',

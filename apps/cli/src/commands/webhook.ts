@@ -1,5 +1,5 @@
 /** `starling webhook`: tells other programs what happens to streams and channels. */
-import type { WebhookEventType } from '@starling/model/webhook';
+import { type WebhookEvent, type WebhookEventType, webhookEventTypes } from '@starling/model/webhook';
 import { type Command, Option } from 'commander';
 import type { CommandContext } from '../io.ts';
 import { examples, printJson, printTable } from '../output.ts';
@@ -12,21 +12,18 @@ export function addWebhookCommands(program: Command, { io, dataDir, wantsJson }:
   webhook
     .command('add')
     .description('Send events to an address. Prints the secret that they are signed with, once.')
-    .argument('<url>', 'where a JSON document is posted to')
+    .argument('<url>', 'where a JSON document is posted to, or mailto:NAME@HOST for e-mails')
     .addOption(
-      new Option('--events <event...>', 'which events (default: all)').choices([
-        'publish',
-        'unpublish',
-        'failover',
-        'destination.failed',
-        'destination.restored',
-      ]),
+      new Option('--events <event...>', 'which events (default: all; by e-mail alarms)').choices(
+        webhookEventTypes,
+      ),
     )
     .addHelpText(
       'after',
       examples(
         'starling webhook add https://example.org/starling',
         'starling webhook add http://192.168.1.5:9000/ --events failover',
+        'starling webhook add mailto:ops@example.org',
       ),
     )
     .action(async (url: string, { events }: { events?: WebhookEventType[] }) => {
@@ -35,6 +32,10 @@ export function addWebhookCommands(program: Command, { io, dataDir, wantsJson }:
         ...(events === undefined ? {} : { events }),
       });
       if (wantsJson()) return printJson(io.stdout, added);
+      if (added.secret === null) {
+        io.stdout.write(`Id      ${added.webhook.id}\n\nTry it with: starling alarm test\n`);
+        return;
+      }
       io.stdout.write(
         [
           `Id      ${added.webhook.id}`,
@@ -82,7 +83,7 @@ export function addWebhookCommands(program: Command, { io, dataDir, wantsJson }:
         items.map(({ event, state, attempts, outcome }) => [
           event.at,
           event.type,
-          'stream' in event ? event.stream : 'destination' in event ? event.destination : event.channel,
+          subjectOf(event),
           state,
           String(attempts),
           outcome ?? '',
@@ -90,4 +91,11 @@ export function addWebhookCommands(program: Command, { io, dataDir, wantsJson }:
         'Nothing was sent yet.',
       );
     });
+}
+
+/** What an event is about. */
+function subjectOf(event: WebhookEvent): string {
+  if ('alarm' in event) return `${event.alarm.kind} ${event.alarm.target}`;
+  if ('stream' in event) return event.stream;
+  return 'destination' in event ? event.destination : event.channel;
 }
