@@ -1,16 +1,14 @@
 /** `starling frontend`, `backend`, `coordinator` and `balancer`: one role in this process, from a configuration file. */
-import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { startCoordinator } from '@starling/coordinator/main';
 import { startFrontend } from '@starling/frontend/main';
-import { type FrontendSection, StarlingConfig } from '@starling/model/config';
+import type { FrontendSection, StarlingConfig } from '@starling/model/config';
 import { listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
-import { Value } from 'typebox/value';
-import { parse as parseYaml } from 'yaml';
 import { reportOnBalancer, startBalancerRole } from './balancer.ts';
+import { readConfig } from './config-file.ts';
 import { LogShipper } from './log-shipper.ts';
 import { nodeName, startNodeReports } from './node-reports.ts';
 import {
@@ -284,30 +282,4 @@ async function startFrontendWorkers(
     coordinator: settings.coordinator,
     close: () => workers.close(),
   };
-}
-
-/** Reads and checks the file; paths in it are relative to it. */
-function readConfig(path: string): { config: StarlingConfig; readSecret: (file: string) => string } {
-  let parsed: unknown;
-  try {
-    parsed = parseYaml(readFileSync(path, 'utf8'));
-  } catch (error) {
-    throw new StartError(`${path} cannot be read: ${error instanceof Error ? error.message : String(error)}`);
-  }
-  if (!Value.Check(StarlingConfig, parsed)) {
-    const [first] = Value.Errors(StarlingConfig, parsed);
-    throw new StartError(
-      `${path}: ${first?.instancePath || 'the file'} ${first?.message ?? 'is not valid'}.`,
-    );
-  }
-  const readSecret = (file: string) => {
-    try {
-      return readFileSync(resolve(dirname(path), file), 'utf8').trim();
-    } catch (error) {
-      throw new StartError(
-        `${path} names ${file}, which cannot be read (${error instanceof Error ? error.message : error}).`,
-      );
-    }
-  };
-  return { config: parsed, readSecret };
 }
