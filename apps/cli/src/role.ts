@@ -25,6 +25,7 @@ import {
   storageServers,
   workerProgram,
 } from './process.ts';
+import { startTracing } from './tracing.ts';
 import type { FrontendSettings } from './worker-messages.ts';
 import { WorkerPortError, Workers } from './workers.ts';
 
@@ -54,6 +55,7 @@ export async function runRole(role: Role, configPath: string, flags: RoleFlags):
   const { config, readSecret } = readConfig(configPath);
   const section = config[role];
   if (section === undefined) throw new StartError(`${configPath} has no section "${role}".`);
+  const endTracing = await startTracing(`starling-${role}`, process.env);
   const logShipper = new LogShipper();
   const logger = openLog(logShipper).child({ role });
   const registry = openRegistry();
@@ -75,6 +77,7 @@ export async function runRole(role: Role, configPath: string, flags: RoleFlags):
     if (role !== 'coordinator') await running.close();
     await reports?.close(); // the end of the others is in the log, too
     if (role === 'coordinator') await running.close();
+    await endTracing?.();
   };
   await runUntilStopped(close, logger);
 }

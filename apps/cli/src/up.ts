@@ -34,6 +34,7 @@ import {
   storageServers,
   workerProgram,
 } from './process.ts';
+import { startTracing } from './tracing.ts';
 import { Workers } from './workers.ts';
 
 export interface UpOptions {
@@ -70,12 +71,17 @@ export async function runUp(options: UpOptions): Promise<void> {
   prepareDataDir(dataDir);
   requireFfmpeg();
 
+  const endTracing = await startTracing('starling', process.env);
   const network = await startNetwork({ ...options, dataDir }, logger, logShipper);
   network.prepareDemo().then(
     () => process.stdout.write(network.welcome()),
     (error: unknown) => logger.error({ err: error }, 'the demo channel could not be made'),
   );
-  await runUntilStopped(() => network.close(), logger);
+  const close = async () => {
+    await network.close();
+    await endTracing?.();
+  };
+  await runUntilStopped(close, logger);
 }
 
 interface Network {

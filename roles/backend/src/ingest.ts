@@ -1,5 +1,6 @@
 /** Live inputs: encoders publish over RTMP with a stream key, and what they send is handed on. */
 import { createHash } from 'node:crypto';
+import { SpanKind, trace } from '@opentelemetry/api';
 import { type StreamEvent, type Track, trackIndex } from '@starling/media/access-unit';
 import { FlvDemuxer } from '@starling/media/flv/demux';
 import type { PublishTarget } from '@starling/media/rtmp/session';
@@ -36,6 +37,8 @@ export interface IngestOptions {
   /** Somebody who wants to publish has no right to. */
   onRefused(): void;
 }
+
+const tracer = trace.getTracer('starling');
 
 /** An encoder that has been silent for so long gives way to a new one with the same key. */
 const GIVE_WAY_AFTER_MS = 3000;
@@ -142,6 +145,10 @@ export class Ingest {
     const demuxer = new FlvDemuxer();
     input.incumbent = incumbent;
     logger.info({ stream: name, address: peer.address }, 'encoder connected');
+    const span = tracer.startSpan('publish', {
+      kind: SpanKind.SERVER,
+      attributes: { 'starling.stream': name, 'client.address': peer.address },
+    });
     this.#options.onPublishChange(name, true);
     return {
       message: (message) => {
@@ -154,6 +161,7 @@ export class Ingest {
       end: () => {
         input.incumbent = undefined;
         logger.info({ stream: name, address: peer.address }, 'encoder disconnected');
+        span.end();
         this.#options.onPublishChange(name, false);
       },
     };

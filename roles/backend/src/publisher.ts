@@ -3,6 +3,7 @@
  * frontend that stalls or dies delays nobody. A leg whose queue overflows is cut and connects anew,
  * for then it gets whole segments again from the backlog; half a segment is worth nothing.
  */
+import { type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
 import type { Logger } from 'pino';
 import type { Channel } from './channel.ts';
 import { movedTarget, RtmpPublishing, type RtmpTarget } from './rtmp-publishing.ts';
@@ -13,6 +14,8 @@ export interface FrontendAddress {
   /** What this frontend asks of those who push to it. */
   readonly publishToken: string;
 }
+
+const tracer = trace.getTracer('starling');
 
 const CONNECT_DEADLINE_MS = 3000;
 /** A leg whose socket has not drained for so long is cut. */
@@ -33,6 +36,8 @@ export class FrontendLeg {
   #retryTimer: NodeJS.Timeout | undefined;
   #stallTimer: NodeJS.Timeout | undefined;
   #failures = 0;
+  /** Of the connection. */
+  #span: Span | undefined;
 
   constructor(channel: Channel, frontend: FrontendAddress, logger: Logger) {
     const { host, port, publishToken } = frontend;
@@ -58,14 +63,25 @@ export class FrontendLeg {
   close(): void {
     clearTimeout(this.#retryTimer);
     this.#leave();
+    this.#span?.end();
     this.#publishing?.close();
   }
 
   #connect(target: RtmpTarget): void {
     let readyAtMs = 0;
+    this.#span?.end(); // of the one that this takes over from
+    this.#span = tracer.startSpan('push', {
+      kind: SpanKind.CLIENT,
+      attributes: {
+        'starling.channel': this.#channel.name,
+        'server.address': target.host,
+        'server.port': target.port,
+      },
+    });
     const publishing = new RtmpPublishing(target, CONNECT_DEADLINE_MS, {
       onReady: () => {
         readyAtMs = performance.now();
+        this.#span?.addEvent('accepted');
         if (this.#failures > 0) this.#logger.info('pushing to the frontend again');
         this.#failures = 0;
         if (!publishing.takesSharedChunks) return this.#fail('it is no frontend of ours');
@@ -112,6 +128,8 @@ export class FrontendLeg {
 
   #fail(reason: string): void {
     this.#leave();
+    this.#span?.setStatus({ code: SpanStatusCode.ERROR, message: reason }).end();
+    this.#span = undefined;
     this.#publishing?.abandon();
     if (this.#failures === 0) this.#logger.warn({ reason }, 'push to the frontend broke off; trying again');
     const retryMs = Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** this.#failures);

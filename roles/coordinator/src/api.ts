@@ -10,6 +10,7 @@ import fastifyStatic from '@fastify/static';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import { type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
 import fastify, {
   type FastifyBaseLogger,
   type FastifyError,
@@ -40,6 +41,15 @@ const REFUSALS = [401, 403, 429];
 /** PostgreSQL documentation, appendix A. */
 const SQLSTATE_DISK_FULL = '53100';
 const SQLSTATE_CLASS_DATA_EXCEPTION = '22';
+
+const tracer = trace.getTracer('starling');
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Of the trace. */
+    span?: Span | undefined;
+  }
+}
 
 export interface ApiConfig extends Tokens {
   /** The built site; undefined to serve none. */
@@ -133,10 +143,20 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
 
   await app.register(async (guarded) => {
     const { sessions, apiTokens } = nouns;
-    guardRoutes(guarded, { tokens: config, sessions, apiTokens, rateLimits: config.rateLimits });
-    guarded.addHook('onRequest', async (_request, reply) => {
+    guarded.decorateRequest('span', undefined);
+    guarded.addHook('onRequest', async (request, reply) => {
+      const { method, routeOptions, headers } = request;
+      request.span = tracer.startSpan(`${method} ${routeOptions.url}`, {
+        kind: SpanKind.SERVER,
+        attributes: {
+          'http.request.method': method,
+          'http.route': routeOptions.url,
+          'user_agent.original': headers['user-agent'],
+        },
+      });
       reply.header('cache-control', 'no-store');
     });
+    guardRoutes(guarded, { tokens: config, sessions, apiTokens, rateLimits: config.rateLimits });
     guarded.addHook('onSend', async (request, reply, payload) => {
       if (request.method !== 'GET' || reply.statusCode !== 200 || typeof payload !== 'string') return payload;
       // RFC 9110, 8.8.3 and 13.1.2.
@@ -148,6 +168,9 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
     });
     guarded.addHook('onResponse', async (request, reply) => {
       const { method, routeOptions } = request;
+      request.span?.setAttribute('http.response.status_code', reply.statusCode);
+      if (reply.statusCode >= 500) request.span?.setStatus({ code: SpanStatusCode.ERROR });
+      request.span?.end();
       const status = `${Math.floor(reply.statusCode / 100)}xx`;
       config.metrics.requests.inc({ method, route: routeOptions.url ?? 'unknown', status });
       // A watch has no end worth measuring.
