@@ -743,3 +743,78 @@ describe('doctor', () => {
     });
   });
 });
+
+describe('alarms and logs', () => {
+  it('says what is wrong, who is at it, and that it is over', async () => {
+    const { apiUrl } = JSON.parse(readFileSync(join(dataDir, 'up.json'), 'utf8'));
+    const node = new CoordinatorClient({ baseUrl: apiUrl, token: 'node' });
+    await node.reportHealth({
+      ...{ node: 'frontend@far:8080', version: '0.1.0', isLeaving: false, certificates: [] },
+      ...{ disks: [{ path: '/data', freeBytes: 5, sizeBytes: 100 }], balancedFrontends: null },
+      ...{ refusedPublishCount: 0, recordingFaultCount: 0 },
+    });
+    const listed = async (...args: string[]) =>
+      JSON.parse((await starling(['alarm', 'ls', '--json', ...args])).stdout).items;
+    let items = await listed();
+    while (items.length === 0) items = await listed();
+    const [{ id }] = items;
+    expect((await starling(['alarm', 'ls'])).stdout).toMatch(
+      /warning +raised +disk-filling +5\.0 % are free/,
+    );
+    expect((await starling(['alarm', 'ack', id])).code).toBe(0);
+    expect((await starling(['alarm', 'ls'])).stdout).toContain('operator token is at it');
+    expect((await starling(['alarm', 'resolve', id])).code).toBe(0);
+    expect((await starling(['alarm', 'ls'])).stdout).toBe('All is well.\n');
+    expect(await listed('--all', '--kind', 'disk-filling')).toMatchObject([{ id, state: 'resolved' }]);
+    expect(await starling(['alarm', 'ack', 'nosuch'])).toMatchObject({
+      code: 1,
+      stderr: 'There is no alarm nosuch.\n',
+    });
+  });
+
+  it('changes when there is an alarm', async () => {
+    const changed = await starling(['alarm', 'settings', '--set', 'diskFreePercent=5', '--mute', 'failover']);
+    expect(changed.stdout).toMatch(/^diskFreePercent +5$/m);
+    expect(changed.stdout).toMatch(/^mutedKinds +failover$/m);
+    expect((await starling(['alarm', 'settings', '--mute', 'none'])).stdout).toMatch(/^mutedKinds +none$/m);
+    for (const args of [
+      ['--set', 'nonsense=5'],
+      ['--set', 'diskFreePercent=x'],
+      ['--mute', 'nonsense'],
+    ])
+      expect((await starling(['alarm', 'settings', ...args])).code).toBe(2);
+    expect((await starling(['alarm', 'settings', '--set', 'diskFreePercent=0'])).code).toBe(1);
+  });
+
+  it('tries the ways out, and says which do not work', async () => {
+    expect((await starling(['alarm', 'test'])).stdout).toMatch(/^Nobody hears of alarms/);
+    const added = await starling(['webhook', 'add', 'mailto:ops@example.org']);
+    expect(added.stdout).toMatch(/^Id {6}[0-9a-f]{16}\n\nTry it with: starling alarm test\n$/);
+    const tried = await starling(['alarm', 'test']);
+    expect(tried.code).toBe(1);
+    expect(tried.stdout).toMatch(/mailto:ops@example\.org +waiting +the coordinator knows no SMTP server/);
+    await starling(['webhook', 'rm', /Id {6}(\w+)/.exec(added.stdout)?.[1] ?? '']);
+  });
+
+  it('shows what nodes say, and follows it until Ctrl-C', async () => {
+    const { apiUrl } = JSON.parse(readFileSync(join(dataDir, 'up.json'), 'utf8'));
+    const node = new CoordinatorClient({ baseUrl: apiUrl, token: 'node' });
+    const line = { at: '2026-11-22T12:00:00.000Z', channel: 'news', fields: { channel: 'news', n: 1 } };
+    const lines = [
+      { ...line, level: 'info' as const, message: 'began' },
+      { ...line, level: 'error' as const, message: 'broke\u001b[2J' },
+    ];
+    await node.shipLogs({ node: 'backend@far:1935', lines, droppedCount: 0 });
+    const shown = await starling(['logs', '--node', 'backend@far:1935', '--channel', 'news']);
+    expect(shown.stdout).toBe(
+      '2026-11-22T12:00:00.000Z  INFO   backend@far:1935  began  channel=news  n=1\n' +
+        '2026-11-22T12:00:00.000Z  ERROR  backend@far:1935  broke [2J  channel=news  n=1\n',
+    );
+    const followed = await starling(['logs', '-f', '--json', '--level', 'error', '--since', '2026-11-22'], {
+      interruptAfterMs: 1000,
+    });
+    expect(followed.code).toBe(0);
+    expect(JSON.parse(followed.stdout)).toMatchObject({ level: 'error', node: 'backend@far:1935' });
+    expect((await starling(['logs', '--since', 'yesterday'])).code).toBe(2);
+  });
+});
