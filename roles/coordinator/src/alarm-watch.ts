@@ -72,6 +72,8 @@ export class AlarmWatch {
   readonly #lostChannels = new Set<string>();
   /** By destination, why it fails; undefined once it is restored. */
   readonly #failedDestinations = new Map<string, string | undefined>();
+  /** Nodes that said that they end, and have not come back. */
+  readonly #leftNodes = new Set<string>();
   /** Open at the last look, by key. */
   #open = new Map<string, Alarm>();
   #touchedAtMs = 0;
@@ -125,6 +127,8 @@ export class AlarmWatch {
 
   #takeHealth(health: NodeHealth, before: NodeHealth | undefined): void {
     this.#lookSoon();
+    if (health.isLeaving) this.#leftNodes.add(health.node);
+    else this.#leftNodes.delete(health.node);
     const grown = (count: number, last: number | undefined) =>
       // The first that is heard of may be old news; after a restart the count begins anew.
       last === undefined ? 0 : count >= last ? count - last : count;
@@ -222,7 +226,7 @@ export class AlarmWatch {
       ...(isSettled ? this.#channels(state, settings, openTargets, nowMs) : []),
       ...(isSettled ? this.#nodes(settings, openTargets, nowMs) : []),
       ...this.#destinations(state, openTargets),
-      ...this.#healths(settings, nowMs),
+      ...this.#healths(settings, openTargets, nowMs),
       ...(await this.#databaseConnections(settings, nowMs)),
       ...this.#counted(settings, open, nowMs),
     ];
@@ -297,9 +301,9 @@ export class AlarmWatch {
         `${listed - admitted} of ${listed} frontends get no viewers from ${node}: they do not answer /readyz.`,
       );
     }
-    // Those that have said goodbye since. After a restart, a node that never came back is for the operator to resolve.
+    // After a restart of the coordinator, a node that does not come back is for the operator to resolve.
     for (const target of openTargets('node-lost')) {
-      if (!known.has(target) && this.#open.has(alarmKey({ kind: 'node-lost', target })))
+      if (!known.has(target) && this.#leftNodes.has(target.replace(/^frontends of /, '')))
         yield lost(target, false, '');
     }
   }
@@ -329,7 +333,29 @@ export class AlarmWatch {
     }
   }
 
-  *#healths(settings: AlarmSettings, nowMs: number): Generator<Observation> {
+  *#healths(
+    settings: AlarmSettings,
+    openTargets: (kind: AlarmKind) => string[],
+    nowMs: number,
+  ): Generator<Observation> {
+    const observed = new Set<string>();
+    for (const observation of this.#disksAndCertificates(settings, nowMs)) {
+      observed.add(alarmKey(observation));
+      yield observation;
+    }
+    const knownNodes = new Set(this.#options.nodes.all().map(({ node }) => node));
+    for (const kind of ['disk-filling', 'certificate-expiring'] as const) {
+      for (const target of openTargets(kind)) {
+        const [node = ''] = target.split(' ');
+        if (observed.has(alarmKey({ kind, target }))) continue;
+        // It has other disks now, or has said goodbye.
+        if (knownNodes.has(node) || this.#leftNodes.has(node))
+          yield { kind, target, severity: 'warning', message: '', isBad: false, ...atOnce };
+      }
+    }
+  }
+
+  *#disksAndCertificates(settings: AlarmSettings, nowMs: number): Generator<Observation> {
     for (const { node, disks, certificates } of this.#options.nodes.all()) {
       for (const { path, freeBytes, sizeBytes } of disks) {
         const freePercent = sizeBytes === 0 ? 100 : (freeBytes / sizeBytes) * 100;

@@ -195,7 +195,7 @@ export class Alarms {
   }
 
   settings(): Promise<AlarmSettings> {
-    return this.#options.db.transaction().execute(readSettings);
+    return readSettings(this.#options.db);
   }
 
   async changeSettings(changed: AlarmSettingsChange): Promise<AlarmSettings> {
@@ -257,8 +257,8 @@ async function lockAlarm(transaction: Transaction, id: string): Promise<Alarm> {
   return alarmOf(row);
 }
 
-async function readSettings(transaction: Transaction): Promise<AlarmSettings> {
-  const row = await transaction
+async function readSettings(db: Kysely<Tables>): Promise<AlarmSettings> {
+  const row = await db
     .selectFrom('settings')
     .select('value')
     .where('name', '=', SETTINGS_NAME)

@@ -127,7 +127,11 @@ export class Logs {
     response.flushHeaders();
     const missed =
       afterId === undefined ? this.list(query) : this.list({ ...query, limit: '1000000' }, afterId);
-    for (const line of missed) response.write(eventOf(line));
+    for (const line of missed) {
+      // It comes again, and goes on after what it got.
+      if (response.writableLength > MAX_UNTAKEN_BYTES) return void response.end();
+      response.write(eventOf(line));
+    }
     this.#followers.add(follower);
   }
 

@@ -264,6 +264,14 @@ describe('there is an alarm', () => {
     await lab.node.reportHealth(healthOf('balancer@d:443', { isLeaving: true }));
   });
 
+  it('about a node, until it says goodbye', async () => {
+    const disks = [{ path: '/data', freeBytes: 1, sizeBytes: 100 }];
+    await lab.node.reportHealth(healthOf('backend@g:1935', { disks }));
+    expect((await found('disk-filling', 'backend@g:1935 /data')).severity).toBe('critical');
+    await pass(16_000, () => lab.node.reportHealth(healthOf('backend@g:1935', { isLeaving: true })));
+    await found('disk-filling', 'backend@g:1935 /data', 'resolved');
+  });
+
   it('for a certificate that ends soon', async () => {
     const certificates = (days: number) => [
       { name: 'HTTPS', endsAt: new Date(lab.nowMs + days * 24 * 3600 * 1000).toISOString() },
