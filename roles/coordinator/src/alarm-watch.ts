@@ -240,6 +240,7 @@ export class AlarmWatch {
   ): Generator<Observation> {
     const { presence } = this.#options;
     const onAir = new Set(presence.onAirChannels());
+    const activeSources = presence.activeSources();
     const names = new Set(state.channels.map(({ name }) => name));
     for (const name of this.#lostChannels) {
       if (!names.has(name) || onAir.has(name)) this.#lostChannels.delete(name);
@@ -258,7 +259,7 @@ export class AlarmWatch {
       const { name } = channel;
       const isWanted = isAlwaysOn(channel, nowMs) || this.#lostChannels.has(name);
       yield dark(name, isWanted && !onAir.has(name));
-      const active = presence.activeSource(name);
+      const active = activeSources.get(name);
       const isLost = active === undefined ? undefined : isFailover(active);
       yield failover(
         name,

@@ -61,7 +61,8 @@ export class Alarms {
     const request = pageRequestOf(query, ['raised_at', 'id']);
     const [afterTime, afterId] = request.after ?? [];
     let rows = this.#options.db.selectFrom('alarms').selectAll();
-    if (state === 'open') rows = rows.where('state', '!=', 'resolved');
+    // As it stands in the index of open alarms.
+    if (state === 'open') rows = rows.where('state', '!=', sql.lit('resolved'));
     else if (state !== undefined) rows = rows.where('state', '=', state);
     if (kind !== undefined) rows = rows.where('kind', '=', kind);
     if (target !== undefined) rows = rows.where('target', '=', target);
@@ -94,7 +95,7 @@ export class Alarms {
     const rows = await this.#options.db
       .selectFrom('alarms')
       .selectAll()
-      .where('state', '!=', 'resolved')
+      .where('state', '!=', sql.lit('resolved'))
       .orderBy('raised_at')
       .limit(MAX_OPEN)
       .execute();

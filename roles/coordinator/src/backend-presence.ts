@@ -64,6 +64,15 @@ export class BackendPresence {
     return found && { source: found.source, since: found.since, reason: found.reason };
   }
 
+  /** Of all channels with live sources, by channel. */
+  activeSources(): ReadonlyMap<string, ActiveSource> {
+    // The newest report counts, and comes first.
+    const oldestFirst = this.#fresh().reverse();
+    return new Map(
+      oldestFirst.flatMap(({ activeSources }) => activeSources.map((one) => [one.channel, one] as const)),
+    );
+  }
+
   /** Why nothing comes of a stream that a backend has to fetch. */
   inputProblem(stream: string): string | undefined {
     return this.#fresh()
