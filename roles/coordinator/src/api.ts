@@ -188,6 +188,7 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
         schema: {
           tags: ['status'],
           summary: "The coordinator's metrics, in Prometheus's form",
+          security: [{ token: ['status:read'] }, { session: ['status:read'] }],
           response: { 200: { content: { 'text/plain': { schema: Type.String() } } } },
         },
       },
