@@ -18,10 +18,12 @@ import fastify, {
   type FastifyRequest,
   LogController,
 } from 'fastify';
+import type { Kysely } from 'kysely';
 import type { Logger } from 'pino';
 import { guardRoutes, type Tokens } from './access.ts';
 import { type AccessNouns, accessRoutes } from './access-routes.ts';
-import { DatabaseUnavailable, SqlError } from './database.ts';
+import { guardConditions } from './conditional-requests.ts';
+import { DatabaseUnavailable, SqlError, type Tables } from './database.ts';
 import { guideRoutes } from './guide.ts';
 import { hdhomerunRoutes } from './hdhomerun.ts';
 import { ApiProblem } from './problem.ts';
@@ -41,6 +43,9 @@ export interface ApiConfig extends Tokens {
   readonly webDir: string | undefined;
   readonly rateLimits: RateLimits;
   readonly logger: Logger;
+  readonly db: Kysely<Tables>;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
   /** Whether the database answers. */
   readonly isReady: () => boolean;
 }
@@ -127,6 +132,7 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
   await app.register(async (guarded) => {
     const { sessions, apiTokens } = nouns;
     guardRoutes(guarded, { tokens: config, sessions, apiTokens, rateLimits: config.rateLimits });
+    guardConditions(guarded, config.db, config.now);
     guarded.addHook('onRequest', async (_request, reply) => {
       reply.header('cache-control', 'no-store');
     });

@@ -197,6 +197,15 @@ export interface Tables {
     expires_at: Fixed<Date>;
     revoked_at: Date | null;
   };
+  /** Requests that were done, for who sends them again. */
+  idempotency_keys: {
+    /** SHA-256 of who asks and the key. */
+    id: Fixed<string>;
+    body_sha256: string;
+    /** Encrypted with the key; null while there is none. */
+    answer: ColumnType<string | null, string | undefined, string | null>;
+    created_at: Date;
+  };
   /** By account or address, also of accounts that there are not. */
   login_failures: {
     key: Fixed<string>;

@@ -139,7 +139,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     let closing: Promise<void> | undefined;
     const isReady = () => closing === undefined && database.isUp();
     const app = await createApi(
-      { ...config, isReady, rateLimits },
+      { ...config, db, now, isReady, rateLimits },
       {
         accounts,
         sessions,

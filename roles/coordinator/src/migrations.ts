@@ -371,6 +371,22 @@ const migrations: Record<string, Migration> = {
       await createAuditLog(db);
     },
   },
+  '035-conditional-requests': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('idempotency_keys')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('body_sha256', 'text', (column) => column.notNull())
+        .addColumn('answer', 'text')
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createIndex('idempotency_keys_by_time')
+        .on('idempotency_keys')
+        .column('created_at')
+        .execute();
+    },
+  },
 };
 
 /** In the order in which they run. */
@@ -397,6 +413,7 @@ const auditedTables: Readonly<Record<string, readonly [key: string, ...secrets: 
 /** Those that hold no changes of anybody's: what follows from others, or what is counted and reported. */
 export const unauditedTables = [
   'audit_entries',
+  'idempotency_keys',
   'login_failures',
   'runs',
   'sessions',

@@ -31,12 +31,14 @@ import {
   WatchedFolder,
 } from '@starling/model/library';
 import { NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from '@starling/model/webhook';
+import type { RouteOptions } from 'fastify';
 import { type TSchema, Type } from 'typebox';
 import { type Access, ownerOnly } from './access.ts';
 import type { AssetFiles } from './asset-files.ts';
 import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
+import { IdempotencyKey, IfMatch } from './conditional-requests.ts';
 import { destinationRoutes } from './destination-routes.ts';
 import type { Destinations } from './destinations.ts';
 import { leaseRoutes } from './lease-routes.ts';
@@ -111,6 +113,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
       const access = route.config?.access;
       const response: unknown = route.schema?.response;
       route.schema = {
+        ...conditionsOf(route),
         ...route.schema,
         security: securityOf(access),
         response: { ...(typeof response === 'object' ? response : {}), '4xx': problems, '5xx': problems },
@@ -718,6 +721,14 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
       },
     );
   };
+}
+
+/** The conditions that a request may be done on. */
+function conditionsOf({ method, config }: RouteOptions): { headers?: TSchema } {
+  // The network's machines report again what they have reported.
+  if (config?.access === 'node' || config?.access === 'public') return {};
+  if (method === 'POST') return { headers: IdempotencyKey };
+  return method === 'GET' || method === 'HEAD' ? {} : { headers: IfMatch };
 }
 
 /** What a route asks for, as OpenAPI says it. */
