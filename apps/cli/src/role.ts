@@ -3,8 +3,9 @@ import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { startCoordinator } from '@starling/coordinator/main';
+import type { OidcSettings } from '@starling/coordinator/oidc';
 import { startFrontend } from '@starling/frontend/main';
-import { type FrontendSection, StarlingConfig } from '@starling/model/config';
+import { type FrontendSection, type OidcSection, StarlingConfig } from '@starling/model/config';
 import { listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
@@ -153,6 +154,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       redisUrl: redisUrlFile === undefined ? servers.redisUrl : readSecret(redisUrlFile),
       operatorToken: readSecret(section.operatorTokenFile),
       nodeToken: readSecret(section.nodeTokenFile),
+      oidc: section.oidc && oidcSettings(section.oidc, readSecret),
       logger,
       webDir: findSite(),
     }).catch(explainStorage);
@@ -169,6 +171,18 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     });
   },
 };
+
+function oidcSettings(section: OidcSection, readSecret: (path: string) => string): OidcSettings {
+  const { clientSecretFile, label, roleClaim, scopes, defaultRole, ...rest } = section;
+  return {
+    ...rest,
+    clientSecret: readSecret(clientSecretFile),
+    label: label ?? new URL(section.issuer).host,
+    roleClaim: roleClaim ?? 'groups',
+    scopes: scopes ?? ['openid', 'profile', 'email'],
+    defaultRole,
+  };
+}
 
 /** A frontend in several processes; this one keeps them going. */
 function frontendSettings(

@@ -103,6 +103,38 @@ export const BackendSection = Type.Object(
 );
 export type BackendSection = Static<typeof BackendSection>;
 
+const Values = Type.Optional(Type.Array(Type.String(), { minItems: 1 }));
+
+export const OidcSection = Type.Object(
+  {
+    issuer: Type.String({ pattern: '^https?://[^\\s]+$', description: 'https, or http on this machine' }),
+    clientId: Type.String({ minLength: 1 }),
+    clientSecretFile: SecretFile,
+    siteUrl: Type.String({ pattern: '^https?://[^\\s]+$', description: 'Where people reach the site' }),
+    label: Type.Optional(Type.String({ description: "On the button; the issuer's host when left out" })),
+    roleClaim: Type.Optional(
+      Type.String({ default: 'groups', description: 'Dots lead inwards, as in realm_access.roles' }),
+    ),
+    roles: Type.Object(
+      { operator: Values, editor: Values, streamer: Values, viewer: Values },
+      { additionalProperties: false, description: 'Which values of the claim make somebody what' },
+    ),
+    defaultRole: Type.Optional(
+      Type.Union([Type.Literal('editor'), Type.Literal('streamer'), Type.Literal('viewer')], {
+        description: 'Of everybody else over there; nobody else is let in when left out',
+      }),
+    ),
+    scopes: Type.Optional(
+      Type.Array(Type.String(), {
+        default: ['openid', 'profile', 'email'],
+        contains: Type.Literal('openid'),
+      }),
+    ),
+  },
+  { additionalProperties: false, description: 'Logging in with OpenID Connect, beside passwords' },
+);
+export type OidcSection = Static<typeof OidcSection>;
+
 export const CoordinatorSection = Type.Object(
   {
     dataDir: Type.String(),
@@ -124,6 +156,7 @@ export const CoordinatorSection = Type.Object(
           'File with the address of a Redis server, redis://USER:PASSWORD@HOST:PORT; when left out, $REDIS_URL, or none',
       }),
     ),
+    oidc: Type.Optional(OidcSection),
   },
   { additionalProperties: false, description: 'REST API, database and site' },
 );

@@ -26,6 +26,7 @@ import type { ApiTokens } from './api-tokens.ts';
 import type { Audit } from './audit.ts';
 import type { Caller } from './callers.ts';
 import type { Logins } from './logins.ts';
+import { type OidcLogins, oidcRoutes } from './oidc.ts';
 import { Page, PageQuery } from './page.ts';
 import { ApiProblem } from './problem.ts';
 import { unixMsOf } from './schedule-routes.ts';
@@ -37,6 +38,7 @@ export interface AccessNouns {
   readonly audit: Audit;
   readonly logins: Logins;
   readonly sessions: Sessions;
+  readonly oidc: OidcLogins | undefined;
 }
 
 /** Of one address; wrong ones lock the account long before. */
@@ -68,6 +70,7 @@ export function accessRoutes(nouns: AccessNouns): FastifyPluginAsyncTypebox {
         return { expiresAt: expiresAt.toISOString() };
       },
     );
+    await app.register(oidcRoutes(nouns.oidc, LOGIN_LIMIT));
     app.post(
       '/logout',
       {

@@ -177,6 +177,8 @@ export interface Tables {
     /** Of the last code that was taken: none is taken twice. */
     totp_last_counter: ColumnType<string, number | undefined, number>;
     recovery_sha256s: Generated<string[]>;
+    /** Issuer and subject of who logs in with OpenID Connect. */
+    oidc_subject: Fixed<string | null>;
     created_at: Fixed<Date>;
   };
   sessions: {

@@ -30,6 +30,7 @@ import { DISCOVERY_PORT, startDiscovery } from './hdhomerun-discovery.ts';
 import { LeaseTable } from './lease-table.ts';
 import { Library } from './library.ts';
 import { Logins } from './logins.ts';
+import { OidcLogins, type OidcSettings } from './oidc.ts';
 import { connectPeers, noPeers } from './peers.ts';
 import { openPostgresServer } from './postgres-server.ts';
 import { PublicChannels } from './public-channels.ts';
@@ -56,6 +57,8 @@ export interface CoordinatorConfig {
   readonly operatorToken: string;
   /** For the network's own machines. */
   readonly nodeToken: string;
+  /** Where else people log in; nowhere when undefined. */
+  readonly oidc?: OidcSettings | undefined;
   readonly logger: Logger;
   /** The built site to serve; undefined to serve none. */
   readonly webDir: string | undefined;
@@ -144,6 +147,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
         accounts,
         sessions,
         audit,
+        oidc: config.oidc && new OidcLogins(config.oidc, { sessions, changes, logger, now }),
         logins: new Logins(db, sessions, logger, now),
         apiTokens: new ApiTokens(db, changes, logger, now),
         assets,

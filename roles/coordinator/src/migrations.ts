@@ -387,6 +387,14 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
+  '036-oidc': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('accounts')
+        .addColumn('oidc_subject', 'text', (column) => column.unique())
+        .execute();
+    },
+  },
 };
 
 /** In the order in which they run. */

@@ -37,7 +37,7 @@ export const hostileTexts = [
   'a\u0000b',
   '\ud800',
   '\u202e\ufeff',
-  '${jndi:ldap://127.0.0.1/x}',
+  '\u0024{jndi:ldap://127.0.0.1/x}',
   '{{7*7}}<img src=x onerror=alert(1)>',
   '__proto__',
   'constructor',

@@ -12,6 +12,7 @@ import { Client } from 'pg';
 import { pino } from 'pino';
 import { inject } from 'vitest';
 import { type Coordinator, startCoordinator } from '../src/main.ts';
+import type { OidcSettings } from '../src/oidc.ts';
 import { TEMPLATE } from './postgres/setup.ts';
 
 export const operatorToken = 'operator-token-of-the-tests';
@@ -75,6 +76,7 @@ export async function startLab(
     databaseUrl?: string | undefined;
     redisUrl?: string;
     webDir?: string;
+    oidc?: OidcSettings;
     nowMs?: number;
   } = {},
 ): Promise<Lab> {
@@ -89,6 +91,7 @@ export async function startLab(
     operatorToken,
     nodeToken,
     webDir: options.webDir,
+    oidc: options.oidc,
     logger: pino({ level: 'trace' }, { write: (line: string) => log.push(line) }),
     now: () => clock.nowMs,
   });
