@@ -157,6 +157,7 @@ describe('help and misuse', () => {
     ['webhook', 'ls'],
     ['webhook', 'rm'],
     ['webhook', 'log'],
+    ['webhook', 'rotate-secret'],
     ['account', 'add'],
     ['account', 'ls'],
     ['account', 'set'],

@@ -163,7 +163,7 @@ export const CoordinatorSection = Type.Object(
 export type CoordinatorSection = Static<typeof CoordinatorSection>;
 
 /** What goes into nginx's configuration as it is: nothing that could end a directive there. */
-const HostName = Type.String({ pattern: '^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$' });
+const ServedName = Type.String({ pattern: '^(\\*\\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,249}[A-Za-z0-9])?$' });
 const NodeHost = Type.String({
   pattern: '^[A-Za-z0-9:]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$',
   description: 'Name or IP address',
@@ -184,7 +184,11 @@ const Listen = (description: string) =>
 export const BalancerSection = Type.Object(
   {
     dataDir: Type.String({ description: "Certificates, nginx's files, the cache, the access log" }),
-    names: Type.Array(HostName, { minItems: 1, description: 'Hosts that are served; others are refused' }),
+    names: Type.Array(ServedName, {
+      minItems: 1,
+      description:
+        'Hosts that are served; others are refused. *.example.org needs route53 or your own certificate',
+    }),
     http: Type.Optional(Listen('Redirects; port 80 when left out')),
     https: Type.Optional(Listen('Port 443 when left out')),
     rtmp: Type.Optional(Listen("Passed on to the backends' RTMP ports")),
@@ -221,6 +225,22 @@ export const BalancerSection = Type.Object(
           email: Type.Optional(Type.String()),
           directoryCaFile: Type.Optional(
             Type.String({ description: "PEM of a private authority's root; the system's when left out" }),
+          ),
+          route53: Type.Optional(
+            Type.Object(
+              {
+                hostedZoneId: Type.Optional(
+                  Type.String({
+                    pattern: '^[A-Z0-9]{1,32}$',
+                    description: 'Found by the name when left out',
+                  }),
+                ),
+              },
+              {
+                additionalProperties: false,
+                description: 'Names are proven with DNS records at Amazon Route 53; over HTTP when left out',
+              },
+            ),
           ),
         },
         {

@@ -83,6 +83,9 @@ export interface Tables {
     name: Fixed<string>;
     key_sha256: string;
     key_rotated_at: Date;
+    /** The key before, while it does beside the new one. */
+    old_key_sha256: string | null;
+    old_key_until: Date | null;
     created_at: Fixed<Date>;
     /** JSON, with the secrets in it. */
     input: ColumnType<StreamInput, string, string>;
@@ -107,7 +110,10 @@ export interface Tables {
     url: Fixed<string>;
     events: WebhookEventType[];
     /** In clear: deliveries are signed with it. */
-    secret: Fixed<string>;
+    secret: string;
+    /** The one before, with which deliveries are signed too for a time. */
+    old_secret: string | null;
+    old_secret_until: Date | null;
     created_at: Fixed<Date>;
   };
   webhook_deliveries: {

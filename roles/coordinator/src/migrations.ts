@@ -387,6 +387,22 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
+  '035-rotations': {
+    async up(db: Kysely<unknown>) {
+      for (const [table, secret] of [
+        ['streams', 'old_key_sha256'],
+        ['webhooks', 'old_secret'],
+      ] as const) {
+        await db.schema
+          .alterTable(table)
+          .addColumn(secret, 'text')
+          .addColumn(`${secret.replace('_sha256', '')}_until`, 'timestamptz')
+          .execute();
+        await sql`drop trigger audit on ${sql.table(table)}`.execute(db);
+        await auditTable(db, table, auditedTables[table] ?? [table]);
+      }
+    },
+  },
   '036-oidc': {
     async up(db: Kysely<unknown>) {
       await db.schema
@@ -412,10 +428,10 @@ const auditedTables: Readonly<Record<string, readonly [key: string, ...secrets: 
   schedules: ['channel'],
   settings: ['name'],
   // An input may hold a passphrase, or a password in its address.
-  streams: ['name', 'key_sha256', 'input'],
+  streams: ['name', 'key_sha256', 'old_key_sha256', 'input'],
   viewing_tokens: ['id'],
   watched_folders: ['id'],
-  webhooks: ['id', 'secret', 'url'],
+  webhooks: ['id', 'secret', 'old_secret', 'url'],
 };
 
 /** Those that hold no changes of anybody's: what follows from others, or what is counted and reported. */

@@ -18,6 +18,7 @@ import {
   NewStream,
   Problem,
   PublicChannel,
+  Rotation,
   SourceChoice,
   Stream,
   StreamUpdate,
@@ -97,6 +98,8 @@ const AssetFileName = Type.Object({
 });
 const ById = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
 const ByName = Type.Object({ name: Name });
+/** No body is as good as an empty one. */
+const MaybeRotation = Type.Union([Rotation, Type.Null()]);
 const Done = Type.Null({ description: 'Done.' });
 const problems = {
   description: 'RFC 9457 problem details with a code.',
@@ -468,12 +471,15 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
         config: { access: 'streams:write' },
         schema: {
           tags: ['streams'],
-          summary: 'Give a stream a new key; the answer alone holds it',
+          summary:
+            'Give a stream a new key, beside which the old one may do for a time; the answer alone holds it',
           params: ByName,
+          body: MaybeRotation,
           response: { 200: StreamWithKey },
         },
       },
-      (request) => streams.rotateKey(request.params.name, ownerOnly(request, 'streams:write')),
+      (request) =>
+        streams.rotateKey(request.params.name, request.body ?? {}, ownerOnly(request, 'streams:write')),
     );
 
     await app.register(destinationRoutes(nouns.destinations));
@@ -518,6 +524,20 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
         await webhooks.remove(request.params.id);
         return reply.code(204).send(null);
       },
+    );
+    app.post(
+      '/webhooks/:id/rotate-secret',
+      {
+        config: { access: 'webhooks:write' },
+        schema: {
+          tags: ['webhooks'],
+          summary: 'Sign with a new secret, and for a time with the old one too; the answer alone holds it',
+          params: ById,
+          body: MaybeRotation,
+          response: { 200: WebhookWithSecret },
+        },
+      },
+      (request) => webhooks.rotateSecret(request.params.id, request.body ?? {}),
     );
     app.get(
       '/webhooks/:id/deliveries',

@@ -3,6 +3,7 @@
  * queue is in the database, so that it survives a restart; it is bounded for each address.
  */
 import { createHmac, randomBytes } from 'node:crypto';
+import type { Rotation } from '@starling/model/entities';
 import type {
   NetworkEvent,
   NewWebhook,
@@ -85,7 +86,7 @@ export class Webhooks {
     if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
       throw new ApiProblem('REQUEST_INVALID', 'The address of a webhook begins with https:// or http://.');
     }
-    const secret = `whsec_${randomBytes(32).toString('base64url')}`;
+    const secret = newSecret();
     const row = await auditedTransaction(this.#db, async (transaction) => {
       const { count } = await transaction
         .selectFrom('webhooks')
@@ -107,6 +108,30 @@ export class Webhooks {
         .executeTakeFirstOrThrow();
     });
     this.#logger.info({ webhook: row.id, events }, 'webhook added');
+    return { webhook: webhookOf(row), secret };
+  }
+
+  /**
+   * Signs with a new secret from now on, and with the old one as well while they overlap.
+   * @throws ApiProblem WEBHOOK_UNKNOWN
+   */
+  async rotateSecret(id: string, { overlapSeconds = 0 }: Rotation): Promise<WebhookWithSecret> {
+    const secret = newSecret();
+    const until = new Date(this.#now() + overlapSeconds * 1000);
+    const row = await auditedTransaction(this.#db, (transaction) =>
+      transaction
+        .updateTable('webhooks')
+        .set(({ ref }) => ({
+          secret,
+          old_secret: overlapSeconds > 0 ? ref('secret') : null,
+          old_secret_until: overlapSeconds > 0 ? until : null,
+        }))
+        .where('id', '=', id)
+        .returningAll()
+        .executeTakeFirst(),
+    );
+    if (row === undefined) throw unknownWebhook(id);
+    this.#logger.info({ webhook: id, overlapSeconds }, 'secret of a webhook rotated');
     return { webhook: webhookOf(row), secret };
   }
 
@@ -238,6 +263,8 @@ export class Webhooks {
         'next_attempt_at',
         'url',
         'secret',
+        'old_secret',
+        'old_secret_until',
       ])
       .where('state', '=', 'waiting')
       .orderBy('next_attempt_at')
@@ -274,6 +301,8 @@ export class Webhooks {
     readonly next_attempt_at: Date | null;
     readonly url: string;
     readonly secret: string;
+    readonly old_secret: string | null;
+    readonly old_secret_until: Date | null;
     readonly webhook_id: string;
   }): Promise<void> {
     const claimedUntil = new Date(this.#now() + CLAIM_MS);
@@ -287,6 +316,10 @@ export class Webhooks {
     if (numUpdatedRows === 0n) return; // another coordinator has it
     const body = JSON.stringify(delivery.event);
     const timestamp = Math.floor(this.#now() / 1000);
+    const { secret, old_secret: old, old_secret_until: until } = delivery;
+    const secrets =
+      old !== null && until !== null && until.getTime() > this.#now() ? [secret, old] : [secret];
+    const signatures = secrets.map((one) => `v1=${signature(one, timestamp, body)}`);
     const { status, outcome } = await post(delivery.url, body, {
       signal: this.#stop.signal,
       headers: {
@@ -294,7 +327,7 @@ export class Webhooks {
         'user-agent': 'Starling-Webhooks/1',
         'starling-event': delivery.event.type,
         'starling-delivery': delivery.id,
-        'starling-signature': `t=${timestamp},v1=${signature(delivery.secret, timestamp, body)}`,
+        'starling-signature': [`t=${timestamp}`, ...signatures].join(','),
       },
     });
     if (this.#stop.signal.aborted) {
@@ -332,6 +365,8 @@ export class Webhooks {
     void promise.then(() => this.#running.delete(promise));
   }
 }
+
+const newSecret = () => `whsec_${randomBytes(32).toString('base64url')}`;
 
 /**
  * HMAC-SHA256 over the time of sending and the body, in hex. The receiver computes the same and refuses

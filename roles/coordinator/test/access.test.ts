@@ -53,6 +53,7 @@ const expected: Record<string, readonly [Access, status: number]> = {
   'GET /api/v1/webhooks': ['webhooks:read', 200],
   'POST /api/v1/webhooks': ['webhooks:write', 400],
   'DELETE /api/v1/webhooks/:id': ['webhooks:write', 404],
+  'POST /api/v1/webhooks/:id/rotate-secret': ['webhooks:write', 404],
   'GET /api/v1/webhooks/:id/deliveries': ['webhooks:read', 404],
   'POST /api/v1/login': ['public', 400],
   'GET /api/v1/login/methods': ['public', 200],
