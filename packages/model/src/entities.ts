@@ -67,7 +67,14 @@ const presentation = {
   /** The channel's number on a TV; no two have the same. */
   number: Type.Integer({ minimum: 1, maximum: 99_999 }),
   /** Address of a picture; null for the newest picture of the channel. */
-  logo: Type.Union([Type.String({ pattern: '^https?://[^\\s"<>]+$', maxLength: 2000 }), Type.Null()]),
+  logo: Type.Union([
+    Type.String({
+      pattern: '^https?://[^\\s"<>]+$',
+      maxLength: 2000,
+      examples: ['https://example.org/logo.png'],
+    }),
+    Type.Null(),
+  ]),
   /** Channels of one group stand together in a player's list; null for the kind of the channel. */
   group: Type.Union([Type.String({ minLength: 1, maxLength: 100 }), Type.Null()]),
 };

@@ -26,6 +26,7 @@ import { guardConditions } from './conditional-requests.ts';
 import { DatabaseUnavailable, SqlError, type Tables } from './database.ts';
 import { guideRoutes } from './guide.ts';
 import { hdhomerunRoutes } from './hdhomerun.ts';
+import { withExamples } from './openapi-examples.ts';
 import { ApiProblem } from './problem.ts';
 import type { RateLimits } from './rate-limits.ts';
 import { apiRoutes, type Nouns } from './routes.ts';
@@ -101,6 +102,7 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
     crossOriginOpenerPolicy: false,
   });
   await app.register(swagger, {
+    transform: ({ schema, url }) => ({ schema: withExamples(schema), url }),
     openapi: {
       openapi: '3.1.0',
       info: {

@@ -20,6 +20,7 @@ export interface Schema {
   readonly minItems?: number;
   readonly maxItems?: number;
   readonly uniqueItems?: boolean;
+  readonly examples?: readonly unknown[];
 }
 
 /** Texts that have broken other servers: in SQL, paths, headers, templates, logs, and as JSON keys. */
