@@ -159,6 +159,7 @@ describe('help and misuse', () => {
     ['webhook', 'log'],
     ['webhook', 'rotate-secret'],
     ['account', 'add'],
+    ['account', 'logout'],
     ['account', 'ls'],
     ['account', 'set'],
     ['account', 'password'],

@@ -232,6 +232,8 @@ export class CoordinatorClient {
         AccountWithPassword,
         password === undefined ? {} : { password },
       ),
+    /** Ends all its sessions. */
+    logOut: (name: string): Promise<void> => this.#send('DELETE', path`/accounts/${name}/sessions`),
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/accounts/${name}`),
   };
 

@@ -4,7 +4,6 @@ import { Agent } from 'node:https';
 import { join } from 'node:path';
 import acme, { type ClientAutoOptions } from 'acme-client';
 import type { Pem } from './certificates.ts';
-import { Route53Records } from './route53.ts';
 
 export interface AcmeSettings {
   /** Of the certificate authority; Let's Encrypt when undefined. */
@@ -71,8 +70,8 @@ export class AcmeClient {
       { altNames: [...names] },
       await acme.crypto.createPrivateEcdsaKey('P-256'),
     );
-    const proof =
-      this.#settings.route53 === undefined ? await this.#overHttp() : this.#inDns(this.#settings.route53);
+    const { route53 } = this.#settings;
+    const proof = await (route53 === undefined ? this.#overHttp() : this.#inDns(route53));
     const order = {
       csr,
       ...(this.#settings.email === undefined ? {} : { email: this.#settings.email }),
@@ -114,7 +113,9 @@ export class AcmeClient {
   }
 
   /** Records of the zone. */
-  #inDns({ hostedZoneId, pollSeconds }: NonNullable<AcmeSettings['route53']>): Proof {
+  async #inDns({ hostedZoneId, pollSeconds }: NonNullable<AcmeSettings['route53']>): Promise<Proof> {
+    // AWS's SDK takes a while to load, and most do without.
+    const { Route53Records } = await import('./route53.ts');
     const records = new Route53Records(hostedZoneId, pollSeconds);
     const nameOf = (name: string) => `_acme-challenge.${name}`;
     return {

@@ -8,6 +8,7 @@ import {
   ApiTokenWithSecret,
   AuditPage,
   LoginRequest,
+  LoginSession,
   Me,
   NewAccount,
   NewApiToken,
@@ -91,6 +92,43 @@ export function accessRoutes(nouns: AccessNouns): FastifyPluginAsyncTypebox {
         schema: { tags: ['login'], summary: 'Who the caller is, and what it may do', response: { 200: Me } },
       },
       async (request) => meOf(callerOf(request)),
+    );
+    app.get(
+      '/me/sessions',
+      {
+        config: { access: 'signed-in' },
+        schema: {
+          tags: ['login'],
+          summary: 'Where the account is logged in, newest first; 50 at the most',
+          response: { 200: Type.Object({ items: Type.Array(LoginSession) }) },
+        },
+      },
+      async (request) => ({
+        // A token has no sessions of its own, and is not to look at those of its account.
+        items:
+          callerOf(request).kind === 'session'
+            ? await sessions.list(sessionAccountOf(request), readSessionCookie(request))
+            : [],
+      }),
+    );
+    app.delete(
+      '/me/sessions/:id',
+      {
+        config: { access: 'signed-in' },
+        schema: {
+          tags: ['login'],
+          summary: 'Log the account out somewhere',
+          params: ById,
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        const { id } = request.params;
+        if (callerOf(request).kind !== 'session')
+          throw new ApiProblem('SESSION_UNKNOWN', `There is no session ${id} of yours.`);
+        await sessions.endOf(sessionAccountOf(request), id);
+        return reply.code(204).send(null);
+      },
     );
     app.post(
       '/me/password',
@@ -229,6 +267,23 @@ export function accessRoutes(nouns: AccessNouns): FastifyPluginAsyncTypebox {
         },
       },
       (request) => accounts.resetPassword(request.params.name, request.body.password),
+    );
+    app.delete(
+      '/accounts/:name/sessions',
+      {
+        config: { access: 'accounts:write' },
+        schema: {
+          tags: ['accounts'],
+          summary: 'Log an account out everywhere; its tokens stay',
+          params: ByName,
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        const { name } = await accounts.get(request.params.name);
+        await sessions.endOf(name);
+        return reply.code(204).send(null);
+      },
     );
     app.delete(
       '/accounts/:name',

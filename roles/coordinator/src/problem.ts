@@ -27,6 +27,7 @@ export const problemCatalogue = {
   ACCOUNT_IS_LAST_OPERATOR: [409, 'The network needs an operator.'],
   SECOND_FACTOR_IS_ON: [409, 'The account has a second factor.'],
   SECOND_FACTOR_IS_OFF: [409, 'The account has no second factor.'],
+  SESSION_UNKNOWN: [404, 'There is no such session.'],
   API_TOKEN_UNKNOWN: [404, 'There is no such API token.'],
   TOO_MANY_API_TOKENS: [409, 'There are as many API tokens as there may be.'],
   SCOPE_NOT_HELD: [403, 'Nobody gives away what they may not do.'],
