@@ -219,7 +219,7 @@ it(
     expect(faults).toEqual([]);
     for (const secret of secrets) expect(lab.log.filter((line) => line.includes(secret))).toEqual([]);
   },
-  60_000 + REQUESTS_PER_OPERATION * 1500,
+  240_000 + REQUESTS_PER_OPERATION * 1500,
 );
 
 /** The tables that a backup holds: none was dropped, and none is new. */
