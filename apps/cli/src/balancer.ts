@@ -96,6 +96,11 @@ const fleetOf = ({ frontends, backends = [] }: BalancerSection): Fleet => ({ fro
 
 function configOf(section: BalancerSection, resolvePath: (path: string) => string): BalancerConfig {
   const { names, rtmp, rtmps, site, acme, certificate, nginx } = section;
+  const wildcard = names.find((name) => name.startsWith('*.'));
+  if (wildcard !== undefined && acme !== undefined && acme.route53 === undefined && certificate === undefined)
+    throw new StartError(
+      `${wildcard} cannot be proven over HTTP. Set acme.route53, or name a certificate of your own.`,
+    );
   const readPem = (path: string) => {
     try {
       return readFileSync(resolvePath(path), 'utf8');
@@ -113,6 +118,7 @@ function configOf(section: BalancerSection, resolvePath: (path: string) => strin
       directoryUrl: acme.directoryUrl,
       email: acme.email,
       directoryCa: acme.directoryCaFile && readPem(acme.directoryCaFile),
+      route53: acme.route53,
     },
     certificate: certificate && {
       certificatePath: resolvePath(certificate.certificateFile),

@@ -2,8 +2,9 @@
 import { dirname, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { startCoordinator } from '@starling/coordinator/main';
+import type { OidcSettings } from '@starling/coordinator/oidc';
 import { startFrontend } from '@starling/frontend/main';
-import type { FrontendSection, StarlingConfig } from '@starling/model/config';
+import { type FrontendSection, type OidcSection, StarlingConfig } from '@starling/model/config';
 import { listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
@@ -206,8 +207,9 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       databaseUrl: databaseUrlFile === undefined ? servers.databaseUrl : readSecret(databaseUrlFile),
       redisUrl: redisUrlFile === undefined ? servers.redisUrl : readSecret(redisUrlFile),
       operatorToken: readSecret(section.operatorTokenFile),
-      smtpUrl: section.smtpUrlFile === undefined ? servers.smtpUrl : readSecret(section.smtpUrlFile),
       nodeToken,
+      smtpUrl: section.smtpUrlFile === undefined ? servers.smtpUrl : readSecret(section.smtpUrlFile),
+      oidc: section.oidc && oidcSettings(section.oidc, readSecret),
       logger,
       registry,
       webDir: findSite(),
@@ -232,6 +234,18 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     return { ...running, coordinator };
   },
 };
+
+function oidcSettings(section: OidcSection, readSecret: (path: string) => string): OidcSettings {
+  const { clientSecretFile, label, roleClaim, scopes, defaultRole, ...rest } = section;
+  return {
+    ...rest,
+    clientSecret: readSecret(clientSecretFile),
+    label: label ?? new URL(section.issuer).host,
+    roleClaim: roleClaim ?? 'groups',
+    scopes: scopes ?? ['openid', 'profile', 'email'],
+    defaultRole,
+  };
+}
 
 /** A frontend in several processes; this one keeps them going. */
 function frontendSettings(

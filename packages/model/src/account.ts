@@ -162,6 +162,18 @@ export const Me = Type.Object({
 });
 export type Me = Static<typeof Me>;
 
+/** Somebody who is logged in at some browser. */
+export const LoginSession = Type.Object({
+  id: Type.String({ pattern: '^[0-9a-f]{16}$' }),
+  createdAt: Time,
+  /** To the minute. */
+  lastUsedAt: Time,
+  expiresAt: Time,
+  /** It is the one that asks. */
+  isThisOne: Type.Boolean(),
+});
+export type LoginSession = Static<typeof LoginSession>;
+
 export const PasswordChange = Type.Object(
   { password: Type.String({ minLength: 1, maxLength: 128 }), newPassword: Password },
   { additionalProperties: false },

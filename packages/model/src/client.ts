@@ -36,6 +36,7 @@ import {
   type NewViewingToken,
   Problem,
   PublicChannel,
+  type Rotation,
   ScheduleChange,
   ScheduledItem,
   type SourceChoice,
@@ -215,8 +216,9 @@ export class CoordinatorClient {
     update: (name: string, update: StreamUpdate): Promise<Stream> =>
       this.#request('PATCH', path`/streams/${name}`, Stream, update),
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/streams/${name}`),
-    rotateKey: (name: string): Promise<StreamWithKey> =>
-      this.#request('POST', path`/streams/${name}/rotate-key`, StreamWithKey),
+    /** An encoder with the old key is cut off at once, or when the overlap is over. */
+    rotateKey: (name: string, rotation: Rotation = {}): Promise<StreamWithKey> =>
+      this.#request('POST', path`/streams/${name}/rotate-key`, StreamWithKey, rotation),
   };
 
   readonly accounts = {
@@ -235,6 +237,8 @@ export class CoordinatorClient {
         AccountWithPassword,
         password === undefined ? {} : { password },
       ),
+    /** Ends all its sessions. */
+    logOut: (name: string): Promise<void> => this.#send('DELETE', path`/accounts/${name}/sessions`),
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/accounts/${name}`),
   };
 
@@ -290,6 +294,9 @@ export class CoordinatorClient {
     /** The answer is the only one that holds the secret. */
     create: (webhook: NewWebhook): Promise<WebhookWithSecret> =>
       this.#request('POST', '/webhooks', WebhookWithSecret, webhook),
+    /** Deliveries are signed with the old secret too while they overlap. */
+    rotateSecret: (id: string, rotation: Rotation = {}): Promise<WebhookWithSecret> =>
+      this.#request('POST', path`/webhooks/${id}/rotate-secret`, WebhookWithSecret, rotation),
     remove: (id: string): Promise<void> => this.#send('DELETE', path`/webhooks/${id}`),
     /** Newest first. */
     deliveries: (id: string): Promise<WebhookDelivery[]> =>

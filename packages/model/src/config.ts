@@ -103,6 +103,38 @@ export const BackendSection = Type.Object(
 );
 export type BackendSection = Static<typeof BackendSection>;
 
+const Values = Type.Optional(Type.Array(Type.String(), { minItems: 1 }));
+
+export const OidcSection = Type.Object(
+  {
+    issuer: Type.String({ pattern: '^https?://[^\\s]+$', description: 'https, or http on this machine' }),
+    clientId: Type.String({ minLength: 1 }),
+    clientSecretFile: SecretFile,
+    siteUrl: Type.String({ pattern: '^https?://[^\\s]+$', description: 'Where people reach the site' }),
+    label: Type.Optional(Type.String({ description: "On the button; the issuer's host when left out" })),
+    roleClaim: Type.Optional(
+      Type.String({ default: 'groups', description: 'Dots lead inwards, as in realm_access.roles' }),
+    ),
+    roles: Type.Object(
+      { operator: Values, editor: Values, streamer: Values, viewer: Values },
+      { additionalProperties: false, description: 'Which values of the claim make somebody what' },
+    ),
+    defaultRole: Type.Optional(
+      Type.Union([Type.Literal('editor'), Type.Literal('streamer'), Type.Literal('viewer')], {
+        description: 'Of everybody else over there; nobody else is let in when left out',
+      }),
+    ),
+    scopes: Type.Optional(
+      Type.Array(Type.String(), {
+        default: ['openid', 'profile', 'email'],
+        contains: Type.Literal('openid'),
+      }),
+    ),
+  },
+  { additionalProperties: false, description: 'Logging in with OpenID Connect, beside passwords' },
+);
+export type OidcSection = Static<typeof OidcSection>;
+
 export const CoordinatorSection = Type.Object(
   {
     dataDir: Type.String(),
@@ -130,13 +162,14 @@ export const CoordinatorSection = Type.Object(
           'File with the address of a server for e-mails, smtps://USER:PASSWORD@HOST:PORT?from=ADDRESS; when left out, $SMTP_URL, or none are sent',
       }),
     ),
+    oidc: Type.Optional(OidcSection),
   },
   { additionalProperties: false, description: 'REST API, database and site' },
 );
 export type CoordinatorSection = Static<typeof CoordinatorSection>;
 
 /** What goes into nginx's configuration as it is: nothing that could end a directive there. */
-const HostName = Type.String({ pattern: '^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$' });
+const ServedName = Type.String({ pattern: '^(\\*\\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,249}[A-Za-z0-9])?$' });
 const NodeHost = Type.String({
   pattern: '^[A-Za-z0-9:]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$',
   description: 'Name or IP address',
@@ -157,7 +190,11 @@ const Listen = (description: string) =>
 export const BalancerSection = Type.Object(
   {
     dataDir: Type.String({ description: "Certificates, nginx's files, the cache, the access log" }),
-    names: Type.Array(HostName, { minItems: 1, description: 'Hosts that are served; others are refused' }),
+    names: Type.Array(ServedName, {
+      minItems: 1,
+      description:
+        'Hosts that are served; others are refused. *.example.org needs route53 or your own certificate',
+    }),
     http: Type.Optional(Listen('Redirects; port 80 when left out')),
     https: Type.Optional(Listen('Port 443 when left out')),
     rtmp: Type.Optional(Listen("Passed on to the backends' RTMP ports")),
@@ -195,6 +232,22 @@ export const BalancerSection = Type.Object(
           email: Type.Optional(Type.String()),
           directoryCaFile: Type.Optional(
             Type.String({ description: "PEM of a private authority's root; the system's when left out" }),
+          ),
+          route53: Type.Optional(
+            Type.Object(
+              {
+                hostedZoneId: Type.Optional(
+                  Type.String({
+                    pattern: '^[A-Z0-9]{1,32}$',
+                    description: 'Found by the name when left out',
+                  }),
+                ),
+              },
+              {
+                additionalProperties: false,
+                description: 'Names are proven with DNS records at Amazon Route 53; over HTTP when left out',
+              },
+            ),
           ),
         },
         {

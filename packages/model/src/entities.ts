@@ -14,6 +14,8 @@ import { NetworkEvent } from './webhook.ts';
 /** The source of the asset that is generated: FFmpeg draws it, no file is read. */
 export const TEST_CARD_SOURCE = 'starling:test-card';
 
+const MAX_OVERLAP_SECONDS = 30 * 24 * 3600;
+
 /** Names appear in addresses: lower-case letters, digits and inner hyphens. */
 export const Name = Type.String({ pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$', examples: ['demo'] });
 
@@ -65,7 +67,14 @@ const presentation = {
   /** The channel's number on a TV; no two have the same. */
   number: Type.Integer({ minimum: 1, maximum: 99_999 }),
   /** Address of a picture; null for the newest picture of the channel. */
-  logo: Type.Union([Type.String({ pattern: '^https?://[^\\s"<>]+$', maxLength: 2000 }), Type.Null()]),
+  logo: Type.Union([
+    Type.String({
+      pattern: '^https?://[^\\s"<>]+$',
+      maxLength: 2000,
+      examples: ['https://example.org/logo.png'],
+    }),
+    Type.Null(),
+  ]),
   /** Channels of one group stand together in a player's list; null for the kind of the channel. */
   group: Type.Union([Type.String({ minLength: 1, maxLength: 100 }), Type.Null()]),
 };
@@ -239,6 +248,18 @@ export const StreamUpdate = Type.Object(
 );
 export type StreamUpdate = Static<typeof StreamUpdate>;
 
+/** For how long an old secret does beside the new one, so that who uses it has time to change. */
+export const Rotation = Type.Object(
+  {
+    /** Not at all when left out. */
+    overlapSeconds: Type.Optional(
+      Type.Integer({ minimum: 0, maximum: MAX_OVERLAP_SECONDS, examples: [86_400] }),
+    ),
+  },
+  { additionalProperties: false },
+);
+export type Rotation = Static<typeof Rotation>;
+
 /**
  * A stream and its key, in the one answer that ever holds it: the stream key of RTMP, or the passphrase of
  * SRT. A stream that is pulled has none.
@@ -315,6 +336,10 @@ export const BackendState = Type.Object({
       name: Name,
       /** SHA-256 of the stream key, in hex. The key has 160 random bits, so a fast hash is enough. */
       keySha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
+      /** The key before, where it still does. */
+      oldKey: Type.Optional(
+        Type.Object({ sha256: Type.String({ pattern: '^[0-9a-f]{64}$' }), untilUnixMs: Type.Number() }),
+      ),
       input: StreamInput,
       transcode: Type.Union([Transcode, Type.Null()]),
     }),

@@ -7,8 +7,8 @@ const EntityName = Type.String({ minLength: 1, maxLength: 63 });
 const SourceOrNothing = Type.Union([Type.String({ maxLength: 32 }), Type.Null()]);
 
 const eventHead = {
-  /** The same each time that the event is told. */
-  id: Type.String({ minLength: 1, maxLength: 64 }),
+  /** The same each time that the event is told. It goes into a header of deliveries. */
+  id: Type.String({ pattern: '^[\\w.:-]{1,64}$' }),
   at: Type.String({ format: 'date-time' }),
 };
 

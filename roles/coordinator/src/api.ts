@@ -19,15 +19,18 @@ import fastify, {
   type FastifyRequest,
   LogController,
 } from 'fastify';
+import type { Kysely } from 'kysely';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { Type } from 'typebox';
 import { guardRoutes, type Tokens } from './access.ts';
 import { type AccessNouns, accessRoutes } from './access-routes.ts';
-import { DatabaseUnavailable, SqlError } from './database.ts';
+import { guardConditions } from './conditional-requests.ts';
+import { DatabaseUnavailable, SqlError, type Tables } from './database.ts';
 import { guideRoutes } from './guide.ts';
 import { hdhomerunRoutes } from './hdhomerun.ts';
 import type { CoordinatorMetrics } from './metrics.ts';
+import { withExamples } from './openapi-examples.ts';
 import { ApiProblem } from './problem.ts';
 import { addressGroup, type RateLimits } from './rate-limits.ts';
 import { apiRoutes, type Nouns } from './routes.ts';
@@ -58,6 +61,9 @@ export interface ApiConfig extends Tokens {
   readonly registry: Registry;
   readonly metrics: CoordinatorMetrics;
   readonly logger: Logger;
+  readonly db: Kysely<Tables>;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
   /** Whether the database answers. */
   readonly isReady: () => boolean;
 }
@@ -113,6 +119,7 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
     crossOriginOpenerPolicy: false,
   });
   await app.register(swagger, {
+    transform: ({ schema, url }) => ({ schema: withExamples(schema), url }),
     openapi: {
       openapi: '3.1.0',
       info: {
@@ -157,6 +164,7 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
       reply.header('cache-control', 'no-store');
     });
     guardRoutes(guarded, { tokens: config, sessions, apiTokens, rateLimits: config.rateLimits });
+    guardConditions(guarded, config.db, config.now);
     guarded.addHook('onSend', async (request, reply, payload) => {
       if (request.method !== 'GET' || reply.statusCode !== 200 || typeof payload !== 'string') return payload;
       // RFC 9110, 8.8.3 and 13.1.2.

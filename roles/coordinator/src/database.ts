@@ -85,6 +85,9 @@ export interface Tables {
     name: Fixed<string>;
     key_sha256: string;
     key_rotated_at: Date;
+    /** The key before, while it does beside the new one. */
+    old_key_sha256: string | null;
+    old_key_until: Date | null;
     created_at: Fixed<Date>;
     /** JSON, with the secrets in it. */
     input: ColumnType<StreamInput, string, string>;
@@ -109,7 +112,10 @@ export interface Tables {
     url: Fixed<string>;
     events: WebhookEventType[];
     /** In clear: deliveries are signed with it. Empty for e-mails. */
-    secret: Fixed<string>;
+    secret: string;
+    /** The one before, with which deliveries are signed too for a time. */
+    old_secret: string | null;
+    old_secret_until: Date | null;
     created_at: Fixed<Date>;
   };
   webhook_deliveries: {
@@ -195,6 +201,8 @@ export interface Tables {
     /** Of the last code that was taken: none is taken twice. */
     totp_last_counter: ColumnType<string, number | undefined, number>;
     recovery_sha256s: Generated<string[]>;
+    /** Issuer and subject of who logs in with OpenID Connect. */
+    oidc_subject: Fixed<string | null>;
     created_at: Fixed<Date>;
   };
   sessions: {
@@ -214,6 +222,15 @@ export interface Tables {
     created_at: Fixed<Date>;
     expires_at: Fixed<Date>;
     revoked_at: Date | null;
+  };
+  /** Requests that were done, for who sends them again. */
+  idempotency_keys: {
+    /** SHA-256 of who asks and the key. */
+    id: Fixed<string>;
+    body_sha256: string;
+    /** Encrypted with the key; null while there is none. */
+    answer: ColumnType<string | null, string | undefined, string | null>;
+    created_at: Date;
   };
   /** By account or address, also of accounts that there are not. */
   login_failures: {

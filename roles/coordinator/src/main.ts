@@ -39,6 +39,7 @@ import { Logs } from './logs.ts';
 import { Mail } from './mail.ts';
 import { CoordinatorMetrics } from './metrics.ts';
 import { NodeHealths } from './node-healths.ts';
+import { OidcLogins, type OidcSettings } from './oidc.ts';
 import { connectPeers, noPeers } from './peers.ts';
 import { openPostgresServer } from './postgres-server.ts';
 import { PublicChannels } from './public-channels.ts';
@@ -67,6 +68,8 @@ export interface CoordinatorConfig {
   readonly operatorToken: string;
   /** For the network's own machines. */
   readonly nodeToken: string;
+  /** Where else people log in; nowhere when undefined. */
+  readonly oidc?: OidcSettings | undefined;
   readonly logger: Logger;
   readonly registry: Registry;
   /** The built site to serve; undefined to serve none. */
@@ -178,11 +181,12 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     let closing: Promise<void> | undefined;
     const isReady = () => closing === undefined && database.isUp();
     const app = await createApi(
-      { ...config, isReady, rateLimits, metrics },
+      { ...config, db, now, isReady, rateLimits, metrics },
       {
         accounts,
         sessions,
         audit,
+        oidc: config.oidc && new OidcLogins(config.oidc, { sessions, changes, logger, now }),
         logins: new Logins(db, sessions, onLoginFailure, logger, now),
         apiTokens: new ApiTokens(db, changes, logger, now),
         assets,

@@ -415,6 +415,46 @@ const migrations: Record<string, Migration> = {
       await auditTable(db, 'alarms', auditedTables.alarms ?? ['id']);
     },
   },
+  '035-conditional-requests': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('idempotency_keys')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('body_sha256', 'text', (column) => column.notNull())
+        .addColumn('answer', 'text')
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createIndex('idempotency_keys_by_time')
+        .on('idempotency_keys')
+        .column('created_at')
+        .execute();
+    },
+  },
+  '035-rotations': {
+    async up(db: Kysely<unknown>) {
+      for (const [table, secret] of [
+        ['streams', 'old_key_sha256'],
+        ['webhooks', 'old_secret'],
+      ] as const) {
+        await db.schema
+          .alterTable(table)
+          .addColumn(secret, 'text')
+          .addColumn(`${secret.replace('_sha256', '')}_until`, 'timestamptz')
+          .execute();
+        await sql`drop trigger audit on ${sql.table(table)}`.execute(db);
+        await auditTable(db, table, auditedTables[table] ?? [table]);
+      }
+    },
+  },
+  '036-oidc': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('accounts')
+        .addColumn('oidc_subject', 'text', (column) => column.unique())
+        .execute();
+    },
+  },
 };
 
 /** In the order in which they run. */
@@ -433,10 +473,10 @@ const auditedTables: Readonly<Record<string, readonly [key: string, ...secrets: 
   schedules: ['channel'],
   settings: ['name'],
   // An input may hold a passphrase, or a password in its address.
-  streams: ['name', 'key_sha256', 'input'],
+  streams: ['name', 'key_sha256', 'old_key_sha256', 'input'],
   viewing_tokens: ['id'],
   watched_folders: ['id'],
-  webhooks: ['id', 'secret', 'url'],
+  webhooks: ['id', 'secret', 'old_secret', 'url'],
 };
 
 /** Tables that came after the audit log: the migration that makes one has it audited. */
@@ -445,6 +485,7 @@ const auditedLater: readonly string[] = ['alarms'];
 /** Those that hold no changes of anybody's: what follows from others, or what is counted and reported. */
 export const unauditedTables = [
   'audit_entries',
+  'idempotency_keys',
   'login_failures',
   'runs',
   'sessions',

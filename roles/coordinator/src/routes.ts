@@ -18,6 +18,7 @@ import {
   NewStream,
   Problem,
   PublicChannel,
+  Rotation,
   SourceChoice,
   Stream,
   StreamUpdate,
@@ -31,6 +32,7 @@ import {
   WatchedFolder,
 } from '@starling/model/library';
 import { NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from '@starling/model/webhook';
+import type { RouteOptions } from 'fastify';
 import { type TSchema, Type } from 'typebox';
 import { type Access, ownerOnly } from './access.ts';
 import { alarmRoutes } from './alarm-routes.ts';
@@ -40,6 +42,7 @@ import type { AssetFiles } from './asset-files.ts';
 import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
+import { IdempotencyKey, IfMatch } from './conditional-requests.ts';
 import { destinationRoutes } from './destination-routes.ts';
 import type { Destinations } from './destinations.ts';
 import { leaseRoutes } from './lease-routes.ts';
@@ -105,6 +108,8 @@ const AssetFileName = Type.Object({
 });
 const ById = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
 const ByName = Type.Object({ name: Name });
+/** No body is as good as an empty one. */
+const MaybeRotation = Type.Union([Rotation, Type.Null()]);
 const Done = Type.Null({ description: 'Done.' });
 const problems = {
   description: 'RFC 9457 problem details with a code.',
@@ -121,6 +126,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
       const access = route.config?.access;
       const response: unknown = route.schema?.response;
       route.schema = {
+        ...conditionsOf(route),
         ...route.schema,
         security: securityOf(access),
         response: { ...(typeof response === 'object' ? response : {}), '4xx': problems, '5xx': problems },
@@ -475,12 +481,15 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
         config: { access: 'streams:write' },
         schema: {
           tags: ['streams'],
-          summary: 'Give a stream a new key; the answer alone holds it',
+          summary:
+            'Give a stream a new key, beside which the old one may do for a time; the answer alone holds it',
           params: ByName,
+          body: MaybeRotation,
           response: { 200: StreamWithKey },
         },
       },
-      (request) => streams.rotateKey(request.params.name, ownerOnly(request, 'streams:write')),
+      (request) =>
+        streams.rotateKey(request.params.name, request.body ?? {}, ownerOnly(request, 'streams:write')),
     );
 
     await app.register(destinationRoutes(nouns.destinations));
@@ -525,6 +534,20 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
         await webhooks.remove(request.params.id);
         return reply.code(204).send(null);
       },
+    );
+    app.post(
+      '/webhooks/:id/rotate-secret',
+      {
+        config: { access: 'webhooks:write' },
+        schema: {
+          tags: ['webhooks'],
+          summary: 'Sign with a new secret, and for a time with the old one too; the answer alone holds it',
+          params: ById,
+          body: MaybeRotation,
+          response: { 200: WebhookWithSecret },
+        },
+      },
+      (request) => webhooks.rotateSecret(request.params.id, request.body ?? {}),
     );
     app.get(
       '/webhooks/:id/deliveries',
@@ -731,6 +754,14 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
       },
     );
   };
+}
+
+/** The conditions that a request may be done on. */
+function conditionsOf({ method, config }: RouteOptions): { headers?: TSchema } {
+  // The network's machines report again what they have reported.
+  if (config?.access === 'node' || config?.access === 'public') return {};
+  if (method === 'POST') return { headers: IdempotencyKey };
+  return method === 'GET' || method === 'HEAD' ? {} : { headers: IfMatch };
 }
 
 /** What a route asks for, as OpenAPI says it. */

@@ -3,6 +3,7 @@
  * queue is in the database, so that it survives a restart; it is bounded for each address.
  */
 import { createHmac, randomBytes } from 'node:crypto';
+import type { Rotation } from '@starling/model/entities';
 import {
   alarmEventTypes,
   type NewWebhook,
@@ -93,7 +94,7 @@ export class Webhooks {
       );
     }
     const events = webhook.events ?? [...(isMail ? alarmEventTypes : webhookEventTypes)];
-    const secret = isMail ? '' : `whsec_${randomBytes(32).toString('base64url')}`;
+    const secret = isMail ? '' : newSecret();
     const row = await auditedTransaction(this.#db, async (transaction) => {
       const { count } = await transaction
         .selectFrom('webhooks')
@@ -116,6 +117,33 @@ export class Webhooks {
     });
     this.#logger.info({ webhook: row.id, events }, 'webhook added');
     return { webhook: webhookOf(row), secret: isMail ? null : secret };
+  }
+
+  /**
+   * Signs with a new secret from now on, and with the old one as well while they overlap.
+   * @throws ApiProblem WEBHOOK_UNKNOWN, or REQUEST_INVALID for e-mails, which are not signed
+   */
+  async rotateSecret(id: string, { overlapSeconds = 0 }: Rotation): Promise<WebhookWithSecret> {
+    const secret = newSecret();
+    const until = new Date(this.#now() + overlapSeconds * 1000);
+    const row = await auditedTransaction(this.#db, async (transaction) => {
+      const rotated = await transaction
+        .updateTable('webhooks')
+        .set(({ ref }) => ({
+          secret,
+          old_secret: overlapSeconds > 0 ? ref('secret') : null,
+          old_secret_until: overlapSeconds > 0 ? until : null,
+        }))
+        .where('id', '=', id)
+        .returningAll()
+        .executeTakeFirst();
+      if (rotated === undefined) throw unknownWebhook(id);
+      if (mailAddressOf(rotated.url) !== undefined)
+        throw new ApiProblem('REQUEST_INVALID', 'E-mails are not signed: there is no secret to rotate.');
+      return rotated;
+    });
+    this.#logger.info({ webhook: id, overlapSeconds }, 'secret of a webhook rotated');
+    return { webhook: webhookOf(row), secret };
   }
 
   /** @throws ApiProblem WEBHOOK_UNKNOWN */
@@ -246,6 +274,8 @@ export class Webhooks {
         'next_attempt_at',
         'url',
         'secret',
+        'old_secret',
+        'old_secret_until',
       ])
       .where('state', '=', 'waiting')
       .orderBy('next_attempt_at')
@@ -282,6 +312,8 @@ export class Webhooks {
     readonly next_attempt_at: Date | null;
     readonly url: string;
     readonly secret: string;
+    readonly old_secret: string | null;
+    readonly old_secret_until: Date | null;
     readonly webhook_id: string;
   }): Promise<void> {
     const claimedUntil = new Date(this.#now() + CLAIM_MS);
@@ -328,14 +360,19 @@ export class Webhooks {
     readonly event: WebhookEvent;
     readonly url: string;
     readonly secret: string;
+    readonly old_secret: string | null;
+    readonly old_secret_until: Date | null;
   }): Promise<{ readonly isDelivered: boolean; readonly isGone: boolean; readonly outcome: string }> {
-    const { id, event, url, secret } = delivery;
+    const { id, event, url, secret, old_secret: old, old_secret_until: until } = delivery;
     const { signal } = this.#stop;
     const mailAddress = mailAddressOf(url);
     if (mailAddress !== undefined)
       return { ...(await this.#mail.send(mailAddress, event, signal)), isGone: false };
     const body = JSON.stringify(event);
     const timestamp = Math.floor(this.#now() / 1000);
+    const secrets =
+      old !== null && until !== null && until.getTime() > this.#now() ? [secret, old] : [secret];
+    const signatures = secrets.map((one) => `v1=${signature(one, timestamp, body)}`);
     const { status, outcome } = await post(url, body, {
       signal,
       headers: {
@@ -343,7 +380,7 @@ export class Webhooks {
         'user-agent': 'Starling-Webhooks/1',
         'starling-event': event.type,
         'starling-delivery': id,
-        'starling-signature': `t=${timestamp},v1=${signature(secret, timestamp, body)}`,
+        'starling-signature': [`t=${timestamp}`, ...signatures].join(','),
       },
     });
     const isDelivered = status !== undefined && status >= 200 && status < 300;
@@ -356,6 +393,8 @@ export class Webhooks {
     void promise.then(() => this.#running.delete(promise));
   }
 }
+
+const newSecret = () => `whsec_${randomBytes(32).toString('base64url')}`;
 
 /**
  * HMAC-SHA256 over the time of sending and the body, in hex. The receiver computes the same and refuses

@@ -115,6 +115,9 @@ describe('an alarm', () => {
         events: ['alarm.raised', 'alarm.acknowledged', 'alarm.resolved'],
       },
     });
+    await expect(lab.operator.webhooks.rotateSecret(mail.webhook.id)).rejects.toMatchObject({
+      code: 'REQUEST_INVALID',
+    });
     await lab.node.reportHealth(full);
     const alarm = await found('disk-filling', 'frontend@a:8080 /data');
     expect(alarm).toMatchObject({ severity: 'warning', acknowledgedAt: null, resolvedAt: null });

@@ -13,6 +13,7 @@ import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { inject } from 'vitest';
 import { type Coordinator, startCoordinator } from '../src/main.ts';
+import type { OidcSettings } from '../src/oidc.ts';
 import { TEMPLATE } from './postgres/setup.ts';
 
 export const operatorToken = 'operator-token-of-the-tests';
@@ -79,6 +80,7 @@ export async function startLab(
     redisUrl?: string;
     smtpUrl?: string;
     webDir?: string;
+    oidc?: OidcSettings;
     nowMs?: number;
   } = {},
 ): Promise<Lab> {
@@ -96,6 +98,7 @@ export async function startLab(
     operatorToken,
     nodeToken,
     webDir: options.webDir,
+    oidc: options.oidc,
     logger: pino({ level: 'trace' }, { write: (line: string) => log.push(line) }),
     now: () => clock.nowMs,
   });

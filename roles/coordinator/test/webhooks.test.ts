@@ -99,6 +99,32 @@ describe('a webhook', () => {
     }
   });
 
+  it('is signed with the old secret too while a new one overlaps with it', async () => {
+    const { webhook, secret: old } = await lab.operator.webhooks.create({ url, events: ['publish'] });
+    const { secret } = await lab.operator.webhooks.rotateSecret(webhook.id, { overlapSeconds: 3600 });
+    expect(secret).not.toBe(old);
+    const signersOf = async (count: number) => {
+      await report(published());
+      const delivery = await until(() => received[count - 1]);
+      const { body } = delivery;
+      const [time, ...digests] = String(delivery.headers['starling-signature']).split(',');
+      const digestOf = (one: string | null) =>
+        `v1=${createHmac('sha256', String(one))
+          .update(`${time?.slice(2)}.${body}`)
+          .digest('hex')}`;
+      return digests.map((digest) => [secret, old].findIndex((one) => digestOf(one) === digest));
+    };
+    expect(await signersOf(1)).toEqual([0, 1]);
+    lab.nowMs += 3600_000;
+    expect(await signersOf(2)).toEqual([0]);
+    const entries = await lab.operator.audit({ noun: 'webhooks', target: webhook.id });
+    expect(entries.items[0]).toMatchObject({
+      verb: 'update',
+      after: { secret: '(secret)', old_secret: '(secret)' },
+    });
+    expect(lab.log.join('')).not.toContain(secret);
+  });
+
   it('gets only the events that it asked for', async () => {
     const { webhook } = await lab.operator.webhooks.create({ url, events: ['failover'] });
     const failover = { channel: 'mix', from: 'primary', to: 'slate', reason: 'silent' };

@@ -1,6 +1,7 @@
 /** `starling webhook`: tells other programs what happens to streams and channels. */
 import { type WebhookEvent, type WebhookEventType, webhookEventTypes } from '@starling/model/webhook';
 import { type Command, Option } from 'commander';
+import { parseDuration } from '../durations.ts';
 import type { CommandContext } from '../io.ts';
 import { examples, printJson, printTable } from '../output.ts';
 import { requireRunning } from '../running.ts';
@@ -59,6 +60,21 @@ export function addWebhookCommands(program: Command, { io, dataDir, wantsJson }:
         items.map(({ id, url, events }) => [id, url, events.join(', ')]),
         'There are no webhooks. Add one with: starling webhook add URL',
       );
+    });
+  webhook
+    .command('rotate-secret')
+    .description(
+      'Sign with a new secret, and during the overlap with the old one too. Prints the new one, once.',
+    )
+    .argument('<id>')
+    .option('--overlap <time>', 'how long both sign, for instance 10m or 24h', parseDuration)
+    .addHelpText('after', examples('starling webhook rotate-secret 5f0c63b1a94d2e78 --overlap 24h'))
+    .action(async (id: string, { overlap }: { overlap?: number }) => {
+      const { client } = requireRunning(dataDir());
+      const rotation = overlap === undefined ? {} : { overlapSeconds: overlap };
+      const rotated = await client.webhooks.rotateSecret(id, rotation);
+      if (wantsJson()) return printJson(io.stdout, rotated);
+      io.stdout.write(`Secret  ${rotated.secret}\n`);
     });
   webhook
     .command('rm')
