@@ -32,6 +32,7 @@ import {
   storageServers,
   workerProgram,
 } from './process.ts';
+import { announceRunning } from './running.ts';
 import { Workers } from './workers.ts';
 
 export interface UpOptions {
@@ -194,16 +195,12 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     }
     const { port } = http;
 
-    const upPath = join(dataDir, 'up.json');
-    const addresses = {
-      pid: process.pid,
+    const withdraw = announceRunning(dataDir, {
       apiUrl: `http://127.0.0.1:${port}`,
       rtmpUrl: `rtmp://localhost:${backend.rtmpPort}/live`,
       rtmpsUrl: `rtmps://localhost:${backend.rtmpsPort}/live`,
-      startedAt: new Date().toISOString(),
-    };
-    writeFileSync(upPath, JSON.stringify(addresses, null, 2));
-    closers.push(async () => rmSync(upPath, { force: true }));
+    });
+    closers.push(async () => withdraw());
 
     const client = new CoordinatorClient({ baseUrl: coordinatorUrl, token: operatorToken });
     return {

@@ -30,6 +30,8 @@ export type WorkerOrder =
       readonly mainPort: number;
     }
   | { readonly type: 'metrics' }
+  /** Take no new viewers, and send away those on endless answers; `endlessWithinMs` undefined: take viewers again. */
+  | { readonly type: 'drain'; readonly endlessWithinMs: number | undefined }
   | { readonly type: 'stop' };
 
 /** From a worker. */

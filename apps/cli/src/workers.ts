@@ -102,6 +102,7 @@ export class Workers {
   #watchdog: NodeJS.Timeout | undefined;
   #whileStarting: { served(): void; failed(error: Error): void } | undefined;
   #isClosing = false;
+  #isDraining = false;
 
   constructor(options: WorkersOptions) {
     this.#options = options;
@@ -151,8 +152,34 @@ export class Workers {
     return this.#lives.flatMap(({ rtmpPort }) => rtmpPort ?? []);
   }
 
+  /** Channels that are pushed to any of them. */
+  get channelCount(): number {
+    return new Set(this.#lives.flatMap(({ channels }) => channels.map(({ name }) => name))).size;
+  }
+
+  /** Each viewer once. */
+  get viewerCount(): number {
+    return new Set(this.#lives.flatMap(({ viewers }) => viewers.map(({ id }) => id))).size;
+  }
+
+  /**
+   * Has the workers take no new viewers.
+   * @param endlessWithinMs until the last one with an endless answer is sent away
+   */
+  drain(endlessWithinMs: number): void {
+    this.#isDraining = true;
+    for (const life of this.#lives) tell(life, { type: 'drain', endlessWithinMs });
+  }
+
+  /** Has them take viewers again. */
+  resume(): void {
+    this.#isDraining = false;
+    for (const life of this.#lives) tell(life, { type: 'drain', endlessWithinMs: undefined });
+  }
+
   /** True when all workers serve, and each can play every channel that any of them is pushed. */
   isReady(): boolean {
+    if (this.#isDraining) return false;
     const lives = this.#lives;
     const pushed = [this.#options.ownChannels(), ...lives.map(({ channels }) => channels)].flat();
     const names = new Set(pushed.map(({ name }) => name));

@@ -8,8 +8,8 @@
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
-import { CoordinatorClient } from '@starling/model/client';
 import type { BackendState, Channel as ChannelModel } from '@starling/model/entities';
+import { type CoordinatorAccess, NodeProver, openCoordinator } from '@starling/model/node-identity';
 import { programmeAt } from '@starling/model/schedule';
 import type { PlayHandler } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
@@ -29,7 +29,7 @@ import { LiveChannel } from './live-channel.ts';
 import { readNodeId } from './node-id.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
 import { PlayoutHistory } from './playout-history.ts';
-import { type FrontendAddress, FrontendLeg } from './publisher.ts';
+import { type FrontendAddress, FrontendLeg, type ProvePush } from './publisher.ts';
 import { Recordings } from './recordings.ts';
 import { type RtmpsConfig, readCertificate } from './rtmps-certificate.ts';
 import { Slates } from './slate.ts';
@@ -37,7 +37,7 @@ import { WatchedFolders } from './watched-folders.ts';
 
 export interface BackendConfig {
   readonly dataDir: string;
-  readonly coordinator: { readonly baseUrl: string; readonly token: string };
+  readonly coordinator: CoordinatorAccess;
   /** The address to listen on; all of them when undefined. */
   readonly rtmpHost: string | undefined;
   /** Where encoders publish; 0 takes a free port. */
@@ -61,6 +61,10 @@ export interface Backend {
   readonly rtmpsPort: number | undefined;
   /** From now on channels are pushed to these frontends: a new one gets its legs at once, one that is gone loses them. */
   setFrontends(frontends: readonly FrontendAddress[]): void;
+  /** How many channels run here. */
+  readonly channelCount: number;
+  /** Whether it holds leases, or encoders are connected to it: others then rely on it. */
+  readonly isBusy: boolean;
   /** True when the coordinator's word has come and every playout channel reaches a frontend. */
   isReady(): boolean;
   close(): Promise<void>;
@@ -127,7 +131,11 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const library = new Library({ mediaDir, logger });
   await library.open();
   const slates = await Slates.open({ mediaDir: join(config.dataDir, 'slates'), logger });
-  const coordinator = new CoordinatorClient(config.coordinator);
+  const coordinator = openCoordinator(config.coordinator);
+  const { token: identity } = config.coordinator;
+  const prover = typeof identity === 'string' ? undefined : new NodeProver(identity);
+  const provePush: ProvePush = async (frontendNodeId) =>
+    (await prover?.proofFor(`push:${frontendNodeId}`)) ?? '';
   const parallelism = Math.min(availableParallelism(), MAX_PARALLEL_IMPORTS);
   const imports = new Imports({ library, coordinator, logger, parallelism });
   const folders = new WatchedFolders({ coordinator, logger, mediaDir });
@@ -157,7 +165,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       legs.delete(key);
     }
     for (const [key, frontend] of frontends) {
-      if (!legs.has(key)) legs.set(key, new FrontendLeg(channel, frontend, logger));
+      if (!legs.has(key)) legs.set(key, new FrontendLeg(channel, frontend, provePush, logger));
     }
     return legs;
   };
@@ -373,6 +381,13 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     rtmpPort: inputs.rtmpPort,
     rtmpsPort: inputs.rtmpsPort,
 
+    get channelCount() {
+      return onAir.size;
+    },
+    get isBusy() {
+      return leases.held.size > 0 || inputs.publishingStreams.length > 0;
+    },
+
     isReady: () =>
       state !== undefined &&
       [...onAir.values()].every(
@@ -404,7 +419,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
 
 function openLeases(
   from: BackendConfig['leases'],
-  coordinator: CoordinatorClient,
+  coordinator: ReturnType<typeof openCoordinator>,
   nodeId: string,
   logger: Logger,
   onChange: () => void,
@@ -422,6 +437,10 @@ function openLeases(
 /** Frontends by all that makes them what they are: one that changes its token is another one. */
 function byKey(frontends: readonly FrontendAddress[]): Map<string, FrontendAddress> {
   return new Map(
-    frontends.map((frontend) => [`${frontend.host} ${frontend.port} ${frontend.publishToken}`, frontend]),
+    frontends.map((frontend) => {
+      const credential =
+        'publishToken' in frontend ? `token ${frontend.publishToken}` : `node ${frontend.nodeId}`;
+      return [`${frontend.host} ${frontend.port} ${credential}`, frontend];
+    }),
   );
 }
