@@ -43,6 +43,9 @@ function obey(order: WorkerOrder): void {
       if (order.endlessWithinMs === undefined) running?.frontend.resume();
       else running?.frontend.drain(order.endlessWithinMs);
       return;
+    case 'trust':
+      http?.trust(order.addresses);
+      return;
     case 'stop':
       void stop();
       return;

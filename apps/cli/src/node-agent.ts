@@ -26,7 +26,9 @@ const REPORT_EVERY_MS = 5000;
 const LOOK_EVERY_MS = 100;
 const FIRST_RETRY_MS = 500;
 /** What a node that drains may take to hand over what it has. */
-export const DRAIN_WITHIN_MS = 30_000;
+const DRAIN_WITHIN_MS = 30_000;
+/** Of it, until the last viewer on an endless answer is sent away; players of HLS leave by themselves, with a balancer. */
+export const ENDLESS_WITHIN_MS = DRAIN_WITHIN_MS / 3;
 
 /** What a role shows of itself, and how it is told what to do. */
 export interface NodePart {
@@ -239,4 +241,20 @@ export class NodeAgent {
       this.#options.logger.error({ err: error, path }, 'the fleet cannot be kept');
     }
   }
+}
+
+/** Where a backend pushes to: every port of every frontend of the network. Also of those that drain: somebody watches there. */
+export function pushTargets({ nodes }: Fleet): { host: string; port: number; nodeId: string }[] {
+  return nodes.flatMap(({ id, role, addresses }) =>
+    role !== 'frontend' || addresses === null
+      ? []
+      : (addresses.pushPorts ?? []).map((port) => ({ host: addresses.host, port, nodeId: id })),
+  );
+}
+
+/** Frontends believe the network's balancers whose viewers they bring. */
+export function balancerAddresses({ nodes }: Fleet): string[] {
+  return nodes.flatMap(({ role, addresses }) =>
+    role === 'balancer' && addresses !== null ? [addresses.host] : [],
+  );
 }

@@ -6,7 +6,6 @@ import { startBackend } from '@starling/backend/main';
 import { startCoordinator } from '@starling/coordinator/main';
 import { startFrontend } from '@starling/frontend/main';
 import { type FrontendSection, StarlingConfig } from '@starling/model/config';
-import type { Fleet } from '@starling/model/node';
 import type { CoordinatorAccess } from '@starling/model/node-identity';
 import { listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
@@ -16,7 +15,7 @@ import { parse as parseYaml } from 'yaml';
 import packageJson from '../package.json' with { type: 'json' };
 import { reportOnBalancer, startBalancerRole } from './balancer.ts';
 import { joinNetwork, leaveNetwork, type Membership } from './joining.ts';
-import { DRAIN_WITHIN_MS, NodeAgent, type NodePart } from './node-agent.ts';
+import { balancerAddresses, ENDLESS_WITHIN_MS, NodeAgent, type NodePart, pushTargets } from './node-agent.ts';
 import {
   answerHealth,
   asStartError,
@@ -39,9 +38,6 @@ export const roles = ['frontend', 'backend', 'coordinator', 'balancer'] as const
 export type Role = (typeof roles)[number];
 
 const MAX_PORT = 65_535;
-
-/** Some time is left for players of HLS, who leave by themselves. */
-const ENDLESS_WITHIN_MS = DRAIN_WITHIN_MS / 3;
 
 interface RunningRole {
   /** What to tell the operator. */
@@ -183,7 +179,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
         isIdle: () => frontend.viewers().length === 0,
         channelCount: () => frontend.channels().length,
         viewerCount: () => frontend.viewers().length,
-        onFleet() {},
+        onFleet: (fleet) => http.trust(balancerAddresses(fleet)),
         drain: () => frontend.drain(ENDLESS_WITHIN_MS),
         resume: () => frontend.resume(),
       },
@@ -278,15 +274,6 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
   },
 };
 
-/** Where a backend pushes to: every port of every frontend of the network. Also of those that drain: somebody watches there. */
-export function pushTargets({ nodes }: Fleet): { host: string; port: number; nodeId: string }[] {
-  return nodes.flatMap(({ id, role, addresses }) =>
-    role !== 'frontend' || addresses === null
-      ? []
-      : (addresses.pushPorts ?? []).map((port) => ({ host: addresses.host, port, nodeId: id })),
-  );
-}
-
 function accessOf(
   { url, tokenFile }: { readonly url: string; readonly tokenFile?: string },
   { membership, readSecret }: Pick<Context, 'membership' | 'readSecret'>,
@@ -347,10 +334,10 @@ async function startFrontendWorkers(
     node: {
       ports: () => ({ httpPort: workers.port, pushPorts: [...workers.rtmpPorts] }),
       isReady: () => workers.isReady(),
-      isIdle: () => workers.viewerCount === 0,
+      isIdle: () => workers.viewerIds.size === 0,
       channelCount: () => workers.channelCount,
-      viewerCount: () => workers.viewerCount,
-      onFleet() {},
+      viewerCount: () => workers.viewerIds.size,
+      onFleet: (fleet) => workers.trust(balancerAddresses(fleet)),
       drain: () => workers.drain(ENDLESS_WITHIN_MS),
       resume: () => workers.resume(),
     },

@@ -153,7 +153,7 @@ function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
     .action(async (options: UpFlags) => {
       // Loaded here, because the other commands do not need the servers.
       const { runUp } = await import('./up.ts');
-      await runUp({
+      const why = await runUp({
         dataDir: dataDir(),
         httpPort: options.http,
         rtmpPort: options.rtmp,
@@ -166,6 +166,7 @@ function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
         dvrHours: options.dvrHours,
         hdhomerun: options.hdhomerun === true,
       });
+      endAs(why);
     });
 }
 
@@ -198,6 +199,11 @@ async function runRoleCommand(
   // Loaded here, because the other commands do not need the servers.
   const { runRole } = await import('./role.ts');
   const why = await runRole(role, settings, { workers, readJoinToken: () => readJoinToken(io) });
+  endAs(why);
+}
+
+/** @throws RestartWanted or CommandError, where the process is to end with a code that says so */
+function endAs(why: 'stopped' | 'restart' | 'removed'): void {
   if (why === 'restart') throw new RestartWanted();
   if (why === 'removed') throw new CommandError('This node was removed from the network, and has ended.');
 }

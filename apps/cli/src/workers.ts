@@ -103,6 +103,7 @@ export class Workers {
   #whileStarting: { served(): void; failed(error: Error): void } | undefined;
   #isClosing = false;
   #isDraining = false;
+  #trustedAddresses: readonly string[] = [];
 
   constructor(options: WorkersOptions) {
     this.#options = options;
@@ -158,8 +159,8 @@ export class Workers {
   }
 
   /** Each viewer once. */
-  get viewerCount(): number {
-    return new Set(this.#lives.flatMap(({ viewers }) => viewers.map(({ id }) => id))).size;
+  get viewerIds(): ReadonlySet<string> {
+    return new Set(this.#lives.flatMap(({ viewers }) => viewers.map(({ id }) => id)));
   }
 
   /**
@@ -175,6 +176,12 @@ export class Workers {
   resume(): void {
     this.#isDraining = false;
     for (const life of this.#lives) tell(life, { type: 'drain', endlessWithinMs: undefined });
+  }
+
+  /** Has the workers trust these addresses of proxies, beside those of the settings. */
+  trust(addresses: readonly string[]): void {
+    this.#trustedAddresses = addresses;
+    for (const life of this.#lives) if (life.phase === 'serving') tell(life, { type: 'trust', addresses });
   }
 
   /** True when all workers serve, and each can play every channel that any of them is pushed. */
@@ -271,6 +278,8 @@ export class Workers {
         return;
       case 'serving':
         life.phase = 'serving';
+        tell(life, { type: 'trust', addresses: this.#trustedAddresses });
+        if (this.#isDraining) tell(life, { type: 'drain', endlessWithinMs: 0 });
         this.#options.logger.debug({ worker: workerNumber }, 'worker takes viewers');
         this.#whileStarting?.served();
         return;

@@ -26,7 +26,7 @@ export const NodeAddresses = Type.Object({
     pattern: '^[A-Za-z0-9:]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9:])?$',
     examples: ['10.0.0.7'],
   }),
-  /** Of a frontend's viewers, or of a balancer's. */
+  /** For viewers: of a frontend, of a balancer, and of a backend where `starling up` runs everything in one. */
   httpPort: Type.Optional(OpenPort),
   /** A frontend: where backends push to, a port for each worker. */
   pushPorts: Type.Optional(Type.Array(OpenPort, { maxItems: 256 })),

@@ -8,6 +8,7 @@
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
+import type { CoordinatorClient } from '@starling/model/client';
 import type { BackendState, Channel as ChannelModel } from '@starling/model/entities';
 import { type CoordinatorAccess, NodeProver, openCoordinator } from '@starling/model/node-identity';
 import { programmeAt } from '@starling/model/schedule';
@@ -23,7 +24,7 @@ import { FileLeases } from './file-leases.ts';
 import { ladderRungs, RUNGS, type Rung } from './house-format.ts';
 import { Imports } from './imports.ts';
 import { Inputs } from './inputs.ts';
-import { CoordinatorLeases, type Leases, RenewedLeases, SoleHolder } from './leases.ts';
+import { CoordinatorLeases, type HeldLease, type Leases, RenewedLeases, SoleHolder } from './leases.ts';
 import { Library } from './library.ts';
 import { LiveChannel } from './live-channel.ts';
 import { readNodeId } from './node-id.ts';
@@ -31,6 +32,7 @@ import { Playout, type PlayoutProgramme } from './playout.ts';
 import { PlayoutHistory } from './playout-history.ts';
 import { type FrontendAddress, FrontendLeg, type ProvePush } from './publisher.ts';
 import { Recordings } from './recordings.ts';
+import { RememberedState } from './remembered-state.ts';
 import { type RtmpsConfig, readCertificate } from './rtmps-certificate.ts';
 import { Slates } from './slate.ts';
 import { WatchedFolders } from './watched-folders.ts';
@@ -155,6 +157,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     onRestored: (destination) => events.destinationRestored(destination),
   });
   let state: BackendState | undefined;
+  const memory = new RememberedState(config.dataDir, logger);
 
   let frontends = byKey(config.frontends);
   /** Gives the channel a leg to each frontend, and to no other. */
@@ -264,6 +267,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
 
   /** Runs the channels whose leases are held, and no others. */
   const arrange = (next: BackendState) => {
+    memory.keep(next, leases.toRemember);
     const leaseOf = leaseNames(next.channels);
     const held = next.channels.filter(({ name }) => leases.held.has(leaseOf(name)));
     const models = new Map(held.map((model) => [model.name, model]));
@@ -360,9 +364,15 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   };
   const reportTimer = setInterval(() => void report(), REPORT_EVERY_MS);
 
-  const leases = openLeases(config.leases, coordinator, nodeId, logger, () => {
-    if (state !== undefined) arrange(state);
+  const remembered = await memory.load();
+  const leases = openLeases(config.leases, {
+    ...{ coordinator, nodeId, logger },
+    heldBefore: remembered?.held ?? new Map(),
+    onChange: () => {
+      if (state !== undefined) arrange(state);
+    },
   });
+  if (remembered !== undefined) takeState(remembered.state);
   const watch = new AbortController();
   const watching = coordinator.watchBackendState(takeState, watch.signal);
 
@@ -412,25 +422,29 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       await recordings.close();
       for (const [name, one] of onAir) takeOff(name, one);
       await leases.close();
-      await Promise.all([library.close(), slates.close()]);
+      await Promise.all([library.close(), slates.close(), memory.close()]);
     },
   };
 }
 
 function openLeases(
   from: BackendConfig['leases'],
-  coordinator: ReturnType<typeof openCoordinator>,
-  nodeId: string,
-  logger: Logger,
-  onChange: () => void,
+  options: {
+    readonly coordinator: CoordinatorClient;
+    readonly nodeId: string;
+    readonly logger: Logger;
+    readonly heldBefore: ReadonlyMap<string, HeldLease>;
+    readonly onChange: () => void;
+  },
 ): Leases {
+  const { coordinator, nodeId } = options;
   switch (from.from) {
     case 'nobody':
       return new SoleHolder();
     case 'coordinator':
-      return new RenewedLeases({ authority: new CoordinatorLeases(coordinator, nodeId), onChange, logger });
+      return new RenewedLeases({ ...options, authority: new CoordinatorLeases(coordinator, nodeId) });
     case 'folder':
-      return new RenewedLeases({ authority: new FileLeases(from.dir, nodeId), onChange, logger });
+      return new RenewedLeases({ ...options, authority: new FileLeases(from.dir, nodeId) });
   }
 }
 

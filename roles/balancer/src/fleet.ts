@@ -60,8 +60,8 @@ export function balancedFleet({ nodes }: KnownFleet, listed: Fleet): Fleet {
       ...listed.frontends,
       ...working.flatMap(({ role, addresses }) => {
         const { host, httpPort } = addresses ?? {};
-        const isFrontend = role === 'frontend' && host !== undefined && httpPort !== undefined;
-        return isFrontend ? [{ host, port: httpPort }] : [];
+        const servesViewers = role !== 'balancer' && host !== undefined && httpPort !== undefined;
+        return servesViewers ? [{ host, port: httpPort }] : [];
       }),
     ],
     backends: [
