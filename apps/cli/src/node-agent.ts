@@ -111,6 +111,7 @@ export class NodeAgent {
       (error) => agent.#lost(error),
     );
     agent.#timer = setInterval(() => agent.#look(), LOOK_EVERY_MS);
+    agent.#look(); // the others wait to hear where it is
     return agent;
   }
 
