@@ -1,4 +1,4 @@
-/** The configuration file of roles: read, checked, and the files with secrets that it names. */
+/** The settings of roles: read, checked, and the files with secrets that they name. */
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { StarlingConfig } from '@starling/model/config';
@@ -6,14 +6,28 @@ import { Value } from 'typebox/value';
 import { parse as parseYaml } from 'yaml';
 import { StartError } from './process.ts';
 
+/** Where a role has its settings from. */
+export type RoleSettings =
+  | { readonly path: string }
+  /** Made by the command line; paths in it are relative to the folder. */
+  | { readonly config: StarlingConfig; readonly cwd: string };
+
+export interface ReadSettings {
+  readonly config: StarlingConfig;
+  /** @throws StartError when the file cannot be read */
+  readonly readSecret: (file: string) => string;
+  readonly resolvePath: (path: string) => string;
+}
+
 /**
- * Reads and checks the file; paths in it are relative to it.
- * @throws StartError when it cannot be used; `readSecret` when a file with a secret cannot be read
+ * Reads and checks the file, where there is one; paths in it are relative to it.
+ * @throws StartError when it cannot be used
  */
-export function readConfig(path: string): { config: StarlingConfig; readSecret: (file: string) => string } {
+export function readSettings(settings: RoleSettings): ReadSettings {
+  const path = 'path' in settings ? settings.path : 'The configuration';
   let parsed: unknown;
   try {
-    parsed = parseYaml(readFileSync(path, 'utf8'));
+    parsed = 'path' in settings ? parseYaml(readFileSync(path, 'utf8')) : settings.config;
   } catch (error) {
     throw new StartError(`${path} cannot be read: ${error instanceof Error ? error.message : String(error)}`);
   }
@@ -23,14 +37,16 @@ export function readConfig(path: string): { config: StarlingConfig; readSecret: 
       `${path}: ${first?.instancePath || 'the file'} ${first?.message ?? 'is not valid'}.`,
     );
   }
+  const folder = 'path' in settings ? dirname(path) : settings.cwd;
+  const resolvePath = (file: string) => resolve(folder, file);
   const readSecret = (file: string) => {
     try {
-      return readFileSync(resolve(dirname(path), file), 'utf8').trim();
+      return readFileSync(resolvePath(file), 'utf8').trim();
     } catch (error) {
       throw new StartError(
         `${path} names ${file}, which cannot be read (${error instanceof Error ? error.message : error}).`,
       );
     }
   };
-  return { config: parsed, readSecret };
+  return { config: parsed, readSecret, resolvePath };
 }

@@ -47,6 +47,13 @@ function obey(order: WorkerOrder): void {
     case 'metrics':
       void registry.getMetricsAsJSON().then((metrics) => report({ type: 'metrics', metrics }));
       return;
+    case 'drain':
+      if (order.endlessWithinMs === undefined) running?.frontend.resume();
+      else running?.frontend.drain(order.endlessWithinMs);
+      return;
+    case 'trust':
+      http?.trust(order.addresses);
+      return;
     case 'stop':
       void stop();
       return;

@@ -2,10 +2,14 @@
 import { X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { connect } from 'node:net';
-import { dirname, join, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { connect as connectTls, createSecureContext } from 'node:tls';
-import type { StarlingConfig } from '@starling/model/config';
-import { readConfig } from './config-file.ts';
+import { balancedFleet } from '@starling/balancer/fleet';
+import type { NodeCoordinator } from '@starling/model/config';
+import type { Fleet } from '@starling/model/node';
+import { NodeProver } from '@starling/model/node-identity';
+import { type ReadSettings, readSettings } from './config-file.ts';
+import { readIdentity } from './joining.ts';
 import {
   checkClock,
   checkDataFolder,
@@ -16,6 +20,7 @@ import {
   type Finding,
   outputOf,
 } from './machine-checks.ts';
+import { pushTargets, readKeptFleet } from './node-agent.ts';
 import { StartError } from './process.ts';
 
 const DEADLINE_MS = 3000;
@@ -37,9 +42,8 @@ export async function examineNode(
   configPath: string,
   env: Readonly<Record<string, string | undefined>>,
 ): Promise<Finding[]> {
-  const { config, readSecret } = readConfig(configPath);
-  const resolvePath = (path: string) => resolve(dirname(configPath), path);
-  const context: Context = { config, env, readSecret, resolvePath };
+  const context: Context = { ...readSettings({ path: configPath }), env };
+  const { config } = context;
   const needsFfmpeg = config.backend !== undefined || config.frontend !== undefined;
   const groups = await Promise.all([
     [checkNode()],
@@ -55,11 +59,8 @@ export async function examineNode(
   );
 }
 
-interface Context {
-  readonly config: StarlingConfig;
+interface Context extends ReadSettings {
   readonly env: Readonly<Record<string, string | undefined>>;
-  readonly readSecret: (path: string) => string;
-  readonly resolvePath: (path: string) => string;
 }
 
 async function checkFrontend({ config, ...context }: Context): Promise<Finding[]> {
@@ -73,15 +74,21 @@ async function checkFrontend({ config, ...context }: Context): Promise<Finding[]
       rtmpPorts.map((port) => checkOwnPort('rtmp', { host: rtmp.host, port }, 'rtmp.port', answersRtmp)),
     )),
     ...(await checkFolders([dataDir, dvr && context.resolvePath(dvr.dir)])),
-    ...checkSecret('publish token', publishTokenFile, context),
-    ...(coordinator === undefined ? [] : await checkCoordinatorOf('frontend', coordinator, context)),
+    ...(publishTokenFile === undefined ? [] : checkSecret('publish token', publishTokenFile, context)),
+    ...(coordinator === undefined
+      ? []
+      : await checkCoordinatorOf('frontend', coordinator, dataDir && resolve(dataDir), context)),
   ];
 }
 
 async function checkBackend({ config, ...context }: Context): Promise<Finding[]> {
   const { backend } = config;
   if (backend === undefined) return [];
-  const { rtmp, rtmps, dataDir, coordinator, frontends } = backend;
+  const { rtmp, rtmps, dataDir, coordinator, frontends = [] } = backend;
+  const known = await keptFleet(coordinator, resolve(dataDir));
+  const addresses = new Map(
+    [...frontends, ...pushTargets(known)].map(({ host, port }) => [`${host} ${port}`, { host, port }]),
+  );
   const files = rtmps && {
     certificate: rtmps.certificateFile && context.resolvePath(rtmps.certificateFile),
     privateKey: rtmps.privateKeyFile && context.resolvePath(rtmps.privateKeyFile),
@@ -98,9 +105,9 @@ async function checkBackend({ config, ...context }: Context): Promise<Finding[]>
         ? [checkCertificateFiles('RTMPS', own, join(dataDir, 'tls', 'rtmps.key'))]
         : []),
     ...(await checkFolders([dataDir])),
-    ...(await checkCoordinatorOf('backend', coordinator, context)),
+    ...(await checkCoordinatorOf('backend', coordinator, resolve(dataDir), context)),
     ...(await Promise.all(
-      frontends.map(({ host, port }) => checkPeer('frontend', { host, port }, answersRtmp)),
+      [...addresses.values()].map((address) => checkPeer('frontend', address, answersRtmp)),
     )),
     ...frontends.flatMap(({ publishTokenFile }) => checkSecret('publish token', publishTokenFile, context)),
   ];
@@ -143,7 +150,10 @@ async function checkCoordinator({ config, env, ...context }: Context): Promise<F
 async function checkBalancer({ config, ...context }: Context): Promise<Finding[]> {
   const { balancer } = config;
   if (balancer === undefined) return [];
-  const { names, dataDir, frontends, backends = [], site, certificate, coordinator, nginx } = balancer;
+  const { names, dataDir, site, certificate, coordinator, nginx } = balancer;
+  const listed = { frontends: balancer.frontends ?? [], backends: balancer.backends ?? [] };
+  const known = coordinator && (await keptFleet(coordinator, context.resolvePath(dataDir)));
+  const { frontends, backends } = known === undefined ? listed : balancedFleet(known, listed);
   const http = { host: balancer.http?.host, port: balancer.http?.port ?? 80 };
   const https = { host: balancer.https?.host, port: balancer.https?.port ?? 443 };
   const program = nginx?.program ?? (existsSync(DEBIAN_NGINX) ? DEBIAN_NGINX : 'nginx');
@@ -175,7 +185,9 @@ async function checkBalancer({ config, ...context }: Context): Promise<Finding[]
       ]),
       ...(site === undefined ? [] : [checkPeer('site', site, answersHealth)]),
     ])),
-    ...(coordinator === undefined ? [] : await checkCoordinatorOf('balancer', coordinator, context)),
+    ...(coordinator === undefined
+      ? []
+      : await checkCoordinatorOf('balancer', coordinator, context.resolvePath(dataDir), context)),
   ];
 }
 
@@ -199,24 +211,63 @@ function checkSecret(what: string, file: string, { readSecret }: Pick<Context, '
   }
 }
 
-/** Whether the coordinator is there, takes our token, and has our time. */
+/** The peers of a node of the registry, as it last heard of them. */
+async function keptFleet({ tokenFile }: NodeCoordinator, dataDir: string): Promise<Fleet> {
+  const nothing: Fleet = { revision: 0, nodes: [] };
+  if (tokenFile !== undefined) return nothing;
+  return (await readKeptFleet(dataDir).catch(() => undefined)) ?? nothing;
+}
+
+/** What the node shows to the coordinator, or what is wrong with it. */
+async function credentialOf(
+  role: 'frontend' | 'backend' | 'balancer',
+  { tokenFile }: NodeCoordinator,
+  dataDir: string | undefined,
+  context: Pick<Context, 'readSecret'>,
+): Promise<{ readonly token: string } | { readonly problems: Finding[] }> {
+  if (tokenFile !== undefined) {
+    const secret = checkSecret('node token', tokenFile, context);
+    if (secret.some(({ result }) => result === 'fail')) return { problems: secret };
+    return { token: context.readSecret(tokenFile) };
+  }
+  const fail = (message: string, advice: string) => ({
+    problems: [{ check: 'node key', result: 'fail' as const, message, advice }],
+  });
+  if (dataDir === undefined)
+    return fail('there is no dataDir, which keeps it', `Set ${role}.dataDir, or coordinator.tokenFile.`);
+  try {
+    const identity = await readIdentity(dataDir);
+    if (identity !== undefined) return { token: await new NodeProver(identity).proofFor('coordinator') };
+    return fail(
+      'this node has not joined yet',
+      `On the coordinator run: starling node invite --role ${role}. Then start this node with STARLING_JOIN_TOKEN set.`,
+    );
+  } catch (error) {
+    if (!(error instanceof StartError)) throw error;
+    return fail(error.message, 'Let this user read it, or join again.');
+  }
+}
+
+/** Whether the coordinator is there, takes what we show, and has our time. */
 async function checkCoordinatorOf(
   role: 'frontend' | 'backend' | 'balancer',
-  { url, tokenFile }: { readonly url: string; readonly tokenFile: string },
+  coordinator: NodeCoordinator,
+  dataDir: string | undefined,
   context: Pick<Context, 'readSecret'>,
 ): Promise<Finding[]> {
-  const secret = checkSecret('node token', tokenFile, context);
-  if (secret.some(({ result }) => result === 'fail')) return secret;
-  const token = context.readSecret(tokenFile);
+  const { url, tokenFile } = coordinator;
+  const credential = await credentialOf(role, coordinator, dataDir, context);
+  if ('problems' in credential) return credential.problems;
+  const shown = tokenFile === undefined ? 'key' : 'token';
   const check = 'coordinator';
   const abort = AbortSignal.timeout(DEADLINE_MS);
   try {
     const sentAtMs = Date.now();
     // Every node may ask for it, and it asks for nothing but the token.
-    const path = role === 'frontend' ? '/api/v1/frontend/watch' : '/api/v1/backend/watch';
+    const path = '/api/v1/node/watch';
     const stop = new AbortController();
     const response = await fetch(`${url.replace(/\/$/, '')}${path}`, {
-      headers: { authorization: `Bearer ${token}` },
+      headers: { authorization: `Bearer ${credential.token}` },
       signal: AbortSignal.any([abort, stop.signal]),
     });
     const answeredAtMs = Date.now();
@@ -224,14 +275,16 @@ async function checkCoordinatorOf(
     stop.abort();
     const skew = checkSkew(date, sentAtMs, answeredAtMs);
     if (response.status === 200)
-      return [{ check, result: 'ok', message: `${url} answers, and takes the token` }, ...skew];
+      return [{ check, result: 'ok', message: `${url} answers, and takes the ${shown}` }, ...skew];
     const isToken = response.status === 401 || response.status === 403;
     return [
       {
         ...{ check, result: 'fail', message: `${url} answers ${response.status}` },
-        advice: isToken
-          ? `Put the coordinator's node token into ${tokenFile}.`
-          : 'See the log of the coordinator; is it of this version?',
+        advice: !isToken
+          ? 'See the log of the coordinator; is it of this version?'
+          : tokenFile === undefined
+            ? `Was this node removed? Invite it again: starling node invite --role ${role}. Do both clocks agree?`
+            : `Put the coordinator's node token into ${tokenFile}.`,
       },
       ...skew,
     ];

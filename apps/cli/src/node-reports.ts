@@ -1,8 +1,8 @@
 /** What a process tells the coordinator of itself: its log, and how it is. Nothing waits for it. */
 import { stat, statfs } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { CoordinatorClient, type CoordinatorClientOptions } from '@starling/model/client';
 import type { NodeHealth } from '@starling/model/node-health';
+import { type CoordinatorAccess, openCoordinator } from '@starling/model/node-identity';
 import type { Registry } from 'prom-client';
 import packageJson from '../package.json' with { type: 'json' };
 import type { LogShipper } from './log-shipper.ts';
@@ -11,8 +11,8 @@ const REPORT_EVERY_MS = 5000;
 const FAREWELL_MS = 500;
 
 export interface NodeReportsOptions {
-  readonly coordinator: CoordinatorClientOptions;
-  /** Name of this process: see {@link nodeName}. */
+  readonly coordinator: CoordinatorAccess;
+  /** Name of this process: see {@link nodeName}. The coordinator knows a node of its registry by its name there. */
   readonly node: string;
   readonly registry: Registry;
   readonly logShipper: LogShipper;
@@ -28,7 +28,7 @@ export function nodeName(role: string, place: string | number): string {
 /** @returns what ends the reports, with a farewell */
 export function startNodeReports(options: NodeReportsOptions): { close(): Promise<void> } {
   const { node, registry, logShipper } = options;
-  const client = new CoordinatorClient(options.coordinator);
+  const client = openCoordinator(options.coordinator);
   logShipper.shipTo({ node, ship: (batch) => client.shipLogs(batch) }, registry);
   let isReporting = false;
   const report = async () => {
@@ -86,10 +86,11 @@ async function readHealth(
     certificates: certificates
       .filter(({ endsAtSeconds }) => endsAtSeconds > 0)
       .map(({ name, endsAtSeconds }) => ({ name, endsAt: new Date(endsAtSeconds * 1000).toISOString() })),
-    refusedPublishCount: await sumOf(
-      'starling_backend_refused_publishes_total',
-      'starling_frontend_refused_publishes_total',
-    ),
+    refusedPublishCount:
+      (await sumOf('starling_backend_refused_publishes_total')) +
+      (await valuesOf('starling_frontend_refused_pushes_total'))
+        .filter(({ labels }) => labels.reason === 'proof' || labels.reason === 'token')
+        .reduce((sum, { value }) => sum + value, 0),
     recordingFaultCount: await sumOf('starling_backend_recording_faults_total'),
     balancedFrontends:
       balanced.length === 0 ? null : { listed: balancedCount('listed'), admitted: balancedCount('in') },

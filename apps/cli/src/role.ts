@@ -1,16 +1,21 @@
 /** `starling frontend`, `backend`, `coordinator` and `balancer`: one role in this process, from a configuration file. */
-import { dirname, resolve } from 'node:path';
+import { isIPv6 } from 'node:net';
+import { resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { startCoordinator } from '@starling/coordinator/main';
 import type { OidcSettings } from '@starling/coordinator/oidc';
 import { startFrontend } from '@starling/frontend/main';
-import { type FrontendSection, type OidcSection, StarlingConfig } from '@starling/model/config';
+import type { FrontendSection, OidcSection, StarlingConfig } from '@starling/model/config';
+import type { CoordinatorAccess } from '@starling/model/node-identity';
 import { listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
+import packageJson from '../package.json' with { type: 'json' };
 import { reportOnBalancer, startBalancerRole } from './balancer.ts';
-import { readConfig } from './config-file.ts';
+import { type RoleSettings, readSettings } from './config-file.ts';
+import { joinNetwork, leaveNetwork, type Membership } from './joining.ts';
 import { LogShipper } from './log-shipper.ts';
+import { balancerAddresses, ENDLESS_WITHIN_MS, NodeAgent, type NodePart, pushTargets } from './node-agent.ts';
 import { nodeName, startNodeReports } from './node-reports.ts';
 import {
   answerHealth,
@@ -26,6 +31,7 @@ import {
   storageServers,
   workerProgram,
 } from './process.ts';
+import { announceRunning } from './running.ts';
 import { startTracing } from './tracing.ts';
 import type { FrontendSettings } from './worker-messages.ts';
 import { WorkerPortError, Workers } from './workers.ts';
@@ -39,32 +45,57 @@ interface RunningRole {
   /** What to tell the operator. */
   readonly says: string;
   /** Who hears how this process is; nobody when undefined. */
-  readonly coordinator: { readonly baseUrl: string; readonly token: string } | undefined;
+  readonly coordinator: CoordinatorAccess | undefined;
+  /** Undefined where it is no node: a coordinator. */
+  readonly node?: NodePart;
   close(): Promise<void>;
 }
 
 export interface RoleFlags {
   /** Instead of what the configuration says. */
   readonly workers: number | undefined;
+  /** Asked for where the node has not joined yet. */
+  readonly readJoinToken: () => Promise<string>;
 }
 
 /**
- * Runs one role until SIGINT or SIGTERM.
+ * Runs one role until SIGINT or SIGTERM, or until the coordinator has it end.
+ * @returns why it ended
  * @throws StartError when it cannot start
  */
-export async function runRole(role: Role, configPath: string, flags: RoleFlags): Promise<void> {
-  const { config, readSecret } = readConfig(configPath);
+export async function runRole(
+  role: Role,
+  settings: RoleSettings,
+  flags: RoleFlags,
+): Promise<'stopped' | 'restart' | 'removed'> {
+  const { config, readSecret, resolvePath } = readSettings(settings);
   const section = config[role];
-  if (section === undefined) throw new StartError(`${configPath} has no section "${role}".`);
+  if (section === undefined)
+    throw new StartError(
+      `${'path' in settings ? settings.path : 'The configuration'} has no section "${role}".`,
+    );
   const endTracing = await startTracing(`starling-${role}`, process.env);
   const logShipper = new LogShipper();
   const logger = openLog(logShipper).child({ role });
   const registry = openRegistry();
-  const resolvePath = (path: string) => resolve(dirname(configPath), path);
-  const readAgain = () => readConfig(configPath).config;
+  const readAgain = () => readSettings(settings).config;
+  const membership = await membershipOf(role, config, { logger, resolvePath, flags });
   const running = await starters[role](config, {
-    ...{ logger, registry, readSecret, resolvePath, flags, readAgain },
+    ...{ logger, registry, readSecret, resolvePath, flags, readAgain, membership },
   });
+  let agent: NodeAgent | undefined;
+  let end = (_why: 'restart' | 'removed') => {};
+  const ended = new Promise<'restart' | 'removed'>((resolve) => {
+    end = resolve;
+  });
+  if (membership !== undefined && running.node !== undefined) {
+    agent = await NodeAgent.open({
+      ...{ membership, logger, registry },
+      part: running.node,
+      version: packageJson.version,
+      onEnd: end,
+    });
+  }
   process.stdout.write(`${running.says}\n`);
   const reports =
     running.coordinator &&
@@ -78,12 +109,15 @@ export async function runRole(role: Role, configPath: string, flags: RoleFlags):
     if (role !== 'coordinator') await running.close();
     await reports?.close(); // the end of the others is in the log, too
     if (role === 'coordinator') await running.close();
+    await agent?.close();
     await endTracing?.();
   };
-  await runUntilStopped(close, logger);
+  const why = await runUntilStopped(close, logger, ended);
+  if (why === 'removed' && membership !== undefined) await leaveNetwork(membership);
+  return why;
 }
 
-/** What a process of a role is called, and which disks it needs. */
+/** What a process of a role is called, unless it is a node with a name in the registry, and which disks it needs. */
 function nodeOf(
   role: Role,
   { frontend, backend, coordinator, balancer }: StarlingConfig,
@@ -107,15 +141,34 @@ function nodeOf(
   };
 }
 
+/** Of a role whose section names a coordinator, but no token: it is a node with a key of its own. */
+async function membershipOf(
+  role: Role,
+  config: StarlingConfig,
+  { logger, resolvePath, flags }: Pick<Context, 'logger' | 'resolvePath' | 'flags'>,
+): Promise<Membership | undefined> {
+  if (role === 'coordinator') return undefined;
+  const section = config[role];
+  if (section?.coordinator === undefined || section.coordinator.tokenFile !== undefined) return undefined;
+  if (section.dataDir === undefined)
+    throw new StartError(`The section "${role}" needs a dataDir, which keeps the key of the node.`);
+  const { url, name, advertise } = section.coordinator;
+  return joinNetwork({
+    // As each role itself takes it.
+    dataDir: role === 'balancer' ? resolvePath(section.dataDir) : resolve(section.dataDir),
+    ...{ coordinatorUrl: url, role, name, advertisedHost: advertise, logger },
+    readJoinToken: flags.readJoinToken,
+  });
+}
+
 /**
  * Prints the balancer's effective configuration and what is well or ill with it.
  * @returns false when something is wrong
  * @throws StartError when the configuration cannot be used
  */
 export function checkBalancerRole(configPath: string, wantsJson: boolean): Promise<boolean> {
-  const { config } = readConfig(configPath);
+  const { config, resolvePath } = readSettings({ path: configPath });
   if (config.balancer === undefined) throw new StartError(`${configPath} has no section "balancer".`);
-  const resolvePath = (path: string) => resolve(dirname(configPath), path);
   return reportOnBalancer(config.balancer, { resolvePath, wantsJson });
 }
 
@@ -126,6 +179,8 @@ interface Context {
   /** Of a path relative to the configuration file. */
   readonly resolvePath: (path: string) => string;
   readonly flags: RoleFlags;
+  /** Where this is a node with a key of its own. */
+  readonly membership: Membership | undefined;
   /**
    * Reads the file again.
    * @throws StartError when it is not valid any more
@@ -155,6 +210,16 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     return {
       says: `frontend: HTTP on port ${http.port}, RTMP on port ${frontend.rtmpPort}`,
       coordinator: settings.coordinator,
+      node: {
+        ports: () => ({ httpPort: http.port, pushPorts: [frontend.rtmpPort] }),
+        isReady: () => frontend.isReady(),
+        isIdle: () => frontend.viewers().length === 0,
+        channelCount: () => frontend.channels().length,
+        viewerCount: () => frontend.viewers().length,
+        onFleet: (fleet) => http.trust(balancerAddresses(fleet)),
+        drain: () => frontend.drain(ENDLESS_WITHIN_MS),
+        resume: () => frontend.resume(),
+      },
       async close() {
         await frontend.close();
         await http.close();
@@ -162,12 +227,15 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     };
   },
 
-  async backend({ backend: section }, { logger, registry, readSecret, resolvePath }) {
+  async backend({ backend: section }, context) {
     if (section === undefined) throw new StartError('no section "backend"');
-    const coordinator = {
-      baseUrl: section.coordinator.url,
-      token: readSecret(section.coordinator.tokenFile),
-    };
+    const { logger, registry, readSecret, resolvePath } = context;
+    const listed = (section.frontends ?? []).map(({ host, port, publishTokenFile }) => ({
+      host,
+      port,
+      publishToken: readSecret(publishTokenFile),
+    }));
+    const coordinator = accessOf(section.coordinator, context);
     const backend = await startBackend({
       dataDir: section.dataDir,
       coordinator,
@@ -178,11 +246,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
         certificatePath: section.rtmps.certificateFile && resolvePath(section.rtmps.certificateFile),
         privateKeyPath: section.rtmps.privateKeyFile && resolvePath(section.rtmps.privateKeyFile),
       },
-      frontends: section.frontends.map(({ host, port, publishTokenFile }) => ({
-        host,
-        port,
-        publishToken: readSecret(publishTokenFile),
-      })),
+      frontends: listed,
       leases:
         section.leaseDir === undefined
           ? { from: 'coordinator' }
@@ -193,11 +257,25 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     return {
       says: `backend: RTMP on port ${backend.rtmpPort}`,
       coordinator,
+      node: {
+        ports: () => ({
+          rtmpPort: backend.rtmpPort,
+          ...(backend.rtmpsPort === undefined ? {} : { rtmpsPort: backend.rtmpsPort }),
+        }),
+        isReady: () => backend.isReady(),
+        isIdle: () => !backend.isBusy,
+        channelCount: () => backend.channelCount,
+        viewerCount: () => 0,
+        onFleet: (fleet) => backend.setFrontends([...listed, ...pushTargets(fleet)]),
+        // The coordinator gives its leases to others, and it lets go of each that another has.
+        drain() {},
+        resume() {},
+      },
       close: () => backend.close(),
     };
   },
 
-  async coordinator({ coordinator: section }, { logger, registry, readSecret }) {
+  async coordinator({ coordinator: section }, { logger, registry, readSecret, resolvePath }) {
     if (section === undefined) throw new StartError('no section "coordinator"');
     const { databaseUrlFile, redisUrlFile } = section;
     const servers = storageServers(process.env);
@@ -214,24 +292,32 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       registry,
       webDir: findSite(),
     }).catch(explainStorage);
-    const { port } = await coordinator.listen(section.http.host, section.http.port);
+    const { host } = section.http;
+    const { port } = await coordinator.listen(host, section.http.port);
+    const apiUrl = `http://${/^[0.:]+$/.test(host) ? '127.0.0.1' : isIPv6(host) ? `[${host}]` : host}:${port}`;
+    const withdraw = announceRunning(section.dataDir, {
+      apiUrl,
+      operatorTokenPath: resolvePath(section.operatorTokenFile),
+    });
     const says = `coordinator: HTTP on port ${port}\n${firstAccountText(coordinator.firstAccount)}`.trimEnd();
-    const here = /^(0\.0\.0\.0|::)?$/.test(section.http.host) ? '127.0.0.1' : section.http.host;
-    const baseUrl = `http://${here.includes(':') ? `[${here}]` : here}:${port}`;
-    return { says, coordinator: { baseUrl, token: nodeToken }, close: () => coordinator.close() };
+    return {
+      says,
+      coordinator: { baseUrl: apiUrl, token: nodeToken },
+      async close() {
+        withdraw();
+        await coordinator.close();
+      },
+    };
   },
 
-  async balancer({ balancer: section }, { logger, registry, readSecret, resolvePath, readAgain }) {
+  async balancer({ balancer: section }, context) {
     if (section === undefined) throw new StartError('no section "balancer"');
+    const { logger, registry, resolvePath, readAgain } = context;
     const running = await startBalancerRole(section, {
       ...{ logger, registry, resolvePath },
       readAgain: () => readAgain().balancer,
     });
-    const coordinator = section.coordinator && {
-      baseUrl: section.coordinator.url,
-      token: readSecret(section.coordinator.tokenFile),
-    };
-    return { ...running, coordinator };
+    return { ...running, coordinator: section.coordinator && accessOf(section.coordinator, context) };
   },
 };
 
@@ -247,22 +333,32 @@ function oidcSettings(section: OidcSection, readSecret: (path: string) => string
   };
 }
 
-/** A frontend in several processes; this one keeps them going. */
+function accessOf(
+  { url, tokenFile }: { readonly url: string; readonly tokenFile?: string },
+  { membership, readSecret }: Pick<Context, 'membership' | 'readSecret'>,
+): CoordinatorAccess {
+  if (tokenFile !== undefined) return { baseUrl: url, token: readSecret(tokenFile) };
+  if (membership === undefined) throw new StartError('coordinator: neither tokenFile nor a key');
+  return { baseUrl: url, token: membership.identity };
+}
+
 function frontendSettings(
   section: FrontendSection,
-  { readSecret, resolvePath }: Pick<Context, 'readSecret' | 'resolvePath'>,
+  context: Pick<Context, 'readSecret' | 'resolvePath' | 'membership'>,
 ): FrontendSettings {
   const { rtmp, publishTokenFile, coordinator, dataDir, dvr } = section;
+  const { readSecret, resolvePath } = context;
   return {
     rtmpHost: rtmp.host,
     rtmpPort: rtmp.port,
-    publishToken: readSecret(publishTokenFile),
-    coordinator: coordinator && { baseUrl: coordinator.url, token: readSecret(coordinator.tokenFile) },
+    publishToken: publishTokenFile === undefined ? undefined : readSecret(publishTokenFile),
+    coordinator: coordinator && accessOf(coordinator, context),
     dataDir,
     dvr: dvr && { ...dvr, dir: resolvePath(dvr.dir) },
   };
 }
 
+/** A frontend in several processes; this one keeps them going. */
 async function startFrontendWorkers(
   section: FrontendSection & { workers: number },
   context: Context,
@@ -297,6 +393,16 @@ async function startFrontendWorkers(
   return {
     says: `frontend: HTTP on port ${workers.port}, RTMP on ports ${workers.rtmpPorts.join(', ')}`,
     coordinator: settings.coordinator,
+    node: {
+      ports: () => ({ httpPort: workers.port, pushPorts: [...workers.rtmpPorts] }),
+      isReady: () => workers.isReady(),
+      isIdle: () => workers.viewerIds.size === 0,
+      channelCount: () => workers.channelCount,
+      viewerCount: () => workers.viewerIds.size,
+      onFleet: (fleet) => workers.trust(balancerAddresses(fleet)),
+      drain: () => workers.drain(ENDLESS_WITHIN_MS),
+      resume: () => workers.resume(),
+    },
     close: () => workers.close(),
   };
 }

@@ -32,6 +32,10 @@ export type WorkerOrder =
       readonly mainPort: number;
     }
   | { readonly type: 'metrics' }
+  /** Take no new viewers, and send away those on endless answers; `endlessWithinMs` undefined: take viewers again. */
+  | { readonly type: 'drain'; readonly endlessWithinMs: number | undefined }
+  /** Believe what proxies at these addresses say, beside those of the settings. */
+  | { readonly type: 'trust'; readonly addresses: readonly string[] }
   | { readonly type: 'stop' };
 
 /** From a worker. */

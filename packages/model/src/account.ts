@@ -27,6 +27,8 @@ export const scopes = [
   'alarms:read',
   'alarms:write',
   'logs:read',
+  'nodes:read',
+  'nodes:write',
   'status:read',
   'backup:read',
   'accounts:read',

@@ -56,6 +56,15 @@ import {
   WatchedFolder,
 } from './library.ts';
 import { type LogBatch, LogLine, type LogQuery } from './log.ts';
+import {
+  Fleet,
+  type JoinRequest,
+  type NewNodeInvitation,
+  Node,
+  NodeInvitation,
+  NodeInvitationWithToken,
+  type NodeReport,
+} from './node.ts';
 import type { NodeHealth } from './node-health.ts';
 import { type NewRecording, Recording, type RecordingReport } from './recording.ts';
 import { type Effective, Schedule } from './schedule-definition.ts';
@@ -90,8 +99,8 @@ export class ApiError extends Error {
 export interface CoordinatorClientOptions {
   /** For instance `http://127.0.0.1:8080`. */
   readonly baseUrl: string;
-  /** The operator's or the node's token; none for the public routes. */
-  readonly token?: string | undefined;
+  /** The operator's or the node's token, or what makes one for each request; none for the public routes. */
+  readonly token?: string | (() => Promise<string>) | undefined;
   readonly fetch?: typeof globalThis.fetch;
 }
 
@@ -111,7 +120,7 @@ const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(it
 /** Every method raises an {@link ApiError}. */
 export class CoordinatorClient {
   readonly #baseUrl: string;
-  readonly #token: string | undefined;
+  readonly #token: string | (() => Promise<string>) | undefined;
   readonly #fetch: typeof globalThis.fetch;
 
   constructor({
@@ -371,6 +380,27 @@ export class CoordinatorClient {
       this.#request('GET', path`/public/channels/${name}`, PublicChannel),
   };
 
+  readonly nodes = {
+    list: (): Promise<Node[]> => this.#list('/nodes', Node, true),
+    get: (name: string): Promise<Node> => this.#request('GET', path`/nodes/${name}`, Node),
+    /** It gets nothing new. */
+    cordon: (name: string): Promise<Node> => this.#request('POST', path`/nodes/${name}/cordon`, Node),
+    /** It works again, whatever kept it from that. */
+    uncordon: (name: string): Promise<Node> => this.#request('POST', path`/nodes/${name}/uncordon`, Node),
+    /** It hands over what it has. */
+    drain: (name: string): Promise<Node> => this.#request('POST', path`/nodes/${name}/drain`, Node),
+    /** It hands over what it has and ends, for its supervisor to start it again. */
+    restart: (name: string): Promise<Node> => this.#request('POST', path`/nodes/${name}/restart`, Node),
+    remove: (name: string): Promise<void> => this.#send('DELETE', path`/nodes/${name}`),
+    invitations: (): Promise<NodeInvitation[]> => this.#list('/node-invitations', NodeInvitation, true),
+    /** The answer is the only one that holds the token. */
+    invite: (invitation: NewNodeInvitation): Promise<NodeInvitationWithToken> =>
+      this.#request('POST', '/node-invitations', NodeInvitationWithToken, invitation),
+    withdraw: (id: string): Promise<void> => this.#send('DELETE', path`/node-invitations/${id}`),
+    /** Needs no token but the one of the invitation. */
+    join: (request: JoinRequest): Promise<Node> => this.#request('POST', '/node/join', Node, request),
+  };
+
   /** Which backends run what. */
   leases(): Promise<HeldLease[]> {
     return this.#list('/leases', HeldLease);
@@ -429,6 +459,23 @@ export class CoordinatorClient {
     return this.#request('POST', '/frontend/report', FrontendReportAnswer, report);
   }
 
+  reportNode(report: NodeReport): Promise<void> {
+    return this.#send('POST', '/node/report', report);
+  }
+
+  /** Follows the nodes of the network; see `#watch`. @param revision of the fleet that is known already */
+  watchFleet(revision: number | undefined, ...how: WatchParameters<Fleet>): Promise<void> {
+    const [onState, signal, onRetry] = how;
+    let known = revision;
+    const keep = (fleet: Fleet) => {
+      known = fleet.revision;
+      onState(fleet);
+    };
+    // Of the fleet that is known already, which then need not come again.
+    const headers = () => (known === undefined ? {} : { 'last-event-id': String(known) });
+    return this.#watch('/node/watch', Fleet, keep, signal, onRetry, headers);
+  }
+
   /** Follows what a backend needs to know; see `#watch`. */
   watchBackendState(...how: WatchParameters<BackendState>): Promise<void> {
     return this.#watch('/backend/watch', BackendState, ...how);
@@ -460,9 +507,9 @@ export class CoordinatorClient {
         await this.#followOnce(
           apiPath,
           (data) => {
-            const state = checked(schema, JSON.parse(data));
+            const state = data === '' ? undefined : checked(schema, JSON.parse(data));
             attempt = 0;
-            onState(state);
+            if (state !== undefined) onState(state);
           },
           signal,
           headers(),
@@ -477,7 +524,10 @@ export class CoordinatorClient {
     }
   }
 
-  /** One connection of a watch. Event format: WHATWG HTML, 9.2. */
+  /**
+   * One connection of a watch. Event format: WHATWG HTML, 9.2.
+   * @param onData gets the data of each event; empty for one that only says that the connection lives
+   */
   async #followOnce(
     apiPath: string,
     onData: (data: string) => void,
@@ -517,7 +567,7 @@ export class CoordinatorClient {
             .filter((line) => line.startsWith('data:'))
             .map((line) => line.slice('data:'.length))
             .join('\n');
-          if (data !== '') onData(data);
+          onData(data);
         }
       }
     } finally {
@@ -577,12 +627,13 @@ export class CoordinatorClient {
     headers: Readonly<Record<string, string>> = {},
   ): Promise<Response> {
     let response: Response;
+    const token = typeof this.#token === 'function' ? await this.#token() : this.#token;
     try {
       response = await this.#fetch(`${this.#baseUrl}/api/v1${apiPath}`, {
         method,
         signal,
         headers: {
-          ...(this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }),
+          ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
           ...(body === undefined ? {} : { 'content-type': 'application/json' }),
           ...headers,
         },

@@ -12,9 +12,30 @@ const Host = Type.Optional(Type.String({ description: 'Address to listen on; all
 const SecretFile = Type.String({ description: 'File that holds the secret, and nothing else' });
 
 const Coordinator = Type.Object(
-  { url: Type.String(), tokenFile: SecretFile },
+  {
+    url: Type.String(),
+    tokenFile: Type.Optional(
+      Type.String({
+        description:
+          'File that holds the token that nodes share. Left out, this is a node with a key of its own, in dataDir, which joins by invitation',
+      }),
+    ),
+    name: Type.Optional(
+      Type.String({
+        description: 'Of the node, where its invitation names none; after the machine when left out',
+      }),
+    ),
+    advertise: Type.Optional(
+      Type.String({
+        description:
+          'Name or address at which the other nodes reach this machine; left out, the one that it reaches the coordinator from',
+      }),
+    ),
+  },
   { additionalProperties: false },
 );
+
+export type NodeCoordinator = Static<typeof Coordinator>;
 
 export const FrontendSection = Type.Object(
   {
@@ -34,10 +55,18 @@ export const FrontendSection = Type.Object(
       { additionalProperties: false },
     ),
     rtmp: Type.Object({ host: Host, port: Port }, { additionalProperties: false }),
-    publishTokenFile: SecretFile,
+    publishTokenFile: Type.Optional(
+      Type.String({
+        description:
+          'File that holds what backends with no key of their own have to show; left out, only nodes of the network may push',
+      }),
+    ),
     coordinator: Type.Optional(Coordinator),
     dataDir: Type.Optional(
-      Type.String({ description: 'Keeps what the coordinator said last, for a start while it is gone' }),
+      Type.String({
+        description:
+          'Keeps what the coordinator said last, for a start while it is gone, and the key of the node',
+      }),
     ),
     workers: Type.Optional(
       Type.Integer({
@@ -92,10 +121,13 @@ export const BackendSection = Type.Object(
       }),
     ),
     coordinator: Coordinator,
-    frontends: Type.Array(
-      Type.Object(
-        { host: Type.String(), port: Port, publishTokenFile: SecretFile },
-        { additionalProperties: false },
+    frontends: Type.Optional(
+      Type.Array(
+        Type.Object(
+          { host: Type.String(), port: Port, publishTokenFile: SecretFile },
+          { additionalProperties: false },
+        ),
+        { description: 'Those that are no nodes of the network: nodes are found by themselves' },
       ),
     ),
   },
@@ -199,8 +231,15 @@ export const BalancerSection = Type.Object(
     https: Type.Optional(Listen('Port 443 when left out')),
     rtmp: Type.Optional(Listen("Passed on to the backends' RTMP ports")),
     rtmps: Type.Optional(Listen("Passed on to the backends' RTMPS ports")),
-    frontends: Type.Array(
-      Type.Object({ host: NodeHost, port: OpenPort }, { additionalProperties: false, description: 'HTTP' }),
+    coordinator: Type.Optional(Coordinator),
+    frontends: Type.Optional(
+      Type.Array(
+        Type.Object({ host: NodeHost, port: OpenPort }, { additionalProperties: false, description: 'HTTP' }),
+        {
+          description:
+            'Those that are no nodes of the network: a balancer with a coordinator finds nodes by itself',
+        },
+      ),
     ),
     backends: Type.Optional(
       Type.Array(
@@ -219,7 +258,6 @@ export const BalancerSection = Type.Object(
         },
       ),
     ),
-    coordinator: Type.Optional(Coordinator),
     balance: Type.Optional(
       Type.Union([Type.Literal('least-connections'), Type.Literal('round-robin')], {
         default: 'least-connections',

@@ -9,8 +9,9 @@ import { X509Certificate } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
-import { CoordinatorClient } from '@starling/model/client';
+import type { CoordinatorClient } from '@starling/model/client';
 import type { BackendState, Channel as ChannelModel } from '@starling/model/entities';
+import { type CoordinatorAccess, NodeProver, openCoordinator } from '@starling/model/node-identity';
 import { programmeAt } from '@starling/model/schedule';
 import type { PlayHandler } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
@@ -24,21 +25,22 @@ import { FileLeases } from './file-leases.ts';
 import { ladderRungs, RUNGS, type Rung } from './house-format.ts';
 import { Imports } from './imports.ts';
 import { Inputs } from './inputs.ts';
-import { CoordinatorLeases, type Leases, RenewedLeases, SoleHolder } from './leases.ts';
+import { CoordinatorLeases, type HeldLease, type Leases, RenewedLeases, SoleHolder } from './leases.ts';
 import { Library } from './library.ts';
 import { LiveChannel } from './live-channel.ts';
 import { readNodeId } from './node-id.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
 import { PlayoutHistory } from './playout-history.ts';
-import { type FrontendAddress, FrontendLeg } from './publisher.ts';
+import { type FrontendAddress, FrontendLeg, type ProvePush } from './publisher.ts';
 import { Recordings } from './recordings.ts';
+import { RememberedState } from './remembered-state.ts';
 import { type RtmpsConfig, readCertificate } from './rtmps-certificate.ts';
 import { Slates } from './slate.ts';
 import { WatchedFolders } from './watched-folders.ts';
 
 export interface BackendConfig {
   readonly dataDir: string;
-  readonly coordinator: { readonly baseUrl: string; readonly token: string };
+  readonly coordinator: CoordinatorAccess;
   /** The address to listen on; all of them when undefined. */
   readonly rtmpHost: string | undefined;
   /** Where encoders publish; 0 takes a free port. */
@@ -62,6 +64,10 @@ export interface Backend {
   readonly rtmpsPort: number | undefined;
   /** From now on channels are pushed to these frontends: a new one gets its legs at once, one that is gone loses them. */
   setFrontends(frontends: readonly FrontendAddress[]): void;
+  /** How many channels run here. */
+  readonly channelCount: number;
+  /** Whether it holds leases, or encoders are connected to it: others then rely on it. */
+  readonly isBusy: boolean;
   /** True when the coordinator's word has come and every playout channel reaches a frontend. */
   isReady(): boolean;
   close(): Promise<void>;
@@ -128,7 +134,11 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const library = new Library({ mediaDir, logger });
   await library.open();
   const slates = await Slates.open({ mediaDir: join(config.dataDir, 'slates'), logger });
-  const coordinator = new CoordinatorClient(config.coordinator);
+  const coordinator = openCoordinator(config.coordinator);
+  const { token: identity } = config.coordinator;
+  const prover = typeof identity === 'string' ? undefined : new NodeProver(identity);
+  const provePush: ProvePush = async (frontendNodeId) =>
+    (await prover?.proofFor(`push:${frontendNodeId}`)) ?? '';
   const parallelism = Math.min(availableParallelism(), MAX_PARALLEL_IMPORTS);
   const imports = new Imports({ library, coordinator, logger, parallelism });
   const folders = new WatchedFolders({ coordinator, logger, mediaDir });
@@ -148,6 +158,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     onRestored: (destination) => events.destinationRestored(destination),
   });
   let state: BackendState | undefined;
+  const memory = new RememberedState(config.dataDir, logger);
 
   let frontends = byKey(config.frontends);
   /** Gives the channel a leg to each frontend, and to no other. */
@@ -158,7 +169,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       legs.delete(key);
     }
     for (const [key, frontend] of frontends) {
-      if (!legs.has(key)) legs.set(key, new FrontendLeg(channel, frontend, logger));
+      if (!legs.has(key)) legs.set(key, new FrontendLeg(channel, frontend, provePush, logger));
     }
     return legs;
   };
@@ -268,6 +279,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
 
   /** Runs the channels whose leases are held, and no others. */
   const arrange = (next: BackendState) => {
+    memory.keep(next, leases.toRemember);
     const leaseOf = leaseNames(next.channels);
     const held = next.channels.filter(({ name }) => leases.held.has(leaseOf(name)));
     const models = new Map(held.map((model) => [model.name, model]));
@@ -364,9 +376,15 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   };
   const reportTimer = setInterval(() => void report(), REPORT_EVERY_MS);
 
-  const leases = openLeases(config.leases, coordinator, nodeId, logger, () => {
-    if (state !== undefined) arrange(state);
+  const remembered = await memory.load();
+  const leases = openLeases(config.leases, {
+    ...{ coordinator, nodeId, logger },
+    heldBefore: remembered?.held ?? new Map(),
+    onChange: () => {
+      if (state !== undefined) arrange(state);
+    },
   });
+  if (remembered !== undefined) takeState(remembered.state);
   const watch = new AbortController();
   const watching = coordinator.watchBackendState(takeState, watch.signal);
 
@@ -384,6 +402,13 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   return {
     rtmpPort: inputs.rtmpPort,
     rtmpsPort: inputs.rtmpsPort,
+
+    get channelCount() {
+      return onAir.size;
+    },
+    get isBusy() {
+      return leases.held.size > 0 || inputs.publishingStreams.length > 0;
+    },
 
     isReady: () =>
       state !== undefined &&
@@ -409,7 +434,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       await recordings.close();
       for (const [name, one] of onAir) takeOff(name, one);
       await leases.close();
-      await Promise.all([library.close(), slates.close()]);
+      await Promise.all([library.close(), slates.close(), memory.close()]);
     },
   };
 }
@@ -425,24 +450,32 @@ function endUnixSeconds(pem: string): number {
 
 function openLeases(
   from: BackendConfig['leases'],
-  coordinator: CoordinatorClient,
-  nodeId: string,
-  logger: Logger,
-  onChange: () => void,
+  options: {
+    readonly coordinator: CoordinatorClient;
+    readonly nodeId: string;
+    readonly logger: Logger;
+    readonly heldBefore: ReadonlyMap<string, HeldLease>;
+    readonly onChange: () => void;
+  },
 ): Leases {
+  const { coordinator, nodeId } = options;
   switch (from.from) {
     case 'nobody':
       return new SoleHolder();
     case 'coordinator':
-      return new RenewedLeases({ authority: new CoordinatorLeases(coordinator, nodeId), onChange, logger });
+      return new RenewedLeases({ ...options, authority: new CoordinatorLeases(coordinator, nodeId) });
     case 'folder':
-      return new RenewedLeases({ authority: new FileLeases(from.dir, nodeId), onChange, logger });
+      return new RenewedLeases({ ...options, authority: new FileLeases(from.dir, nodeId) });
   }
 }
 
 /** Frontends by all that makes them what they are: one that changes its token is another one. */
 function byKey(frontends: readonly FrontendAddress[]): Map<string, FrontendAddress> {
   return new Map(
-    frontends.map((frontend) => [`${frontend.host} ${frontend.port} ${frontend.publishToken}`, frontend]),
+    frontends.map((frontend) => {
+      const credential =
+        'publishToken' in frontend ? `token ${frontend.publishToken}` : `node ${frontend.nodeId}`;
+      return [`${frontend.host} ${frontend.port} ${credential}`, frontend];
+    }),
   );
 }

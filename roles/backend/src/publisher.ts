@@ -8,12 +8,22 @@ import type { Logger } from 'pino';
 import type { Channel } from './channel.ts';
 import { movedTarget, RtmpPublishing, type RtmpTarget } from './rtmp-publishing.ts';
 
-export interface FrontendAddress {
+export type FrontendAddress = {
   readonly host: string;
   readonly port: number;
-  /** What this frontend asks of those who push to it. */
-  readonly publishToken: string;
-}
+} & (
+  | {
+      /** What this frontend asks of those who push to it. */
+      readonly publishToken: string;
+    }
+  | {
+      /** Of a node of the network: it asks for a proof of who pushes. */
+      readonly nodeId: string;
+    }
+);
+
+/** Makes the proof for a frontend of the network. A promise is not to be rejected. */
+export type ProvePush = (frontendNodeId: string) => Promise<string>;
 
 const tracer = trace.getTracer('starling');
 
@@ -30,6 +40,7 @@ const MIN_STAY_MS = 1000;
 export class FrontendLeg {
   readonly #channel: Channel;
   readonly #target: RtmpTarget;
+  readonly #streamName: () => string | Promise<string>;
   readonly #logger: Logger;
   #publishing: RtmpPublishing | undefined;
   #leaveChannel: (() => void) | undefined;
@@ -38,20 +49,25 @@ export class FrontendLeg {
   #failures = 0;
   /** Of the connection. */
   #span: Span | undefined;
+  #isClosed = false;
 
-  constructor(channel: Channel, frontend: FrontendAddress, logger: Logger) {
-    const { host, port, publishToken } = frontend;
+  constructor(channel: Channel, frontend: FrontendAddress, prove: ProvePush, logger: Logger) {
+    const { host, port } = frontend;
     this.#channel = channel;
+    this.#streamName = () =>
+      'publishToken' in frontend
+        ? `${channel.name}?token=${encodeURIComponent(frontend.publishToken)}`
+        : prove(frontend.nodeId).then((proof) => `${channel.name}?proof=${proof}`);
     this.#target = {
       host,
       port,
       tls: undefined,
       app: 'live',
-      streamName: `${channel.name}?token=${encodeURIComponent(publishToken)}`,
+      streamName: channel.name,
       tcUrl: `rtmp://${host.includes(':') ? `[${host}]` : host}:${port}/live`,
     };
     this.#logger = logger.child({ channel: channel.name, frontend: `${host}:${port}` });
-    this.#connect(this.#target);
+    this.#open(this.#target);
   }
 
   /** True once the frontend has accepted the push. */
@@ -61,10 +77,19 @@ export class FrontendLeg {
 
   /** Says goodbye to the frontend and stops. */
   close(): void {
+    this.#isClosed = true;
     clearTimeout(this.#retryTimer);
     this.#leave();
     this.#span?.end();
     this.#publishing?.close();
+  }
+
+  #open(target: RtmpTarget): void {
+    const streamName = this.#streamName();
+    if (typeof streamName === 'string') return this.#connect({ ...target, streamName });
+    void streamName.then((signed) => {
+      if (!this.#isClosed) this.#connect({ ...target, streamName: signed });
+    });
   }
 
   #connect(target: RtmpTarget): void {
@@ -100,7 +125,7 @@ export class FrontendLeg {
         // The backlog makes up for what the change takes; the frontend drops what it has already.
         this.#leave();
         publishing.close();
-        this.#connect(movedTarget(target, tcUrl));
+        this.#open(movedTarget(target, tcUrl));
       },
       onEnd: (reason) => this.#fail(reason),
     });
@@ -134,6 +159,6 @@ export class FrontendLeg {
     if (this.#failures === 0) this.#logger.warn({ reason }, 'push to the frontend broke off; trying again');
     const retryMs = Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** this.#failures);
     this.#failures++;
-    this.#retryTimer = setTimeout(() => this.#connect(this.#target), retryMs * (0.5 + Math.random() / 2));
+    this.#retryTimer = setTimeout(() => this.#open(this.#target), retryMs * (0.5 + Math.random() / 2));
   }
 }

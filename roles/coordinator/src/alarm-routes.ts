@@ -11,6 +11,7 @@ import {
 import { NodeHealth } from '@starling/model/node-health';
 import type { FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
+import { processNameOf } from './access.ts';
 import type { Alarms } from './alarms.ts';
 import type { NodeHealths } from './node-healths.ts';
 import { Page, PageQuery } from './page.ts';
@@ -118,7 +119,7 @@ export function alarmRoutes(alarms: Alarms, nodeHealths: NodeHealths): FastifyPl
         },
       },
       async (request, reply) => {
-        nodeHealths.report(request.body);
+        nodeHealths.report({ ...request.body, node: processNameOf(request, request.body.node) });
         return reply.code(204).send(null);
       },
     );

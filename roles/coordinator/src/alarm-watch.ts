@@ -37,10 +37,14 @@ export interface AlarmWatchOptions {
   readonly readState: () => Promise<BackendState>;
   readonly presence: BackendPresence;
   readonly nodes: {
-    /** Nodes that should be there. */
+    /** Processes that have not said that they end. */
     sightings(): readonly NodeSighting[];
     all(): readonly NodeHealth[];
     onReport(listener: (health: NodeHealth, before: NodeHealth | undefined) => void): void;
+  };
+  /** The nodes that have joined; others are known by what they report only. */
+  readonly registry: {
+    sightings(): Promise<readonly (NodeSighting & { readonly isMissed: boolean })[]>;
   };
   /** Undefined where the database is in the process, and nobody else connects to it. */
   readonly connections: (() => Promise<DatabaseConnections | undefined>) | undefined;
@@ -219,14 +223,17 @@ export class AlarmWatch {
     nowMs: number,
   ): Promise<Observation[]> {
     const state = await this.#options.readState();
+    const registered = new Map(
+      (await this.#options.registry.sightings()).map((sighting) => [sighting.node, sighting]),
+    );
     const isSettled = nowMs - this.#startedAtMs >= SILENT_AFTER_START_MS;
     const openTargets = (kind: AlarmKind) =>
       [...open.values()].filter((alarm) => alarm.kind === kind).map(({ target }) => target);
     return [
       ...(isSettled ? this.#channels(state, settings, openTargets, nowMs) : []),
-      ...(isSettled ? this.#nodes(settings, openTargets, nowMs) : []),
+      ...(isSettled ? this.#nodes(registered, settings, openTargets, nowMs) : []),
       ...this.#destinations(state, openTargets),
-      ...this.#healths(settings, openTargets, nowMs),
+      ...this.#healths(registered, settings, openTargets, nowMs),
       ...(await this.#databaseConnections(settings, nowMs)),
       ...this.#counted(settings, open, nowMs),
     ];
@@ -273,6 +280,7 @@ export class AlarmWatch {
   }
 
   *#nodes(
+    registered: ReadonlyMap<string, { readonly isMissed: boolean } & NodeSighting>,
     { nodeLostSeconds }: AlarmSettings,
     openTargets: (kind: AlarmKind) => string[],
     nowMs: number,
@@ -281,17 +289,24 @@ export class AlarmWatch {
       ...{ kind: 'node-lost', target, severity: 'critical', isBad, message, ...atOnce },
     });
     const known = new Set<string>();
-    for (const { node, lastSeenAtMs } of this.#options.nodes.sightings()) {
+    const sightings = [
+      ...this.#options.nodes
+        .sightings()
+        .filter(({ node }) => !isOfRegistry(node))
+        .map((sighting) => ({ ...sighting, isMissed: true })),
+      ...registered.values(),
+    ];
+    for (const { node, lastSeenAtMs, isMissed } of sightings) {
       known.add(node);
       const silentMs = nowMs - lastSeenAtMs;
       const since = new Date(lastSeenAtMs).toISOString();
       yield lost(
         node,
-        silentMs > nodeLostSeconds * 1000,
+        isMissed && silentMs > nodeLostSeconds * 1000,
         `Nothing was heard of ${node} since ${since}. Start it again, or see \`starling logs --node ${node}\`.`,
       );
     }
-    for (const { node, balancedFrontends } of this.#options.nodes.all()) {
+    for (const { node, balancedFrontends } of this.#reporting(registered)) {
       if (balancedFrontends === null) continue;
       const { listed, admitted } = balancedFrontends;
       const target = `frontends of ${node}`;
@@ -304,9 +319,21 @@ export class AlarmWatch {
     }
     // After a restart of the coordinator, a node that does not come back is for the operator to resolve.
     for (const target of openTargets('node-lost')) {
-      if (!known.has(target) && this.#leftNodes.has(target.replace(/^frontends of /, '')))
+      if (!known.has(target) && this.#hasLeft(target.replace(/^frontends of /, ''), registered))
         yield lost(target, false, '');
     }
+  }
+
+  /** What processes say of themselves, without those of nodes that were removed. */
+  #reporting(registered: ReadonlyMap<string, unknown>): NodeHealth[] {
+    return this.#options.nodes
+      .all()
+      .filter(({ node }) => !isOfRegistry(node) || registered.has(nodeOf(node)));
+  }
+
+  /** Whether a process has said that it ends, or its node was removed. */
+  #hasLeft(node: string, registered: ReadonlyMap<string, unknown>): boolean {
+    return this.#leftNodes.has(node) || (isOfRegistry(node) && !registered.has(nodeOf(node)));
   }
 
   *#destinations(state: BackendState, openTargets: (kind: AlarmKind) => string[]): Generator<Observation> {
@@ -335,29 +362,35 @@ export class AlarmWatch {
   }
 
   *#healths(
+    registered: ReadonlyMap<string, unknown>,
     settings: AlarmSettings,
     openTargets: (kind: AlarmKind) => string[],
     nowMs: number,
   ): Generator<Observation> {
     const observed = new Set<string>();
-    for (const observation of this.#disksAndCertificates(settings, nowMs)) {
+    const reporting = this.#reporting(registered);
+    for (const observation of this.#disksAndCertificates(reporting, settings, nowMs)) {
       observed.add(alarmKey(observation));
       yield observation;
     }
-    const knownNodes = new Set(this.#options.nodes.all().map(({ node }) => node));
+    const knownNodes = new Set(reporting.map(({ node }) => node));
     for (const kind of ['disk-filling', 'certificate-expiring'] as const) {
       for (const target of openTargets(kind)) {
         const [node = ''] = target.split(' ');
         if (observed.has(alarmKey({ kind, target }))) continue;
         // It has other disks now, or has said goodbye.
-        if (knownNodes.has(node) || this.#leftNodes.has(node))
+        if (knownNodes.has(node) || this.#hasLeft(node, registered))
           yield { kind, target, severity: 'warning', message: '', isBad: false, ...atOnce };
       }
     }
   }
 
-  *#disksAndCertificates(settings: AlarmSettings, nowMs: number): Generator<Observation> {
-    for (const { node, disks, certificates } of this.#options.nodes.all()) {
+  *#disksAndCertificates(
+    reporting: readonly NodeHealth[],
+    settings: AlarmSettings,
+    nowMs: number,
+  ): Generator<Observation> {
+    for (const { node, disks, certificates } of reporting) {
       for (const { path, freeBytes, sizeBytes } of disks) {
         const freePercent = sizeBytes === 0 ? 100 : (freeBytes / sizeBytes) * 100;
         const isBad =
@@ -460,6 +493,12 @@ export class AlarmWatch {
     }
   }
 }
+
+/** Names of processes that have not joined say their role: `frontend@studio-2:8080`. */
+const isOfRegistry = (node: string) => !node.includes('@');
+
+/** `frontend-1` of its process `frontend-1/worker-2`. */
+const nodeOf = (process: string) => process.split('/')[0] ?? process;
 
 /** Whether a channel is to have a picture at any time: its schedule or its slate sees to it. */
 function isAlwaysOn({ sources, runs, epochUnixMs }: Channel, nowMs: number): boolean {

@@ -142,14 +142,19 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
             description:
               'Set by a login, for an account whose role has the scope. Without TLS its name is `starling`.',
           },
-          node: { type: 'http', scheme: 'bearer', description: "The token of the network's own machines." },
+          node: {
+            type: 'http',
+            scheme: 'bearer',
+            description:
+              'What a node has signed with its own key (docs/formats/node-proof.md), or the token that nodes share. Where a role is named, only nodes of this role.',
+          },
         },
       },
     },
   });
 
   await app.register(async (guarded) => {
-    const { sessions, apiTokens } = nouns;
+    const { sessions, apiTokens, nodes } = nouns;
     guarded.decorateRequest('span', undefined);
     guarded.addHook('onRequest', async (request, reply) => {
       const { method, routeOptions, headers } = request;
@@ -163,7 +168,7 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
       });
       reply.header('cache-control', 'no-store');
     });
-    guardRoutes(guarded, { tokens: config, sessions, apiTokens, rateLimits: config.rateLimits });
+    guardRoutes(guarded, { tokens: config, sessions, apiTokens, nodes, rateLimits: config.rateLimits });
     guardConditions(guarded, config.db, config.now);
     guarded.addHook('onSend', async (request, reply, payload) => {
       if (request.method !== 'GET' || reply.statusCode !== 200 || typeof payload !== 'string') return payload;

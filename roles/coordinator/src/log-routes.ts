@@ -2,6 +2,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
 import { LogBatch, LogLine, LogQuery } from '@starling/model/log';
 import { Type } from 'typebox';
+import { processNameOf } from './access.ts';
 import type { Logs } from './logs.ts';
 
 export function logRoutes(logs: Logs): FastifyPluginAsyncTypebox {
@@ -49,7 +50,7 @@ export function logRoutes(logs: Logs): FastifyPluginAsyncTypebox {
         },
       },
       async (request, reply) => {
-        logs.take(request.body);
+        logs.take({ ...request.body, node: processNameOf(request, request.body.node) });
         return reply.code(204).send(null);
       },
     );

@@ -39,6 +39,7 @@ import { Logs } from './logs.ts';
 import { Mail } from './mail.ts';
 import { CoordinatorMetrics } from './metrics.ts';
 import { NodeHealths } from './node-healths.ts';
+import { Nodes } from './nodes.ts';
 import { OidcLogins, type OidcSettings } from './oidc.ts';
 import { connectPeers, noPeers } from './peers.ts';
 import { openPostgresServer } from './postgres-server.ts';
@@ -97,6 +98,8 @@ export interface Coordinator {
   close(): Promise<void>;
 }
 
+/** A frontend has one for each worker. */
+const MAX_NODE_WATCHERS = 2000;
 /** At the end, requests that run have so long to finish. */
 const DRAIN_MS = 1000;
 
@@ -139,7 +142,23 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const viewingKeys = await ViewingKeys.open(dataDir);
     const rules = new Snapshot(db, changes, (transaction) => readViewingRules(transaction, now));
     const viewers = new FleetViewers(rules, peers, logger, now);
-    const frontendWatch = new Watch(new FrontendStates(rules, viewingKeys, viewers), logger);
+    const nodes = new Nodes({ db, changes, peers, logger, now });
+    const frontendWatch = new Watch(
+      new FrontendStates(rules, viewingKeys, viewers, nodes),
+      logger,
+      MAX_NODE_WATCHERS,
+    );
+    const fleetWatch = new Watch(nodes, logger, MAX_NODE_WATCHERS);
+    const watches = [watch, frontendWatch, fleetWatch];
+    nodes.onChange(() => {
+      if (!watches.some(({ isFollowedByNodes }) => isFollowedByNodes)) return;
+      nodes.removedIds().then(
+        (removed) => {
+          for (const one of watches) one.end(removed);
+        },
+        () => {}, // the database is away; those who ask again are refused
+      );
+    });
     const schedules = new Schedules(db, changes, logger, now);
     await schedules.start();
     closers.push(async () => schedules.close());
@@ -153,6 +172,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       readState: () => state.read(),
       presence,
       nodes: nodeHealths,
+      registry: nodes,
       connections: config.databaseUrl === undefined ? undefined : () => readConnections(database),
       logger,
       now,
@@ -193,6 +213,8 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
         library: new Library(db, changes, logger, now),
         assetFiles: new AssetFiles(join(dataDir, 'media')),
         leases: new LeaseTable(now()),
+        nodes,
+        fleetWatch,
         recordings: new Recordings({ db, changes, assets, dir: recordingsDir, logger, now }),
         channels: new Channels(db, changes, logger, now),
         schedules,
@@ -233,8 +255,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     }
     // First to close: the answers to watchers would otherwise never end.
     closers.push(async () => {
-      watch.close();
-      frontendWatch.close();
+      for (const one of watches) one.close();
       await logs.close();
     });
     return {

@@ -10,7 +10,7 @@ const MAX_NODES = 1000;
 /** A node that was lost for so long is not looked for any more. */
 const FORGET_AFTER_MS = 7 * 24 * 3600 * 1000;
 
-/** A node that should be there, and when it last was. */
+/** A node, and when it was last heard of. */
 export interface NodeSighting {
   readonly node: string;
   readonly lastSeenAtMs: number;

@@ -34,7 +34,7 @@ import {
 import { NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from '@starling/model/webhook';
 import type { RouteOptions } from 'fastify';
 import { type TSchema, Type } from 'typebox';
-import { type Access, ownerOnly } from './access.ts';
+import { type Access, isForMachines, nodeIdOf, ownerOnly, refuseOtherNodes } from './access.ts';
 import { alarmRoutes } from './alarm-routes.ts';
 import type { AlarmWatch } from './alarm-watch.ts';
 import type { Alarms } from './alarms.ts';
@@ -51,6 +51,8 @@ import type { Library } from './library.ts';
 import { logRoutes } from './log-routes.ts';
 import type { Logs } from './logs.ts';
 import type { NodeHealths } from './node-healths.ts';
+import { nodeRoutes } from './node-routes.ts';
+import type { Nodes } from './nodes.ts';
 import { Page, PageQuery } from './page.ts';
 import type { PublicChannels } from './public-channels.ts';
 import { recordingRoutes } from './recording-routes.ts';
@@ -75,6 +77,8 @@ export interface Nouns extends ViewingNouns {
   readonly destinations: Destinations;
   readonly recordings: Recordings;
   readonly leases: LeaseTable;
+  readonly nodes: Nodes;
+  readonly fleetWatch: Watch;
   readonly webhooks: Webhooks;
   readonly alarms: Alarms;
   readonly alarmWatch: AlarmWatch;
@@ -653,7 +657,8 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
     );
     await app.register(viewingRoutes(nouns));
     await app.register(recordingRoutes(nouns.recordings));
-    await app.register(leaseRoutes(nouns.leases));
+    await app.register(leaseRoutes(nouns.leases, nouns.nodes));
+    await app.register(nodeRoutes(nouns.nodes, nouns.fleetWatch));
     await app.register(alarmRoutes(nouns.alarms, nouns.nodeHealths));
     await app.register(logRoutes(nouns.logs));
     await app.register(more);
@@ -683,7 +688,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
     app.get(
       '/backend/watch',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         exposeHeadRoute: false,
         schema: {
           tags: ['backend'],
@@ -696,15 +701,15 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
           },
         },
       },
-      (_request, reply) => {
-        watch.attach(reply.raw);
+      (request, reply) => {
+        watch.attach(reply.raw, { nodeId: nodeIdOf(request) });
         reply.hijack();
       },
     );
     app.post(
       '/backend/imports/:assetId',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         schema: {
           tags: ['backend'],
           summary: 'Report how far an import is',
@@ -721,7 +726,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
     app.post(
       '/backend/folders/:id',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         schema: {
           tags: ['backend'],
           summary: 'Report complete files of a watched folder',
@@ -738,7 +743,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
     app.post(
       '/backend/report',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         schema: {
           tags: ['backend'],
           summary: 'Report what is on the air; at each change and every 5 s',
@@ -747,6 +752,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
         },
       },
       async (request, reply) => {
+        refuseOtherNodes(request, request.body.nodeId);
         presence.report(request.body);
         nouns.alarmWatch.takeEvents(request.body.events);
         await webhooks.take(request.body.events);
@@ -759,7 +765,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
 /** The conditions that a request may be done on. */
 function conditionsOf({ method, config }: RouteOptions): { headers?: TSchema } {
   // The network's machines report again what they have reported.
-  if (config?.access === 'node' || config?.access === 'public') return {};
+  if (config?.access === 'public' || isForMachines(config?.access)) return {};
   if (method === 'POST') return { headers: IdempotencyKey };
   return method === 'GET' || method === 'HEAD' ? {} : { headers: IfMatch };
 }
@@ -768,6 +774,7 @@ function conditionsOf({ method, config }: RouteOptions): { headers?: TSchema } {
 function securityOf(access: Access | undefined): Record<string, string[]>[] {
   if (access === undefined || access === 'public') return [];
   if (access === 'node') return [{ node: [] }];
+  if (access === 'frontend' || access === 'backend') return [{ node: [access] }];
   const scopes = access === 'signed-in' ? [] : [access];
   return [{ token: scopes }, { session: scopes }];
 }

@@ -9,7 +9,7 @@ import type { NodeHealth } from '@starling/model/node-health';
 import type { WebhookEvent } from '@starling/model/webhook';
 import { SMTPServer } from 'smtp-server';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { addReadyAsset, type Lab, operatorToken, startLab } from './support.ts';
+import { addReadyAsset, joinNode, type Lab, operatorToken, startLab } from './support.ts';
 
 /** A real SMTP server that asks for a password. */
 const mails: { to: string[]; body: string }[] = [];
@@ -256,6 +256,33 @@ describe('there is an alarm', () => {
     await pass(16_000, () => lab.node.reportHealth(healthOf('backend@b:1935')));
     await until(async () => ((await lab.operator.alarms.get(id)).state === 'resolved' ? true : undefined));
     await lab.node.reportHealth(healthOf('backend@b:1935', { isLeaving: true }));
+  }, 30_000);
+
+  it('for a node of the registry, by its name, until it is let go', async () => {
+    const { client } = await joinNode(lab, 'frontend', 'studio');
+    const report = () =>
+      client.reportNode({
+        ...{ bootId: '00000000000000b1', version: '0.1.0', addresses: { host: '10.0.0.9' } },
+        ...{ isReady: true, isIdle: false, cpuCores: 0, memoryBytes: 0, channelCount: 0, viewerCount: 0 },
+      });
+    const disks = [{ path: '/data', freeBytes: 1, sizeBytes: 100 }];
+    await client.reportHealth(healthOf('frontend@another:8080', { disks })); // it does not speak for others
+    await found('disk-filling', 'studio /data');
+    await client.reportHealth(healthOf('frontend@another:8080/worker-2', { disks }));
+    await found('disk-filling', 'studio/worker-2 /data');
+    await report();
+    await pass(16_000, report);
+    expect(await lab.operator.alarms.list({ target: 'studio' })).toEqual([]);
+
+    lab.nowMs += 16_000;
+    await found('node-lost', 'studio');
+    await lab.operator.nodes.drain('studio');
+    await pass(16_000);
+    await found('node-lost', 'studio', 'resolved');
+    await lab.operator.nodes.remove('studio');
+    await pass(16_000);
+    await found('disk-filling', 'studio /data', 'resolved');
+    await found('disk-filling', 'studio/worker-2 /data', 'resolved');
   }, 30_000);
 
   it('for frontends that a balancer has taken out', async () => {

@@ -6,7 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { DEFAULT_PART_TARGET_MS } from '@starling/media/hls/segmenter';
 import { IngestGrid } from '@starling/media/ingest-grid';
-import { CoordinatorClient } from '@starling/model/client';
+import { type CoordinatorAccess, openCoordinator } from '@starling/model/node-identity';
 import type { PlayerSource, PlayHandler, Refusal, RtmpPeer } from '@starling/net/rtmp-server';
 import { refuseUpgrade } from '@starling/net/websocket';
 import type { Logger } from 'pino';
@@ -20,6 +20,7 @@ import { defaultFanOutLimits, type FanOutLimits } from './fan-out.ts';
 import { answerText, answerUnavailable, notFound } from './hls-answers.ts';
 import { HlsRoutes } from './hls-routes.ts';
 import { FrontendMetrics } from './metrics.ts';
+import { Pushers } from './pushers.ts';
 import { listenForPublishers } from './rtmp-listener.ts';
 import { Stream } from './stream.ts';
 import { PictureDrawer, Thumbnail } from './thumbnail.ts';
@@ -31,8 +32,8 @@ export interface FrontendConfig {
   readonly rtmpHost: string | undefined;
   /** 0 takes a free port. */
   readonly rtmpPort: number;
-  /** What a backend has to show to publish here. */
-  readonly publishToken: string;
+  /** Who shows it may publish here. A node of the network takes backends that it knows besides, and needs none. */
+  readonly publishToken: string | undefined;
   readonly logger: Logger;
   readonly registry: Registry;
   readonly windowDurationMs?: number;
@@ -41,7 +42,7 @@ export interface FrontendConfig {
   /** Who comes when a channel has as many is refused, where the coordinator says nothing else; without a limit when undefined. */
   readonly maxViewersPerChannel?: number | undefined;
   /** Whom to follow on who may watch; undefined for a frontend that stands alone and serves everything. */
-  readonly coordinator?: { readonly baseUrl: string; readonly token: string } | undefined;
+  readonly coordinator?: CoordinatorAccess | undefined;
   /** Keeps what the coordinator said last; undefined to keep nothing. */
   readonly dataDir?: string | undefined;
   /** Nothing is recorded for rewinding when undefined. */
@@ -80,8 +81,18 @@ export interface Frontend {
   readonly onPlay: PlayHandler;
   /** True when viewers of this channel get a picture at once. */
   isPlayable(channel: string): boolean;
-  /** True when it is known who may watch, and every channel that is being pushed here has a window to play. */
+  /**
+   * True when it is known who may watch, every channel that is being pushed here has a window to play, and nobody asked it to
+   * drain.
+   */
   isReady(): boolean;
+  /**
+   * Takes no viewers any more; those on endless answers are sent away one after another, for they would stay for good.
+   * @param endlessWithinMs until the last of them is sent away
+   */
+  drain(endlessWithinMs: number): void;
+  /** Takes viewers again. */
+  resume(): void;
   /** The channels that are being pushed here now, and whether they can be played. */
   channels(): readonly PushedChannel[];
   /** Everybody who watches here now. */
@@ -102,6 +113,7 @@ export interface PushedChannel {
 /** A channel stays, with what it has, so long after its last publisher left. */
 const STREAM_LINGER_MS = 30_000;
 const MAX_CHANNELS = 1000;
+const DRAINING_TEXT = 'This frontend is about to end. Ask again: another one answers.';
 const OFF_THE_AIR_TEXT = 'This channel is off the air.';
 
 interface Channel {
@@ -122,6 +134,10 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   const { logger } = config;
   const drawer = new PictureDrawer(config.ffmpegPath);
   const channels = new Map<string, Channel>();
+  const pushers = new Pushers(
+    typeof config.coordinator?.token === 'object' ? config.coordinator.token.nodeId : undefined,
+  );
+  let farewells: NodeJS.Timeout[] | undefined;
   const access = new ViewingAccess({ isAlone: config.coordinator === undefined });
   const viewers = new ViewerRegistry({
     maxViewersOf: (channel) => access.maxViewersOf(channel) ?? config.maxViewersPerChannel,
@@ -210,12 +226,13 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   const link =
     config.coordinator &&
     (await CoordinatorLink.open({
-      client: new CoordinatorClient(config.coordinator),
+      client: openCoordinator(config.coordinator),
       dataDir: config.dataDir,
       viewers,
       logger,
       onState(state) {
         access.update(state);
+        pushers.update(state);
         for (const { hls } of channels.values()) hls.forgetPlaylists();
         viewers.sweep();
       },
@@ -223,7 +240,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
 
   /** Why nobody more is let in, on this frontend or on all together; undefined where there is room. */
   const whyFull = (channel: string, pass: Pass | undefined): string | undefined =>
-    viewers.whyFull(channel, pass) ?? link?.whyFull(channel, pass?.tokenId);
+    (farewells && DRAINING_TEXT) ?? viewers.whyFull(channel, pass) ?? link?.whyFull(channel, pass?.tokenId);
 
   const decidePlay = (name: string, admission: Admission): PlayerSource | Refusal => {
     const endless = channels.get(name)?.endless;
@@ -269,9 +286,10 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     host: config.rtmpHost,
     port: config.rtmpPort,
     publishToken: config.publishToken,
+    pushers,
     logger,
+    onRefused: (reason) => metrics.refusedPushes.inc({ reason }),
     onPlay,
-    onRefused: () => metrics.refusedPublishes.inc(),
     openChannel: (name) =>
       channels.get(name) ?? (channels.size < MAX_CHANNELS ? openChannel(name) : undefined),
   }).catch(async (error: unknown) => {
@@ -369,17 +387,33 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     onPlay,
 
     isPlayable: (name) => channels.get(name)?.stream.isPlayable ?? false,
-    isReady: () => access.isKnown && [...channels.values()].every(({ stream }) => stream.isPlayable),
+    isReady: () =>
+      farewells === undefined &&
+      access.isKnown &&
+      [...channels.values()].every(({ stream }) => stream.isPlayable),
     channels: () =>
       [...channels.values()]
         .filter(({ stream }) => stream.publisherCount > 0)
         .map(({ stream }) => ({ name: stream.channel, isPlayable: stream.isPlayable })),
+
+    drain(endlessWithinMs) {
+      if (farewells !== undefined) return;
+      const endless = viewers.list().filter(({ protocol }) => protocol !== 'hls');
+      farewells = endless.map(({ id }, index) =>
+        setTimeout(() => viewers.kick(id), (endlessWithinMs * index) / endless.length),
+      );
+    },
+    resume() {
+      for (const farewell of farewells ?? []) clearTimeout(farewell);
+      farewells = undefined;
+    },
 
     viewers: () => viewers.list(),
     kick: (viewerId) => viewers.kick(viewerId),
 
     async close() {
       clearInterval(sweep);
+      for (const farewell of farewells ?? []) clearTimeout(farewell);
       await Promise.all([listener.close(), link?.close()]);
       for (const channel of channels.values()) closeChannel(channel);
       await recordings?.close();

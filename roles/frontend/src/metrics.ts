@@ -25,7 +25,7 @@ export class FrontendMetrics {
   readonly skippedViewers: Counter<'channel' | 'protocol'>;
   readonly evictedViewers: Counter<'channel' | 'protocol'>;
   readonly unrecordedSegments: Counter<'channel'>;
-  readonly refusedPublishes: Counter;
+  readonly refusedPushes: Counter<'reason'>;
 
   constructor(registry: Registry, { readStreams, readRecordings }: FigureSources) {
     const registers = [registry];
@@ -53,9 +53,10 @@ export class FrontendMetrics {
       labelNames: ['channel'],
       registers,
     });
-    this.refusedPublishes = new Counter({
-      name: 'starling_frontend_refused_publishes_total',
-      help: 'Pushes without the token of this frontend',
+    this.refusedPushes = new Counter({
+      name: 'starling_frontend_refused_pushes_total',
+      help: 'Pushes that were not taken: without the proof or the token of a backend, to no channel, or one too many',
+      labelNames: ['reason'],
       registers,
     });
     const gauge = <Figures extends { readonly channel: string }>(
