@@ -276,11 +276,12 @@ describe('there is an alarm', () => {
 
     lab.nowMs += 16_000;
     await found('node-lost', 'studio');
+    const look = () => lab.node.reportHealth(healthOf('backend@b:1935', { isLeaving: true }));
     await lab.operator.nodes.drain('studio');
-    await pass(16_000);
+    await pass(16_000, look);
     await found('node-lost', 'studio', 'resolved');
     await lab.operator.nodes.remove('studio');
-    await pass(16_000);
+    await pass(16_000, look);
     await found('disk-filling', 'studio /data', 'resolved');
     await found('disk-filling', 'studio/worker-2 /data', 'resolved');
   }, 30_000);
