@@ -8,7 +8,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Channel } from '@starling/backend/channel';
+import { Channel } from '@starling/net/channel';
 import { FrontendLeg } from '@starling/backend/publisher';
 import { FlvDemuxer } from '@starling/media/flv/demux';
 import { RtmpServer } from '@starling/net/rtmp-server';

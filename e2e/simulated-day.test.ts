@@ -5,7 +5,7 @@
  * Two hours by default, in which the 32-bit timestamps of RTMP wrap; STARLING_SOAK=1 plays the day.
  */
 import { createHash } from 'node:crypto';
-import { Channel } from '@starling/backend/channel';
+import { Channel } from '@starling/net/channel';
 import { planAsset } from '@starling/backend/house-format';
 import { type PlayableAsset, Playout } from '@starling/backend/playout';
 import { Stream } from '@starling/frontend/stream';

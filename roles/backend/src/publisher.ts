@@ -3,8 +3,9 @@
  * frontend that stalls or dies delays nobody. A leg whose queue overflows is cut and connects anew,
  * for then it gets whole segments again from the backlog; half a segment is worth nothing.
  */
+
+import type { Channel } from '@starling/net/channel';
 import type { Logger } from 'pino';
-import type { Channel } from './channel.ts';
 import { movedTarget, RtmpPublishing, type RtmpTarget } from './rtmp-publishing.ts';
 
 export interface FrontendAddress {

@@ -7,7 +7,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import type { StreamEvent } from '@starling/media/access-unit';
 import { FlvDemuxer } from '@starling/media/flv/demux';
 import type { IngestGrid } from '@starling/media/ingest-grid';
-import { type PlayHandler, type RtmpPeer, RtmpServer } from '@starling/net/rtmp-server';
+import { type PlayerSource, type PlayHandler, type RtmpPeer, RtmpServer } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
 import type { Stream } from './stream.ts';
 
@@ -20,6 +20,10 @@ export interface RtmpListenerOptions {
   readonly onPlay: PlayHandler;
   /** The channel to push to; undefined when there are too many. */
   openChannel(channel: string): PushTarget | undefined;
+  /** What a frontend that pulls a channel from here gets; undefined when no backend pushes it here. */
+  openPull(channel: string): PlayerSource | undefined;
+  /** A publisher has left. */
+  onPushEnd(channel: string): void;
 }
 
 export interface PushTarget {
@@ -27,6 +31,8 @@ export interface PushTarget {
   /** For an encoder that sends no cues; there can be one at a time. */
   readonly grid: IngestGrid;
   encoder: RtmpPeer | undefined;
+  /** Publishers on this frontend's own port, not those that it pulls from. */
+  pushCount: number;
 }
 
 const digest = (text: string) => createHash('sha256').update(text).digest();
@@ -40,7 +46,22 @@ export function listenForPublishers(options: RtmpListenerOptions): Promise<RtmpS
     port: options.port,
     logger,
     handlers: {
-      onPlay: options.onPlay,
+      onPlay(target, peer) {
+        const { app, streamName, query } = target;
+        const token = query.get('pull');
+        if (app !== 'live' || token === undefined) return options.onPlay(target, peer);
+        if (!timingSafeEqual(digest(token), expectedToken)) {
+          return {
+            code: 'NetStream.Play.Failed',
+            description: 'Only frontends of this network pull from here.',
+          };
+        }
+        const absent = {
+          code: 'NetStream.Play.StreamNotFound',
+          description: 'No backend pushes this channel here.',
+        };
+        return options.openPull(streamName) ?? absent;
+      },
       onPublish({ app, streamName, query }, peer) {
         if (app !== 'live' || !/^[a-z0-9-]{1,63}$/.test(streamName)) {
           return { code: 'NetStream.Publish.BadName', description: 'Publish to /live/<channel>.' };
@@ -61,6 +82,7 @@ export function listenForPublishers(options: RtmpListenerOptions): Promise<RtmpS
         logger.info({ channel: streamName, address: peer.address }, 'channel is being pushed');
         const demuxer = new FlvDemuxer();
         const publisher = target.stream.addPublisher();
+        target.pushCount++;
         let isBackend = false;
         const pass = (events: readonly StreamEvent[]) => {
           const nowMs = performance.now();
@@ -85,6 +107,8 @@ export function listenForPublishers(options: RtmpListenerOptions): Promise<RtmpS
               pass(target.grid.endOfPublisher());
             }
             publisher.end();
+            target.pushCount--;
+            options.onPushEnd(streamName);
             logger.info({ channel: streamName, address: peer.address }, 'channel is no longer being pushed');
           },
         };
