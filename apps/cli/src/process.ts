@@ -150,14 +150,15 @@ export function findSite(): string | undefined {
 }
 
 /** Lines for people on a terminal, JSON for machines; on standard error, as standard output carries the results. */
-export function openLog(): Logger {
+export function openLog(sink = openLogSink()): Logger {
   const level = process.env.STARLING_LOG_LEVEL ?? 'info';
-  const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
-  if (!process.stderr.isTTY) return pino(options, pino.destination({ fd: 2, sync: true }));
-  return pino(
-    options,
-    pinoPretty({ destination: 2, sync: true, translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' }),
-  );
+  return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, sink);
+}
+
+/** Where the log goes, for one line of JSON at a time. */
+export function openLogSink(): { write(line: string): void } {
+  if (!process.stderr.isTTY) return pino.destination({ fd: 2, sync: true });
+  return pinoPretty({ destination: 2, sync: true, translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' });
 }
 
 /** What the first start says of the account that it made: the password is shown this once, and can be used once. */

@@ -60,6 +60,9 @@ export async function runRole(role: Role, configPath: string, flags: RoleFlags):
     ...{ logger, registry, readSecret, resolvePath, flags, readAgain },
   });
   process.stdout.write(`${running.says}\n`);
+  // A supervisor that is gone takes its processes with it.
+  process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'));
+  process.channel?.unref();
   await runUntilStopped(() => running.close(), logger);
 }
 
@@ -120,6 +123,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     if (section === undefined) throw new StartError('no section "backend"');
     const backend = await startBackend({
       dataDir: section.dataDir,
+      mediaDir: section.mediaDir && resolvePath(section.mediaDir),
       coordinator: { baseUrl: section.coordinator.url, token: readSecret(section.coordinator.tokenFile) },
       rtmpHost: section.rtmp.host,
       rtmpPort: section.rtmp.port,

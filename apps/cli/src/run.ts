@@ -27,6 +27,9 @@ import { notRunning } from './running.ts';
 const DEFAULT_HTTP_PORT = 8080;
 const DEFAULT_RTMP_PORT = 1935;
 const DEFAULT_RTMPS_PORT = 1936;
+const DEFAULT_HTTPS_PORT = 8443;
+/** Of one kind, on one machine: their ports lie side by side. */
+const MAX_NODES = 20;
 const DEFAULT_DVR_HOURS = 2;
 const MAX_DVR_HOURS = 24;
 
@@ -110,6 +113,10 @@ interface UpFlags {
   readonly trustedProxy?: string[];
   readonly dvrHours: number;
   readonly hdhomerun?: true;
+  readonly frontends?: number;
+  readonly backends?: number;
+  readonly balancer?: true;
+  readonly https: number;
 }
 
 function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
@@ -134,16 +141,41 @@ function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
       DEFAULT_DVR_HOURS,
     )
     .option('--hdhomerun', 'answer Plex and others that look for an HDHomeRun tuner on the local network')
+    .option('--frontends <n>', 'a fleet of processes on this machine, with so many frontends', parseNodes)
+    .option('--backends <n>', 'the same, with so many backends', parseNodes)
+    .option('--balancer', 'the same, with nginx in front, and a self-signed certificate')
+    .option('--https <port>', 'port of the balancer', parsePort, DEFAULT_HTTPS_PORT)
     .addHelpText(
       'after',
       examples(
         'starling up',
+        'starling up --frontends 3 --backends 2 --balancer',
         'starling up --data /srv/starling --http 80',
         'starling up --trusted-proxy 10.0.0.0/24',
       ),
     )
     .action(async (options: UpFlags) => {
       // Loaded here, because the other commands do not need the servers.
+      if (options.frontends !== undefined || options.backends !== undefined || options.balancer === true) {
+        const { workers, tlsCert, trustedProxy, hdhomerun } = options;
+        if ([workers, tlsCert, trustedProxy, hdhomerun].some((one) => one !== undefined)) {
+          throw new StartError(
+            '--workers, --tls-cert, --trusted-proxy and --hdhomerun are for one process; a fleet takes --frontends, --backends and --balancer.',
+          );
+        }
+        const { runFleet } = await import('./fleet.ts');
+        return runFleet({
+          dataDir: dataDir(),
+          frontends: options.frontends ?? 2,
+          backends: options.backends ?? 1,
+          hasBalancer: options.balancer === true,
+          httpPort: options.http,
+          httpsPort: options.https,
+          rtmpPort: options.rtmp,
+          host: options.host,
+          dvrHours: options.dvrHours,
+        });
+      }
       const { runUp } = await import('./up.ts');
       await runUp({
         dataDir: dataDir(),
@@ -195,6 +227,13 @@ function addBalancerCommand(program: Command, { wantsJson }: CommandContext): vo
       if (await checkBalancerRole(options.config, wantsJson())) return;
       throw new CommandError('The balancer is not fit to run: see what failed above.');
     });
+}
+
+function parseNodes(text: string): number {
+  const count = Number(text);
+  if (!/^\d+$/.test(text) || count < 1 || count > MAX_NODES)
+    throw new InvalidArgumentError(`It is a number from 1 to ${MAX_NODES}.`);
+  return count;
 }
 
 function parseWorkers(text: string): number {

@@ -74,6 +74,11 @@ export type FrontendSection = Static<typeof FrontendSection>;
 export const BackendSection = Type.Object(
   {
     dataDir: Type.String(),
+    mediaDir: Type.Optional(
+      Type.String({
+        description: 'The library, which all backends of a network share; `media` in dataDir when left out',
+      }),
+    ),
     rtmp: Type.Object({ host: Host, port: Port }, { additionalProperties: false }),
     rtmps: Type.Optional(
       Type.Object(

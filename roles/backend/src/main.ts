@@ -15,7 +15,7 @@ import { Channel } from '@starling/net/channel';
 import type { PlayHandler } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
 import { Gauge, type Registry } from 'prom-client';
-import { leaseNames, wantedLeases } from './channel-leases.ts';
+import { LIBRARY_LEASE, leaseNames, wantedLeases } from './channel-leases.ts';
 import { WallClock } from './clock.ts';
 import { Destinations } from './destinations.ts';
 import { EventLog } from './event-log.ts';
@@ -37,6 +37,8 @@ import { WatchedFolders } from './watched-folders.ts';
 
 export interface BackendConfig {
   readonly dataDir: string;
+  /** The library, which the backends of a network share; in the data folder when undefined. */
+  readonly mediaDir?: string | undefined;
   readonly coordinator: { readonly baseUrl: string; readonly token: string };
   /** The address to listen on; all of them when undefined. */
   readonly rtmpHost: string | undefined;
@@ -123,7 +125,7 @@ function rungsFor(
 export async function startBackend(config: BackendConfig): Promise<Backend> {
   const { logger } = config;
   const clock = new WallClock();
-  const mediaDir = resolve(config.dataDir, 'media');
+  const mediaDir = resolve(config.mediaDir ?? join(config.dataDir, 'media'));
   const library = new Library({ mediaDir, logger });
   await library.open();
   const slates = await Slates.open({ mediaDir: join(config.dataDir, 'slates'), logger });
@@ -289,8 +291,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     destinations.setDestinations(next.destinations.filter(({ channel }) => isFirst(channel)));
     const withSlate = next.channels.filter(({ sources }) => sources !== null && sources.fallback !== 'none');
     void slates.retain(withSlate.map(({ title }) => title));
-    imports.setQueue(next.imports, next.library);
-    folders.setFolders(next.folders);
+    void keepLibrary(next);
     recordings.update(
       next.recordings,
       new Map(
@@ -299,8 +300,27 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
         }),
       ),
     );
-    void library.retain(next.assets.map((asset) => asset.facts.contentHash));
     void report();
+  };
+
+  /** Pending or done while the lease of the library is held. */
+  let takingOver: Promise<void> | undefined;
+  /** Imports and tidies where the lease says so. */
+  const keepLibrary = async (next: BackendState) => {
+    if (!leases.held.has(LIBRARY_LEASE)) {
+      takingOver = undefined;
+      imports.setQueue([], next.library);
+      folders.setFolders([]);
+      return;
+    }
+    takingOver ??= library
+      .takeOver()
+      .catch((error: unknown) => logger.warn({ err: error }, 'the media folder could not be looked through'));
+    await takingOver;
+    if (next !== state || takingOver === undefined) return; // a later word has come
+    imports.setQueue(next.imports, next.library);
+    folders.setFolders(next.folders);
+    await library.retain(next.assets.map((asset) => asset.facts.contentHash));
   };
 
   let turn = 0;
