@@ -24,6 +24,8 @@ export const scopes = [
   'viewers:write',
   'webhooks:read',
   'webhooks:write',
+  'nodes:read',
+  'nodes:write',
   'status:read',
   'backup:read',
   'accounts:read',

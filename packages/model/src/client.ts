@@ -53,6 +53,15 @@ import {
   type NewWatchedFolder,
   WatchedFolder,
 } from './library.ts';
+import {
+  Fleet,
+  type JoinRequest,
+  type NewNodeInvitation,
+  Node,
+  NodeInvitation,
+  NodeInvitationWithToken,
+  type NodeReport,
+} from './node.ts';
 import { type NewRecording, Recording, type RecordingReport } from './recording.ts';
 import { type Effective, Schedule } from './schedule-definition.ts';
 import { type NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from './webhook.ts';
@@ -86,8 +95,8 @@ export class ApiError extends Error {
 export interface CoordinatorClientOptions {
   /** For instance `http://127.0.0.1:8080`. */
   readonly baseUrl: string;
-  /** The operator's or the node's token; none for the public routes. */
-  readonly token?: string | undefined;
+  /** The operator's or the node's token, or what makes one for each request; none for the public routes. */
+  readonly token?: string | (() => Promise<string>) | undefined;
   readonly fetch?: typeof globalThis.fetch;
 }
 
@@ -105,7 +114,7 @@ const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(it
 /** Every method raises an {@link ApiError}. */
 export class CoordinatorClient {
   readonly #baseUrl: string;
-  readonly #token: string | undefined;
+  readonly #token: string | (() => Promise<string>) | undefined;
   readonly #fetch: typeof globalThis.fetch;
 
   constructor({
@@ -320,6 +329,27 @@ export class CoordinatorClient {
       this.#request('GET', path`/public/channels/${name}`, PublicChannel),
   };
 
+  readonly nodes = {
+    list: (): Promise<Node[]> => this.#list('/nodes', Node, true),
+    get: (name: string): Promise<Node> => this.#request('GET', path`/nodes/${name}`, Node),
+    /** It gets nothing new. */
+    cordon: (name: string): Promise<Node> => this.#request('POST', path`/nodes/${name}/cordon`, Node),
+    /** It works again, whatever kept it from that. */
+    uncordon: (name: string): Promise<Node> => this.#request('POST', path`/nodes/${name}/uncordon`, Node),
+    /** It hands over what it has. */
+    drain: (name: string): Promise<Node> => this.#request('POST', path`/nodes/${name}/drain`, Node),
+    /** It hands over what it has and ends, for its supervisor to start it again. */
+    restart: (name: string): Promise<Node> => this.#request('POST', path`/nodes/${name}/restart`, Node),
+    remove: (name: string): Promise<void> => this.#send('DELETE', path`/nodes/${name}`),
+    invitations: (): Promise<NodeInvitation[]> => this.#list('/node-invitations', NodeInvitation, true),
+    /** The answer is the only one that holds the token. */
+    invite: (invitation: NewNodeInvitation): Promise<NodeInvitationWithToken> =>
+      this.#request('POST', '/node-invitations', NodeInvitationWithToken, invitation),
+    withdraw: (id: string): Promise<void> => this.#send('DELETE', path`/node-invitations/${id}`),
+    /** Needs no token but the one of the invitation. */
+    join: (request: JoinRequest): Promise<Node> => this.#request('POST', '/node/join', Node, request),
+  };
+
   /** Which backends run what. */
   leases(): Promise<HeldLease[]> {
     return this.#list('/leases', HeldLease);
@@ -370,6 +400,21 @@ export class CoordinatorClient {
     return this.#request('POST', '/frontend/report', FrontendReportAnswer, report);
   }
 
+  reportNode(report: NodeReport): Promise<void> {
+    return this.#send('POST', '/node/report', report);
+  }
+
+  /** Follows the nodes of the network; see `#watch`. @param revision of the fleet that is known already */
+  watchFleet(revision: number | undefined, ...how: WatchParameters<Fleet>): Promise<void> {
+    const [onState, signal, onRetry] = how;
+    let known = revision;
+    const keep = (fleet: Fleet) => {
+      known = fleet.revision;
+      onState(fleet);
+    };
+    return this.#watch('/node/watch', Fleet, keep, signal, onRetry, () => known);
+  }
+
   /** Follows what a backend needs to know; see `#watch`. */
   watchBackendState(...how: WatchParameters<BackendState>): Promise<void> {
     return this.#watch('/backend/watch', BackendState, ...how);
@@ -388,7 +433,11 @@ export class CoordinatorClient {
   async #watch<T extends TSchema>(
     apiPath: string,
     schema: T,
-    ...[onState, signal, onRetry = () => undefined]: WatchParameters<Static<T>>
+    onState: (state: Static<T>) => void,
+    signal: AbortSignal,
+    onRetry: (error: unknown, delayMs: number) => void = () => undefined,
+    /** Of the state that is known already, which then need not come again. */
+    knownRevision: () => number | undefined = () => undefined,
   ): Promise<void> {
     let attempt = 0;
     while (!signal.aborted) {
@@ -401,11 +450,12 @@ export class CoordinatorClient {
         await this.#followOnce(
           apiPath,
           (data) => {
-            const state = checked(schema, JSON.parse(data));
+            const state = data === '' ? undefined : checked(schema, JSON.parse(data));
             attempt = 0;
-            onState(state);
+            if (state !== undefined) onState(state);
           },
           signal,
+          knownRevision(),
         );
       } catch (error) {
         reason = error;
@@ -417,8 +467,16 @@ export class CoordinatorClient {
     }
   }
 
-  /** One connection of a watch. Event format: WHATWG HTML, 9.2. */
-  async #followOnce(apiPath: string, onData: (data: string) => void, signal: AbortSignal): Promise<void> {
+  /**
+   * One connection of a watch. Event format: WHATWG HTML, 9.2.
+   * @param onEvent gets the data of each event; empty for one that only says that the connection lives
+   */
+  async #followOnce(
+    apiPath: string,
+    onEvent: (data: string) => void,
+    signal: AbortSignal,
+    knownRevision: number | undefined,
+  ): Promise<void> {
     const silence = new AbortController();
     const abort = () => silence.abort(signal.reason);
     signal.addEventListener('abort', abort);
@@ -432,7 +490,9 @@ export class CoordinatorClient {
     };
     try {
       expectMore();
-      const response = await this.#fetchApi('GET', apiPath, undefined, silence.signal);
+      const response = await this.#fetchApi('GET', apiPath, undefined, silence.signal, {
+        ...(knownRevision === undefined ? {} : { 'last-event-id': String(knownRevision) }),
+      });
       const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
       let unparsed = '';
       for (;;) {
@@ -449,7 +509,7 @@ export class CoordinatorClient {
             .filter((line) => line.startsWith('data:'))
             .map((line) => line.slice('data:'.length))
             .join('\n');
-          if (data !== '') onData(data);
+          onEvent(data);
         }
       }
     } finally {
@@ -509,12 +569,13 @@ export class CoordinatorClient {
     headers: Readonly<Record<string, string>> = {},
   ): Promise<Response> {
     let response: Response;
+    const token = typeof this.#token === 'function' ? await this.#token() : this.#token;
     try {
       response = await this.#fetch(`${this.#baseUrl}/api/v1${apiPath}`, {
         method,
         signal,
         headers: {
-          ...(this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }),
+          ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
           ...(body === undefined ? {} : { 'content-type': 'application/json' }),
           ...headers,
         },

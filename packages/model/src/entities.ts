@@ -429,6 +429,10 @@ export const FrontendState = Type.Object({
   revokedTokenIds: Type.Array(Type.String()),
   /** Viewers that were shown out lately. */
   endedViewerIds: Type.Array(ViewerId),
+  /** Backends whose pushes are taken. Left out by coordinators that know no nodes. */
+  backends: Type.Optional(
+    Type.Array(Type.Object({ nodeId: NodeId, publicKey: Type.String({ pattern: '^[A-Za-z0-9_-]{43}$' }) })),
+  ),
 });
 export type FrontendState = Static<typeof FrontendState>;
 

@@ -118,15 +118,20 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
             description:
               'Set by a login, for an account whose role has the scope. Without TLS its name is `starling`.',
           },
-          node: { type: 'http', scheme: 'bearer', description: "The token of the network's own machines." },
+          node: {
+            type: 'http',
+            scheme: 'bearer',
+            description:
+              'What a node has signed with its own key (docs/formats/node-proof.md), or the token that nodes share. Where a role is named, only nodes of this role.',
+          },
         },
       },
     },
   });
 
   await app.register(async (guarded) => {
-    const { sessions, apiTokens } = nouns;
-    guardRoutes(guarded, { tokens: config, sessions, apiTokens, rateLimits: config.rateLimits });
+    const { sessions, apiTokens, nodes } = nouns;
+    guardRoutes(guarded, { tokens: config, sessions, apiTokens, nodes, rateLimits: config.rateLimits });
     guarded.addHook('onRequest', async (_request, reply) => {
       reply.header('cache-control', 'no-store');
     });

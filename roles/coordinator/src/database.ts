@@ -5,6 +5,7 @@
  */
 import type { ActorKind, Role, Scope } from '@starling/model/account';
 import type { AssetState, ChannelKind, Fallback, SourceChoice } from '@starling/model/entities';
+import type { NodeAddresses, NodeRole, NodeState } from '@starling/model/node';
 import type { AlwaysRecord, RecordingEnd, ReportedRecording } from '@starling/model/recording';
 import type { AssetFacts, ProgrammeInfo } from '@starling/model/schedule';
 import type { Schedule } from '@starling/model/schedule-definition';
@@ -196,6 +197,36 @@ export interface Tables {
     created_at: Fixed<Date>;
     expires_at: Fixed<Date>;
     revoked_at: Date | null;
+  };
+  nodes: {
+    id: Fixed<string>;
+    name: string;
+    role: Fixed<NodeRole>;
+    public_key: string;
+    /** JSON. */
+    addresses: ColumnType<NodeAddresses | null, string | null | undefined, string | null>;
+    version: string | null;
+    boot_id: string | null;
+    state: NodeState;
+    /** While it is to restart: the start that is to end, and what the node is to be after it. */
+    restart_boot_id: string | null;
+    state_after_restart: NodeState | null;
+    /** Of the last change that the others heard of. */
+    revision: Int8;
+    joined_at: Date;
+    /** To the minute; not among what the others hear of. */
+    last_seen_at: Date | null;
+    removed_at: Date | null;
+  };
+  node_invitations: {
+    id: Fixed<string>;
+    token_sha256: Fixed<string>;
+    role: Fixed<NodeRole>;
+    name: Fixed<string | null>;
+    created_at: Fixed<Date>;
+    expires_at: Fixed<Date>;
+    used_at: Date | null;
+    used_by: string | null;
   };
   /** By account or address, also of accounts that there are not. */
   login_failures: {

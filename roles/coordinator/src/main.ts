@@ -30,6 +30,7 @@ import { DISCOVERY_PORT, startDiscovery } from './hdhomerun-discovery.ts';
 import { LeaseTable } from './lease-table.ts';
 import { Library } from './library.ts';
 import { Logins } from './logins.ts';
+import { Nodes } from './nodes.ts';
 import { connectPeers, noPeers } from './peers.ts';
 import { openPostgresServer } from './postgres-server.ts';
 import { PublicChannels } from './public-channels.ts';
@@ -82,6 +83,8 @@ export interface Coordinator {
   close(): Promise<void>;
 }
 
+/** A frontend has one for each worker. */
+const MAX_NODE_WATCHERS = 2000;
 /** At the end, requests that run have so long to finish. */
 const DRAIN_MS = 1000;
 
@@ -121,7 +124,21 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const viewingKeys = await ViewingKeys.open(dataDir);
     const rules = new Snapshot(db, changes, (transaction) => readViewingRules(transaction, now));
     const viewers = new FleetViewers(rules, peers, logger, now);
-    const frontendWatch = new Watch(new FrontendStates(rules, viewingKeys, viewers), logger);
+    const nodes = new Nodes({ db, changes, peers, logger, now });
+    const frontendWatch = new Watch(
+      new FrontendStates(rules, viewingKeys, viewers, nodes),
+      logger,
+      MAX_NODE_WATCHERS,
+    );
+    const fleetWatch = new Watch(nodes, logger, MAX_NODE_WATCHERS);
+    nodes.onChange(() => {
+      nodes.removedIds().then(
+        (removed) => {
+          for (const one of [watch, frontendWatch, fleetWatch]) one.end(removed);
+        },
+        () => {}, // the database is away; those who ask again are refused
+      );
+    });
     const schedules = new Schedules(db, changes, logger, now);
     await schedules.start();
     closers.push(async () => schedules.close());
@@ -150,6 +167,8 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
         library: new Library(db, changes, logger, now),
         assetFiles: new AssetFiles(join(dataDir, 'media')),
         leases: new LeaseTable(now()),
+        nodes,
+        fleetWatch,
         recordings: new Recordings({ db, changes, assets, dir: recordingsDir, logger, now }),
         channels: new Channels(db, changes, logger, now),
         schedules,
@@ -186,8 +205,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     }
     // First to close: the answers to watchers would otherwise never end.
     closers.push(async () => {
-      watch.close();
-      frontendWatch.close();
+      for (const one of [watch, frontendWatch, fleetWatch]) one.close();
     });
     return {
       firstAccount,

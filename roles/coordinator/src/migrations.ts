@@ -371,12 +371,62 @@ const migrations: Record<string, Migration> = {
       await createAuditLog(db);
     },
   },
+  '026-nodes': {
+    async up(db: Kysely<unknown>) {
+      const isRole = sql`role in ('frontend', 'backend', 'balancer')`;
+      await db.schema
+        .createTable('nodes')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('name', 'text', (column) => column.notNull())
+        .addColumn('role', 'text', (column) => column.notNull().check(isRole))
+        .addColumn('public_key', 'text', (column) => column.notNull())
+        .addColumn('addresses', 'jsonb')
+        .addColumn('version', 'text')
+        .addColumn('boot_id', 'text')
+        .addColumn('state', 'text', (column) =>
+          column.notNull().check(sql`state in ('joined', 'cordoned', 'draining', 'removed')`),
+        )
+        .addColumn('restart_boot_id', 'text')
+        .addColumn('state_after_restart', 'text')
+        .addColumn('revision', 'int8', (column) => column.notNull())
+        .addColumn('joined_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('last_seen_at', 'timestamptz')
+        .addColumn('removed_at', 'timestamptz')
+        .addCheckConstraint('nodes_removed_has_time', sql`(state = 'removed') = (removed_at is not null)`)
+        .addCheckConstraint(
+          'nodes_restart',
+          sql`(restart_boot_id is null) = (state_after_restart is null) and (restart_boot_id is null or state = 'draining')`,
+        )
+        .execute();
+      await sql`create unique index nodes_by_name on nodes (name) where state <> 'removed'`.execute(db);
+      await db.schema.createIndex('nodes_by_revision').on('nodes').column('revision').execute();
+      await db.schema
+        .createTable('node_invitations')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('token_sha256', 'text', (column) => column.notNull().unique())
+        .addColumn('role', 'text', (column) => column.notNull().check(isRole))
+        .addColumn('name', 'text')
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('expires_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('used_at', 'timestamptz')
+        .addColumn('used_by', 'text')
+        .addCheckConstraint('node_invitations_use', sql`(used_at is null) = (used_by is null)`)
+        .execute();
+      await db.schema
+        .createIndex('node_invitations_by_creation')
+        .on('node_invitations')
+        .columns(['created_at', 'id'])
+        .execute();
+      await auditTable(db, 'nodes', ['id']);
+      await auditTable(db, 'node_invitations', ['id', 'token_sha256']);
+    },
+  },
 };
 
 /** In the order in which they run. */
 export const migrationNames: readonly string[] = Object.keys(migrations).sort();
 
-/** Tables whose changes are in the audit log: the column that names a row, and those that hold secrets. */
+/** Tables whose changes are in the audit log since `013-access`; later ones say it themselves: the column that names a row, and those that hold secrets. */
 const auditedTables: Readonly<Record<string, readonly [key: string, ...secrets: string[]]>> = {
   accounts: ['name', 'password_hash', 'totp_secret', 'totp_last_counter', 'recovery_sha256s'],
   api_tokens: ['id', 'token_sha256'],

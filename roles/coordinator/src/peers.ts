@@ -22,6 +22,7 @@ const MAX_MESSAGE_CHARS = 4 * 1024 * 1024;
 
 export type Topic =
   | 'backend-report'
+  | 'node-report'
   | 'frontend-report'
   | 'frontend-unknown'
   | 'viewers-ended'

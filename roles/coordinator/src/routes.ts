@@ -32,7 +32,7 @@ import {
 } from '@starling/model/library';
 import { NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from '@starling/model/webhook';
 import { type TSchema, Type } from 'typebox';
-import { type Access, ownerOnly } from './access.ts';
+import { type Access, nodeIdOf, ownerOnly, refuseOtherNodes } from './access.ts';
 import type { AssetFiles } from './asset-files.ts';
 import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
@@ -42,6 +42,8 @@ import type { Destinations } from './destinations.ts';
 import { leaseRoutes } from './lease-routes.ts';
 import type { LeaseTable } from './lease-table.ts';
 import type { Library } from './library.ts';
+import { nodeRoutes } from './node-routes.ts';
+import type { Nodes } from './nodes.ts';
 import { Page, PageQuery } from './page.ts';
 import type { PublicChannels } from './public-channels.ts';
 import { recordingRoutes } from './recording-routes.ts';
@@ -66,6 +68,8 @@ export interface Nouns extends ViewingNouns {
   readonly destinations: Destinations;
   readonly recordings: Recordings;
   readonly leases: LeaseTable;
+  readonly nodes: Nodes;
+  readonly fleetWatch: Watch;
   readonly webhooks: Webhooks;
   readonly presence: BackendPresence;
   readonly watch: Watch;
@@ -620,7 +624,8 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
     );
     await app.register(viewingRoutes(nouns));
     await app.register(recordingRoutes(nouns.recordings));
-    await app.register(leaseRoutes(nouns.leases));
+    await app.register(leaseRoutes(nouns.leases, nouns.nodes));
+    await app.register(nodeRoutes(nouns.nodes, nouns.fleetWatch));
     await app.register(more);
     app.get(
       '/public/guide',
@@ -648,7 +653,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
     app.get(
       '/backend/watch',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         exposeHeadRoute: false,
         schema: {
           tags: ['backend'],
@@ -661,15 +666,15 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
           },
         },
       },
-      (_request, reply) => {
-        watch.attach(reply.raw);
+      (request, reply) => {
+        watch.attach(reply.raw, { nodeId: nodeIdOf(request) });
         reply.hijack();
       },
     );
     app.post(
       '/backend/imports/:assetId',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         schema: {
           tags: ['backend'],
           summary: 'Report how far an import is',
@@ -686,7 +691,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
     app.post(
       '/backend/folders/:id',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         schema: {
           tags: ['backend'],
           summary: 'Report complete files of a watched folder',
@@ -703,7 +708,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
     app.post(
       '/backend/report',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         schema: {
           tags: ['backend'],
           summary: 'Report what is on the air; at each change and every 5 s',
@@ -712,6 +717,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
         },
       },
       async (request, reply) => {
+        refuseOtherNodes(request, request.body.nodeId);
         presence.report(request.body);
         await webhooks.take(request.body.events);
         return reply.code(204).send(null);
@@ -724,6 +730,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
 function securityOf(access: Access | undefined): Record<string, string[]>[] {
   if (access === undefined || access === 'public') return [];
   if (access === 'node') return [{ node: [] }];
+  if (access === 'frontend' || access === 'backend') return [{ node: [access] }];
   const scopes = access === 'signed-in' ? [] : [access];
   return [{ token: scopes }, { session: scopes }];
 }

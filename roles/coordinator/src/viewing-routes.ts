@@ -13,6 +13,7 @@ import {
 import { bearerToken } from '@starling/model/viewing-token';
 import type { FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
+import { nodeIdOf } from './access.ts';
 import type { FleetViewers } from './fleet-viewers.ts';
 import { Page, PageQuery } from './page.ts';
 import type { ViewingRight, ViewingTokens } from './viewing-tokens.ts';
@@ -123,7 +124,7 @@ export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
     app.get(
       '/frontend/watch',
       {
-        config: { access: 'node' },
+        config: { access: 'frontend' },
         exposeHeadRoute: false,
         schema: {
           tags: ['frontend'],
@@ -136,15 +137,15 @@ export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
           },
         },
       },
-      (_request, reply) => {
-        frontendWatch.attach(reply.raw);
+      (request, reply) => {
+        frontendWatch.attach(reply.raw, { nodeId: nodeIdOf(request) });
         reply.hijack();
       },
     );
     app.post(
       '/frontend/report',
       {
-        config: { access: 'node' },
+        config: { access: 'frontend' },
         schema: {
           tags: ['frontend'],
           summary: 'Report who watches; at each change and every 2 s',

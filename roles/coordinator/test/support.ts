@@ -7,6 +7,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
+import type { Node, NodeReport, NodeRole } from '@starling/model/node';
+import { type NodeIdentity, NodeProver, newNodeIdentity } from '@starling/model/node-identity';
 import type { AssetFacts } from '@starling/model/schedule';
 import { Client } from 'pg';
 import { pino } from 'pino';
@@ -170,3 +172,43 @@ export async function logIn(
   const cookie = response.headers.get('set-cookie')?.split(';')[0] ?? '';
   return { cookie, 'sec-fetch-site': 'same-origin' };
 }
+
+export interface JoinedNode {
+  readonly identity: NodeIdentity;
+  readonly prover: NodeProver;
+  readonly node: Node;
+  /** Asks with the node's own key. */
+  readonly client: CoordinatorClient;
+}
+
+/** Invites a node and joins as it. */
+export async function joinNode(
+  lab: Lab,
+  role: NodeRole,
+  name = 'node',
+  known?: NodeIdentity,
+): Promise<JoinedNode> {
+  const identity = known ?? (await newNodeIdentity());
+  const prover = new NodeProver(identity, () => lab.nowMs);
+  const { token } = await lab.operator.nodes.invite({ role, expiresInSeconds: 600 });
+  const { nodeId, publicKey } = identity;
+  const proof = await prover.proofFor('join');
+  const anyone = new CoordinatorClient({ baseUrl: lab.url });
+  const node = await anyone.nodes.join({ token, role, nodeId, name, publicKey, proof });
+  const client = new CoordinatorClient({ baseUrl: lab.url, token: () => prover.proofFor('coordinator') });
+  return { identity, prover, node, client };
+}
+
+/** What a node reports that does well. */
+export const nodeReport = (change: Partial<NodeReport> = {}): NodeReport => ({
+  bootId: '0123456789abcdef',
+  version: '0.1.0',
+  addresses: { host: '192.0.2.7', httpPort: 8080, pushPorts: [1937] },
+  isReady: true,
+  isIdle: false,
+  cpuCores: 0.1,
+  memoryBytes: 100_000_000,
+  channelCount: 1,
+  viewerCount: 0,
+  ...change,
+});
