@@ -49,6 +49,7 @@ async function start(order: Extract<WorkerOrder, { type: 'start' }>): Promise<vo
   registry.setDefaultLabels({ process: `worker-${order.workerNumber}` });
   const logger = openLog().child({ role: 'frontend', worker: order.workerNumber });
   const frontend = await startFrontend({
+    workerNumber: order.workerNumber,
     ...order.frontend,
     logger,
     registry,

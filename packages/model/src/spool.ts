@@ -10,12 +10,9 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { type FileHandle, open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { type Static, type TSchema, Type } from 'typebox';
+import type { Static, TSchema } from 'typebox';
 import { Check } from 'typebox/value';
-
-/** Random, made with the file. */
-export const SpoolId = Type.String({ pattern: '^[0-9a-f]{24}$' });
-export const SpoolSequence = Type.Integer({ minimum: 1 });
+import { SpoolId, SpoolSequence } from './owed.ts';
 
 /** A file that has grown so far is written anew, with what is still owed. */
 const COMPACT_BYTES = 1024 * 1024;

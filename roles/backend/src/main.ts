@@ -137,7 +137,12 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const onAir = new Map<string, OnAir>();
   /** The channels that take each stream. */
   const byStream = new Map<string, OnAir[]>();
-  const events = new EventLog({ nowUnixMs: () => clock.nowUnixMs(), onEvent: () => void report() });
+  const events = new EventLog({
+    nowUnixMs: () => clock.nowUnixMs(),
+    path: join(config.dataDir, 'events.spool'),
+    onEvent: () => void report(),
+    onSpoolError: (error) => logger.error({ err: error }, 'events cannot be kept on disk, only in memory'),
+  });
   const destinations = new Destinations({
     logger,
     registry: config.registry,
@@ -363,9 +368,9 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
         activeSources,
         inputProblems: inputs.problems,
         destinations: destinations.statuses,
-        events: [...pending],
+        ...pending,
       });
-      events.taken(pending);
+      if (events.taken(pending)) reportSoonTimer ??= setTimeout(() => void report(), REPORT_SOON_MS);
     } catch (error) {
       logger.debug({ err: error }, 'the coordinator did not take the report; the next one follows');
     }
@@ -411,13 +416,12 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       clearInterval(reportTimer);
       clearTimeout(reportSoonTimer);
       watch.abort();
-      events.close();
       destinations.close();
       await Promise.all([inputs.close(), imports.close(), folders.close(), watching]);
       await recordings.close();
       for (const [name, one] of onAir) takeOff(name, one);
       await leases.close();
-      await Promise.all([library.close(), slates.close()]);
+      await Promise.all([library.close(), slates.close(), events.close()]);
     },
   };
 }

@@ -41,6 +41,7 @@ import { Sessions } from './sessions.ts';
 import { SharedCounters } from './shared-counters.ts';
 import { readBackendState, Snapshot, withoutPast } from './state.ts';
 import { Streams } from './streams.ts';
+import { ViewerSessions } from './viewer-sessions.ts';
 import { ViewingKeys } from './viewing-keys.ts';
 import { ViewingTokens } from './viewing-tokens.ts';
 import { Watch } from './watch.ts';
@@ -139,6 +140,8 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
         () => {}, // the database is away; those who ask again are refused
       );
     });
+    const viewerSessions = new ViewerSessions(db, logger, now);
+    closers.push(async () => viewerSessions.close());
     const schedules = new Schedules(db, changes, logger, now);
     await schedules.start();
     closers.push(async () => schedules.close());
@@ -176,6 +179,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
         publicChannels: new PublicChannels(state, presence, viewers, now),
         viewingTokens: new ViewingTokens(db, changes, viewingKeys, rules, logger, now),
         viewers,
+        viewerSessions,
         frontendWatch,
         destinations: new Destinations({ db, changes, presence, logger, now }),
         webhooks,

@@ -719,7 +719,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
       async (request, reply) => {
         refuseOtherNodes(request, request.body.nodeId);
         presence.report(request.body);
-        await webhooks.take(request.body.events);
+        await webhooks.take(request.body.events, request.body.eventSpool);
         return reply.code(204).send(null);
       },
     );

@@ -3,6 +3,7 @@
  * queue is in the database, so that it survives a restart; it is bounded for each address.
  */
 import { createHmac, randomBytes } from 'node:crypto';
+import type { BackendReport } from '@starling/model/entities';
 import type {
   NetworkEvent,
   NewWebhook,
@@ -16,6 +17,7 @@ import type { Logger } from 'pino';
 import { auditedTransaction } from './audit.ts';
 import type { Tables } from './database.ts';
 import { ApiProblem } from './problem.ts';
+import { takeOnce } from './spools.ts';
 import { post } from './webhook-request.ts';
 
 const ALL_EVENTS: readonly WebhookEventType[] = [
@@ -143,9 +145,18 @@ export class Webhooks {
   }
 
   /** Queues events for all who asked for them. An event that is told again is not sent again. */
-  async take(events: readonly NetworkEvent[]): Promise<void> {
-    if (events.length === 0) return;
+  async take(reported: readonly NetworkEvent[], spool: BackendReport['eventSpool']): Promise<void> {
+    if (reported.length === 0) return;
     await this.#db.transaction().execute(async (transaction) => {
+      const events =
+        spool === undefined
+          ? reported
+          : await takeOnce(
+              transaction,
+              spool.spoolId,
+              reported.map((value, at) => ({ value, sequence: spool.sequences[at] ?? 0 })),
+              new Date(this.#now()),
+            );
       const webhooks = await transaction.selectFrom('webhooks').select(['id', 'events']).execute();
       for (const { id: webhook, events: wanted } of webhooks) {
         const deliveries = events.filter(({ type }) => wanted.includes(type));

@@ -4,6 +4,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { join } from 'node:path';
 import { DEFAULT_PART_TARGET_MS } from '@starling/media/hls/segmenter';
 import { IngestGrid } from '@starling/media/ingest-grid';
 import { CoordinatorClient } from '@starling/model/client';
@@ -55,6 +56,8 @@ export interface FrontendConfig {
   readonly coordinator?: { readonly baseUrl: string; readonly token: string } | undefined;
   /** Keeps what the coordinator said last; undefined to keep nothing. */
   readonly dataDir?: string | undefined;
+  /** Of several frontends that share the data folder. */
+  readonly workerNumber?: number | undefined;
   /** Nothing is recorded for rewinding when undefined. */
   readonly dvr?: DvrConfig | undefined;
   /** FFmpeg's path, for thumbnails; found in PATH when undefined. */
@@ -145,10 +148,12 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   const { logger } = config;
   const drawer = new PictureDrawer(config.ffmpegPath);
   const channels = new Map<string, Channel>();
+  let link: CoordinatorLink | undefined;
   const access = new ViewingAccess({ isAlone: config.coordinator === undefined });
   const viewers = new ViewerRegistry({
     maxViewersOf: (channel) => access.maxViewersOf(channel) ?? config.maxViewersPerChannel,
     mayStay: (channel, pass) => access.mayStay(channel, pass),
+    onStretch: (stretch) => link?.owe(stretch),
   });
   const recordings =
     config.dvr &&
@@ -249,11 +254,13 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     channels.delete(stream.channel);
   };
 
-  const link =
+  const spoolName = `viewer-sessions${config.workerNumber === undefined ? '' : `-${config.workerNumber}`}.spool`;
+  link =
     config.coordinator &&
     (await CoordinatorLink.open({
       client: new CoordinatorClient(config.coordinator),
       dataDir: config.dataDir,
+      spoolPath: config.dataDir && join(config.dataDir, spoolName),
       viewers,
       logger,
       onState(state) {
@@ -492,8 +499,10 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     async close() {
       clearInterval(sweep);
       pulls.close();
-      await Promise.all([listener.close(), link?.close()]);
+      await listener.close();
       for (const channel of channels.values()) closeChannel(channel);
+      viewers.closeAll();
+      await link?.close();
       await recordings?.close();
     },
   };
