@@ -39,6 +39,16 @@ function obey(order: WorkerOrder): void {
     case 'metrics':
       void registry.getMetricsAsJSON().then((metrics) => report({ type: 'metrics', metrics }));
       return;
+    case 'drain':
+      if (order.endlessWithinMs === undefined) running?.frontend.resume();
+      else running?.frontend.drain(order.endlessWithinMs);
+      return;
+    case 'trust':
+      http?.trust(order.addresses);
+      return;
+    case 'peers':
+      running?.frontend.setPeers(order.peers);
+      return;
     case 'stop':
       void stop();
       return;

@@ -18,22 +18,40 @@ export class StartError extends Error {}
 /** From the signal to the end; a supervisor waits about ten seconds before it kills. */
 const STOP_DEADLINE_MS = 4500;
 
-/** Waits for SIGINT or SIGTERM, then closes; a part that does not stop in time does not hold up the end. */
-export function runUntilStopped(close: () => Promise<void>, logger: Logger): Promise<void> {
+/** How a process ends that is to be started again: EX_TEMPFAIL of sysexits(3). Supervisors restart on it. */
+export const RESTART_EXIT_CODE = 75;
+
+/**
+ * Waits for SIGINT or SIGTERM, then closes; a part that does not stop in time does not hold up the end.
+ * @param ended settles where it is to end for another reason
+ * @returns that reason, or `stopped`
+ */
+export function runUntilStopped<Reason = never>(
+  close: () => Promise<void>,
+  logger: Logger,
+  ended?: Promise<Reason>,
+): Promise<Reason | 'stopped'> {
   return new Promise((resolve) => {
-    const stop = (signal: NodeJS.Signals) => {
-      process.off('SIGINT', stop).off('SIGTERM', stop);
-      logger.info({ signal }, 'stopping');
+    const stop = (reason: Reason | 'stopped', exitCode: number) => {
+      process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
       setTimeout(() => {
         logger.error('a part did not stop in time; ending anyway');
-        process.exit(1);
+        process.exit(exitCode);
       }, STOP_DEADLINE_MS).unref();
-      close().then(resolve, (error: unknown) => {
-        logger.error({ err: error }, 'stopping failed');
-        process.exit(1);
-      });
+      close().then(
+        () => resolve(reason),
+        (error: unknown) => {
+          logger.error({ err: error }, 'stopping failed');
+          process.exit(exitCode);
+        },
+      );
     };
-    process.on('SIGINT', stop).on('SIGTERM', stop);
+    const onSignal = (signal: NodeJS.Signals) => {
+      logger.info({ signal }, 'stopping');
+      stop('stopped', 1);
+    };
+    process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+    void ended?.then((reason) => stop(reason, RESTART_EXIT_CODE));
   });
 }
 

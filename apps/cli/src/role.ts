@@ -1,16 +1,29 @@
 /** `starling frontend`, `backend`, `coordinator` and `balancer`: one role in this process, from a configuration file. */
 import { readFileSync } from 'node:fs';
+import { isIPv6 } from 'node:net';
 import { dirname, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { startCoordinator } from '@starling/coordinator/main';
 import { startFrontend } from '@starling/frontend/main';
 import { type FrontendSection, StarlingConfig } from '@starling/model/config';
+import { DEFAULT_ORIGIN_COUNT } from '@starling/model/distribution';
+import type { CoordinatorAccess } from '@starling/model/node-identity';
 import { listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { Value } from 'typebox/value';
 import { parse as parseYaml } from 'yaml';
+import packageJson from '../package.json' with { type: 'json' };
 import { reportOnBalancer, startBalancerRole } from './balancer.ts';
+import { joinNetwork, leaveNetwork, type Membership } from './joining.ts';
+import {
+  balancerAddresses,
+  ENDLESS_WITHIN_MS,
+  NodeAgent,
+  type NodePart,
+  peersOf,
+  pushTargets,
+} from './node-agent.ts';
 import {
   answerHealth,
   asStartError,
@@ -25,6 +38,7 @@ import {
   storageServers,
   workerProgram,
 } from './process.ts';
+import { announceRunning } from './running.ts';
 import type { FrontendSettings } from './worker-messages.ts';
 import { WorkerPortError, Workers } from './workers.ts';
 
@@ -36,34 +50,91 @@ const MAX_PORT = 65_535;
 interface RunningRole {
   /** What to tell the operator. */
   readonly says: string;
+  /** Undefined where it is no node: a coordinator. */
+  readonly node?: NodePart;
   close(): Promise<void>;
 }
 
 export interface RoleFlags {
   /** Instead of what the configuration says. */
   readonly workers: number | undefined;
+  /** Asked for where the node has not joined yet. */
+  readonly readJoinToken: () => Promise<string>;
 }
 
+/** Where a role has its settings from. */
+export type RoleSettings =
+  | { readonly path: string }
+  /** Made by the command line; paths in it are relative to the folder. */
+  | { readonly config: StarlingConfig; readonly cwd: string };
+
 /**
- * Runs one role until SIGINT or SIGTERM.
+ * Runs one role until SIGINT or SIGTERM, or until the coordinator has it end.
+ * @returns why it ended
  * @throws StartError when it cannot start
  */
-export async function runRole(role: Role, configPath: string, flags: RoleFlags): Promise<void> {
-  const { config, readSecret } = readConfig(configPath);
+export async function runRole(
+  role: Role,
+  settings: RoleSettings,
+  flags: RoleFlags,
+): Promise<'stopped' | 'restart' | 'removed'> {
+  const { config, readSecret, resolvePath } = readSettings(settings);
   const section = config[role];
-  if (section === undefined) throw new StartError(`${configPath} has no section "${role}".`);
+  if (section === undefined)
+    throw new StartError(
+      `${'path' in settings ? settings.path : 'The configuration'} has no section "${role}".`,
+    );
   const logger = openLog().child({ role });
   const registry = openRegistry();
-  const resolvePath = (path: string) => resolve(dirname(configPath), path);
-  const readAgain = () => readConfig(configPath).config;
+  const readAgain = () => readSettings(settings).config;
+  const membership = await membershipOf(role, config, { logger, resolvePath, flags });
   const running = await starters[role](config, {
-    ...{ logger, registry, readSecret, resolvePath, flags, readAgain },
+    ...{ logger, registry, readSecret, resolvePath, flags, readAgain, membership },
   });
+  let agent: NodeAgent | undefined;
+  let end = (_why: 'restart' | 'removed') => {};
+  const ended = new Promise<'restart' | 'removed'>((resolve) => {
+    end = resolve;
+  });
+  if (membership !== undefined && running.node !== undefined) {
+    agent = await NodeAgent.open({
+      ...{ membership, logger, registry },
+      part: running.node,
+      version: packageJson.version,
+      onEnd: end,
+    });
+  }
   process.stdout.write(`${running.says}\n`);
   // A supervisor that is gone takes its processes with it.
   process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'));
   process.channel?.unref();
-  await runUntilStopped(() => running.close(), logger);
+  const close = async () => {
+    await running.close();
+    await agent?.close();
+  };
+  const why = await runUntilStopped(close, logger, ended);
+  if (why === 'removed' && membership !== undefined) await leaveNetwork(membership);
+  return why;
+}
+
+/** Of a role whose section names a coordinator, but no token: it is a node with a key of its own. */
+async function membershipOf(
+  role: Role,
+  config: StarlingConfig,
+  { logger, resolvePath, flags }: Pick<Context, 'logger' | 'resolvePath' | 'flags'>,
+): Promise<Membership | undefined> {
+  if (role === 'coordinator') return undefined;
+  const section = config[role];
+  if (section?.coordinator === undefined || section.coordinator.tokenFile !== undefined) return undefined;
+  if (section.dataDir === undefined)
+    throw new StartError(`The section "${role}" needs a dataDir, which keeps the key of the node.`);
+  const { url, name, advertise } = section.coordinator;
+  return joinNetwork({
+    // As each role itself takes it.
+    dataDir: role === 'balancer' ? resolvePath(section.dataDir) : resolve(section.dataDir),
+    ...{ coordinatorUrl: url, role, name, advertisedHost: advertise, logger },
+    readJoinToken: flags.readJoinToken,
+  });
 }
 
 /**
@@ -72,9 +143,8 @@ export async function runRole(role: Role, configPath: string, flags: RoleFlags):
  * @throws StartError when the configuration cannot be used
  */
 export function checkBalancerRole(configPath: string, wantsJson: boolean): Promise<boolean> {
-  const { config } = readConfig(configPath);
+  const { config, resolvePath } = readSettings({ path: configPath });
   if (config.balancer === undefined) throw new StartError(`${configPath} has no section "balancer".`);
-  const resolvePath = (path: string) => resolve(dirname(configPath), path);
   return reportOnBalancer(config.balancer, { resolvePath, wantsJson });
 }
 
@@ -85,6 +155,8 @@ interface Context {
   /** Of a path relative to the configuration file. */
   readonly resolvePath: (path: string) => string;
   readonly flags: RoleFlags;
+  /** Where this is a node with a key of its own. */
+  readonly membership: Membership | undefined;
   /**
    * Reads the file again.
    * @throws StartError when it is not valid any more
@@ -98,6 +170,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     const workers = context.flags.workers ?? section.workers ?? 1;
     if (workers > 1) return startFrontendWorkers({ ...section, workers }, context);
     const { logger, registry } = context;
+    const nodeId = context.membership?.identity.nodeId;
     const frontend = await startFrontend({ ...frontendSettings(section, context), logger, registry });
     const health = { isReady: () => frontend.isReady(), metrics: () => registry.metrics() };
     const handle: RequestHandler = (request, response) => {
@@ -112,6 +185,20 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     });
     return {
       says: `frontend: HTTP on port ${http.port}, RTMP on port ${frontend.rtmpPort}`,
+      node: {
+        ports: () => ({ httpPort: http.port, pushPorts: [frontend.rtmpPort] }),
+        isReady: () => frontend.isReady(),
+        isIdle: () => frontend.viewers().length === 0,
+        channelCount: () => frontend.channels().length,
+        viewerCount: () => frontend.viewers().length,
+        onFleet(fleet) {
+          const others = peersOf(fleet, nodeId);
+          http.trust([...balancerAddresses(fleet), ...others.map(({ host }) => host)]);
+          frontend.setPeers(others);
+        },
+        drain: () => frontend.drain(ENDLESS_WITHIN_MS),
+        resume: () => frontend.resume(),
+      },
       async close() {
         await frontend.close();
         await http.close();
@@ -119,12 +206,18 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     };
   },
 
-  async backend({ backend: section }, { logger, registry, readSecret, resolvePath }) {
+  async backend({ backend: section }, context) {
     if (section === undefined) throw new StartError('no section "backend"');
+    const { logger, registry, readSecret, resolvePath } = context;
+    const listed = (section.frontends ?? []).map(({ host, port, publishTokenFile }) => ({
+      host,
+      port,
+      publishToken: readSecret(publishTokenFile),
+    }));
     const backend = await startBackend({
       dataDir: section.dataDir,
       mediaDir: section.mediaDir && resolvePath(section.mediaDir),
-      coordinator: { baseUrl: section.coordinator.url, token: readSecret(section.coordinator.tokenFile) },
+      coordinator: accessOf(section.coordinator, context),
       rtmpHost: section.rtmp.host,
       rtmpPort: section.rtmp.port,
       rtmps: section.rtmps && {
@@ -132,11 +225,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
         certificatePath: section.rtmps.certificateFile && resolvePath(section.rtmps.certificateFile),
         privateKeyPath: section.rtmps.privateKeyFile && resolvePath(section.rtmps.privateKeyFile),
       },
-      frontends: section.frontends.map(({ host, port, publishTokenFile }) => ({
-        host,
-        port,
-        publishToken: readSecret(publishTokenFile),
-      })),
+      frontends: listed,
       leases:
         section.leaseDir === undefined
           ? { from: 'coordinator' }
@@ -144,10 +233,27 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       logger,
       registry,
     });
-    return { says: `backend: RTMP on port ${backend.rtmpPort}`, close: () => backend.close() };
+    return {
+      says: `backend: RTMP on port ${backend.rtmpPort}`,
+      node: {
+        ports: () => ({
+          rtmpPort: backend.rtmpPort,
+          ...(backend.rtmpsPort === undefined ? {} : { rtmpsPort: backend.rtmpsPort }),
+        }),
+        isReady: () => backend.isReady(),
+        isIdle: () => !backend.isBusy,
+        channelCount: () => backend.channelCount,
+        viewerCount: () => 0,
+        onFleet: (fleet) => backend.setFrontends([...listed, ...pushTargets(fleet)], fleet.distribution),
+        // The coordinator gives its leases to others, and it lets go of each that another has.
+        drain() {},
+        resume() {},
+      },
+      close: () => backend.close(),
+    };
   },
 
-  async coordinator({ coordinator: section }, { logger, readSecret }) {
+  async coordinator({ coordinator: section }, { logger, readSecret, resolvePath }) {
     if (section === undefined) throw new StartError('no section "coordinator"');
     const { databaseUrlFile, redisUrlFile } = section;
     const servers = storageServers(process.env);
@@ -157,12 +263,27 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       redisUrl: redisUrlFile === undefined ? servers.redisUrl : readSecret(redisUrlFile),
       operatorToken: readSecret(section.operatorTokenFile),
       nodeToken: readSecret(section.nodeTokenFile),
+      distribution:
+        section.distribution === 'on-demand'
+          ? { mode: 'on-demand', originCount: section.originsPerChannel ?? DEFAULT_ORIGIN_COUNT }
+          : { mode: 'all' },
       logger,
       webDir: findSite(),
     }).catch(explainStorage);
-    const { port } = await coordinator.listen(section.http.host, section.http.port);
+    const { host } = section.http;
+    const { port } = await coordinator.listen(host, section.http.port);
+    const withdraw = announceRunning(section.dataDir, {
+      apiUrl: `http://${/^[0.:]+$/.test(host) ? '127.0.0.1' : isIPv6(host) ? `[${host}]` : host}:${port}`,
+      operatorTokenPath: resolvePath(section.operatorTokenFile),
+    });
     const says = `coordinator: HTTP on port ${port}\n${firstAccountText(coordinator.firstAccount)}`.trimEnd();
-    return { says, close: () => coordinator.close() };
+    return {
+      says,
+      async close() {
+        withdraw();
+        await coordinator.close();
+      },
+    };
   },
 
   async balancer({ balancer: section }, { logger, registry, resolvePath, readAgain }) {
@@ -174,22 +295,32 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
   },
 };
 
-/** A frontend in several processes; this one keeps them going. */
+function accessOf(
+  { url, tokenFile }: { readonly url: string; readonly tokenFile?: string },
+  { membership, readSecret }: Pick<Context, 'membership' | 'readSecret'>,
+): CoordinatorAccess {
+  if (tokenFile !== undefined) return { baseUrl: url, token: readSecret(tokenFile) };
+  if (membership === undefined) throw new StartError('coordinator: neither tokenFile nor a key');
+  return { baseUrl: url, token: membership.identity };
+}
+
 function frontendSettings(
   section: FrontendSection,
-  { readSecret, resolvePath }: Pick<Context, 'readSecret' | 'resolvePath'>,
+  context: Pick<Context, 'readSecret' | 'resolvePath' | 'membership'>,
 ): FrontendSettings {
   const { rtmp, publishTokenFile, coordinator, dataDir, dvr } = section;
+  const { readSecret, resolvePath } = context;
   return {
     rtmpHost: rtmp.host,
     rtmpPort: rtmp.port,
-    publishToken: readSecret(publishTokenFile),
-    coordinator: coordinator && { baseUrl: coordinator.url, token: readSecret(coordinator.tokenFile) },
+    publishToken: publishTokenFile === undefined ? undefined : readSecret(publishTokenFile),
+    coordinator: coordinator && accessOf(coordinator, context),
     dataDir,
     dvr: dvr && { ...dvr, dir: resolvePath(dvr.dir) },
   };
 }
 
+/** A frontend in several processes; this one keeps them going. */
 async function startFrontendWorkers(
   section: FrontendSection & { workers: number },
   context: Context,
@@ -221,15 +352,36 @@ async function startFrontendWorkers(
   });
   return {
     says: `frontend: HTTP on port ${workers.port}, RTMP on ports ${workers.rtmpPorts.join(', ')}`,
+    node: {
+      ports: () => ({ httpPort: workers.port, pushPorts: [...workers.rtmpPorts] }),
+      isReady: () => workers.isReady(),
+      isIdle: () => workers.viewerIds.size === 0,
+      channelCount: () => workers.channelCount,
+      viewerCount: () => workers.viewerIds.size,
+      onFleet(fleet) {
+        const others = peersOf(fleet, context.membership?.identity.nodeId);
+        workers.trust([...balancerAddresses(fleet), ...others.map(({ host }) => host)]);
+        workers.setPeers(others);
+      },
+      drain: () => workers.drain(ENDLESS_WITHIN_MS),
+      resume: () => workers.resume(),
+    },
     close: () => workers.close(),
   };
 }
 
-/** Reads and checks the file; paths in it are relative to it. */
-function readConfig(path: string): { config: StarlingConfig; readSecret: (file: string) => string } {
+interface ReadSettings {
+  readonly config: StarlingConfig;
+  readonly readSecret: (file: string) => string;
+  readonly resolvePath: (path: string) => string;
+}
+
+/** Reads and checks the file, where there is one; paths in it are relative to it. */
+function readSettings(settings: RoleSettings): ReadSettings {
+  const path = 'path' in settings ? settings.path : 'The configuration';
   let parsed: unknown;
   try {
-    parsed = parseYaml(readFileSync(path, 'utf8'));
+    parsed = 'path' in settings ? parseYaml(readFileSync(path, 'utf8')) : settings.config;
   } catch (error) {
     throw new StartError(`${path} cannot be read: ${error instanceof Error ? error.message : String(error)}`);
   }
@@ -239,14 +391,16 @@ function readConfig(path: string): { config: StarlingConfig; readSecret: (file: 
       `${path}: ${first?.instancePath || 'the file'} ${first?.message ?? 'is not valid'}.`,
     );
   }
+  const folder = 'path' in settings ? dirname(path) : settings.cwd;
+  const resolvePath = (file: string) => resolve(folder, file);
   const readSecret = (file: string) => {
     try {
-      return readFileSync(resolve(dirname(path), file), 'utf8').trim();
+      return readFileSync(resolvePath(file), 'utf8').trim();
     } catch (error) {
       throw new StartError(
         `${path} names ${file}, which cannot be read (${error instanceof Error ? error.message : error}).`,
       );
     }
   };
-  return { config: parsed, readSecret };
+  return { config: parsed, readSecret, resolvePath };
 }

@@ -7,16 +7,20 @@
  * in this process then serves RTMP players only: they come to the port that encoders publish to.
  */
 import { randomBytes } from 'node:crypto';
-import { rmSync, writeFileSync } from 'node:fs';
+import { networkInterfaces } from 'node:os';
 import { join, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { CertificateError } from '@starling/backend/rtmps-certificate';
 import { startCoordinator } from '@starling/coordinator/main';
 import { startFrontend } from '@starling/frontend/main';
 import { CoordinatorClient } from '@starling/model/client';
+import type { Fleet } from '@starling/model/node';
 import { type HttpListener, listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
+import packageJson from '../package.json' with { type: 'json' };
 import { keepOperatorToken, makeDemo, prepareDataDir, requireFfmpeg } from './first-start.ts';
+import { joinNetwork, leaveNetwork, type Membership } from './joining.ts';
+import { balancerAddresses, ENDLESS_WITHIN_MS, NodeAgent, pushTargets } from './node-agent.ts';
 import {
   answerHealth,
   asStartError,
@@ -31,6 +35,7 @@ import {
   storageServers,
   workerProgram,
 } from './process.ts';
+import { announceRunning } from './running.ts';
 import { Workers } from './workers.ts';
 
 export interface UpOptions {
@@ -55,31 +60,43 @@ export interface UpOptions {
 }
 
 /**
- * Runs the network until SIGINT or SIGTERM.
+ * Runs the network until SIGINT or SIGTERM, or until it is told to end as a node.
+ * @returns why it ended
  * @throws StartError when it cannot start
  */
-export async function runUp(options: UpOptions): Promise<void> {
+export async function runUp(options: UpOptions): Promise<'stopped' | 'restart' | 'removed'> {
   const dataDir = resolve(options.dataDir);
   const logger = openLog();
   prepareDataDir(dataDir);
   requireFfmpeg();
 
-  const network = await startNetwork({ ...options, dataDir }, logger);
+  let end = (_why: 'restart' | 'removed') => {};
+  const ended = new Promise<'restart' | 'removed'>((resolve) => {
+    end = resolve;
+  });
+  const network = await startNetwork({ ...options, dataDir }, logger, end);
   network.prepareDemo().then(
     () => process.stdout.write(network.welcome()),
     (error: unknown) => logger.error({ err: error }, 'the demo channel could not be made'),
   );
-  await runUntilStopped(() => network.close(), logger);
+  const why = await runUntilStopped(() => network.close(), logger, ended);
+  if (why === 'removed') await leaveNetwork(network.membership);
+  return why;
 }
 
 interface Network {
+  readonly membership: Membership;
   /** Makes the demo channel on the first start; resolves when every channel plays. */
   prepareDemo(): Promise<void>;
   welcome(): string;
   close(): Promise<void>;
 }
 
-async function startNetwork(options: UpOptions, logger: Logger): Promise<Network> {
+async function startNetwork(
+  options: UpOptions,
+  logger: Logger,
+  onEnd: (why: 'restart' | 'removed') => void,
+): Promise<Network> {
   const { dataDir, host } = options;
   const registry = openRegistry();
   const operatorToken = keepOperatorToken(dataDir);
@@ -123,14 +140,22 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       registry,
     });
     let http: HttpListener | Workers | undefined;
+    let listener: HttpListener | undefined;
     closers.push(async () => {
       await frontend.close(); // says goodbye to its viewers
       await http?.close();
     });
 
+    const client = new CoordinatorClient({ baseUrl: coordinatorUrl, token: operatorToken });
+    // Its backend is a node like any other, so that frontends on further machines take what it pushes.
+    const membership = await joinNetwork({
+      ...{ dataDir, coordinatorUrl, role: 'backend', name: 'main', logger },
+      advertisedHost: addressForOthers(host),
+      readJoinToken: async () => (await client.nodes.invite({ role: 'backend', expiresInSeconds: 60 })).token,
+    });
     const backend = await startBackend({
       dataDir,
-      coordinator: { baseUrl: coordinatorUrl, token: nodeToken },
+      coordinator: { baseUrl: coordinatorUrl, token: membership.identity },
       rtmpHost: host,
       rtmpPort: options.rtmpPort,
       rtmps: {
@@ -153,9 +178,11 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     closers.push(() => backend.close());
 
     let workers: Workers | undefined;
+    let fleet: Fleet = { revision: 0, nodes: [] };
     const pushToFrontends = () => {
       const rtmpPorts = [frontend.rtmpPort, ...(workers?.rtmpPorts ?? [])];
-      backend.setFrontends(rtmpPorts.map((port) => ({ host: '127.0.0.1', port, publishToken })));
+      const own = rtmpPorts.map((port) => ({ host: '127.0.0.1', port, publishToken }));
+      backend.setFrontends([...own, ...pushTargets(fleet)]);
     };
     pushToFrontends();
     let isDemoDone = false;
@@ -171,9 +198,10 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     const httpSettings = { host, port: options.httpPort, trustedProxies: options.trustedProxies };
     if (options.workers === 1) {
       const limits = httpOptions(registry, httpSettings);
-      http = await listenHttp(httpSettings, logger, handle, frontend.handleUpgrade, limits).catch(
+      listener = await listenHttp(httpSettings, logger, handle, frontend.handleUpgrade, limits).catch(
         explainHttpPort,
       );
+      http = listener;
     } else {
       registry.setDefaultLabels({ process: 'main' });
       workers = new Workers({
@@ -190,20 +218,47 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       await workers.start().catch(explainHttpPort);
     }
     const { port } = http;
+    const viewerCount = () =>
+      new Set([...frontend.viewers().map(({ id }) => id), ...(workers?.viewerIds ?? [])]).size;
 
-    const upPath = join(dataDir, 'up.json');
-    const addresses = {
-      pid: process.pid,
+    const agent = await NodeAgent.open({
+      ...{ membership, registry, version: packageJson.version },
+      logger: logger.child({ role: 'backend' }),
+      part: {
+        ports: () => ({
+          httpPort: port,
+          rtmpPort: backend.rtmpPort,
+          ...(backend.rtmpsPort === undefined ? {} : { rtmpsPort: backend.rtmpsPort }),
+        }),
+        isReady,
+        isIdle: () => !backend.isBusy && viewerCount() === 0,
+        channelCount: () => backend.channelCount,
+        viewerCount,
+        onFleet(next) {
+          fleet = next;
+          pushToFrontends();
+          (workers ?? listener)?.trust(balancerAddresses(next));
+        },
+        drain() {
+          for (const part of [frontend, workers]) part?.drain(ENDLESS_WITHIN_MS);
+        },
+        resume() {
+          for (const part of [frontend, workers]) part?.resume();
+        },
+      },
+      onEnd,
+    });
+    closers.push(() => agent.close());
+
+    const withdraw = announceRunning(dataDir, {
       apiUrl: `http://127.0.0.1:${port}`,
       rtmpUrl: `rtmp://localhost:${backend.rtmpPort}/live`,
       rtmpsUrl: `rtmps://localhost:${backend.rtmpsPort}/live`,
-      startedAt: new Date().toISOString(),
-    };
-    writeFileSync(upPath, JSON.stringify(addresses, null, 2));
-    closers.push(async () => rmSync(upPath, { force: true }));
+    });
+    closers.push(async () => withdraw());
 
-    const client = new CoordinatorClient({ baseUrl: coordinatorUrl, token: operatorToken });
     return {
+      membership,
       async prepareDemo() {
         await makeDemo(client, dataDir, logger);
         isDemoDone = true;
@@ -217,6 +272,16 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     await close();
     throw error;
   }
+}
+
+/**
+ * Where other machines reach this one: the address that it listens on, or the first that leads off it.
+ * @param host undefined where it listens on all
+ */
+function addressForOthers(host: string | undefined): string {
+  if (host !== undefined && !/^[0.:]+$/.test(host)) return host;
+  const addresses = Object.values(networkInterfaces()).flatMap((all) => all ?? []);
+  return addresses.find(({ internal, family }) => !internal && family === 'IPv4')?.address ?? '127.0.0.1';
 }
 
 function welcomeText(httpPort: number, rtmpPort: number, dataDir: string): string {

@@ -3,6 +3,7 @@
  * never in it: it names the files that hold them.
  */
 import { type Static, Type } from 'typebox';
+import { DEFAULT_ORIGIN_COUNT } from './distribution.ts';
 
 /** Of one machine. */
 export const MAX_WORKERS = 256;
@@ -12,9 +13,30 @@ const Host = Type.Optional(Type.String({ description: 'Address to listen on; all
 const SecretFile = Type.String({ description: 'File that holds the secret, and nothing else' });
 
 const Coordinator = Type.Object(
-  { url: Type.String(), tokenFile: SecretFile },
+  {
+    url: Type.String(),
+    tokenFile: Type.Optional(
+      Type.String({
+        description:
+          'File that holds the token that nodes share. Left out, this is a node with a key of its own, in dataDir, which joins by invitation',
+      }),
+    ),
+    name: Type.Optional(
+      Type.String({
+        description: 'Of the node, where its invitation names none; after the machine when left out',
+      }),
+    ),
+    advertise: Type.Optional(
+      Type.String({
+        description:
+          'Name or address at which the other nodes reach this machine; left out, the one that it reaches the coordinator from',
+      }),
+    ),
+  },
   { additionalProperties: false },
 );
+
+export type NodeCoordinator = Static<typeof Coordinator>;
 
 export const FrontendSection = Type.Object(
   {
@@ -34,10 +56,18 @@ export const FrontendSection = Type.Object(
       { additionalProperties: false },
     ),
     rtmp: Type.Object({ host: Host, port: Port }, { additionalProperties: false }),
-    publishTokenFile: SecretFile,
+    publishTokenFile: Type.Optional(
+      Type.String({
+        description:
+          'File that holds what backends with no key of their own have to show; left out, only nodes of the network may push',
+      }),
+    ),
     coordinator: Type.Optional(Coordinator),
     dataDir: Type.Optional(
-      Type.String({ description: 'Keeps what the coordinator said last, for a start while it is gone' }),
+      Type.String({
+        description:
+          'Keeps what the coordinator said last, for a start while it is gone, and the key of the node',
+      }),
     ),
     workers: Type.Optional(
       Type.Integer({
@@ -97,10 +127,13 @@ export const BackendSection = Type.Object(
       }),
     ),
     coordinator: Coordinator,
-    frontends: Type.Array(
-      Type.Object(
-        { host: Type.String(), port: Port, publishTokenFile: SecretFile },
-        { additionalProperties: false },
+    frontends: Type.Optional(
+      Type.Array(
+        Type.Object(
+          { host: Type.String(), port: Port, publishTokenFile: SecretFile },
+          { additionalProperties: false },
+        ),
+        { description: 'Those that are no nodes of the network: nodes are found by themselves' },
       ),
     ),
   },
@@ -117,6 +150,21 @@ export const CoordinatorSection = Type.Object(
     ),
     operatorTokenFile: SecretFile,
     nodeTokenFile: SecretFile,
+    distribution: Type.Optional(
+      Type.Union([Type.Literal('all'), Type.Literal('on-demand')], {
+        default: 'all',
+        description:
+          'Every channel to every frontend that has joined; or to a few of them, and the others pull it while somebody watches there',
+      }),
+    ),
+    originsPerChannel: Type.Optional(
+      Type.Integer({
+        minimum: 1,
+        maximum: 16,
+        default: DEFAULT_ORIGIN_COUNT,
+        description: 'With distribution on-demand: frontends that each channel is pushed to',
+      }),
+    ),
     databaseUrlFile: Type.Optional(
       Type.String({
         description:
@@ -161,8 +209,15 @@ export const BalancerSection = Type.Object(
     https: Type.Optional(Listen('Port 443 when left out')),
     rtmp: Type.Optional(Listen("Passed on to the backends' RTMP ports")),
     rtmps: Type.Optional(Listen("Passed on to the backends' RTMPS ports")),
-    frontends: Type.Array(
-      Type.Object({ host: NodeHost, port: OpenPort }, { additionalProperties: false, description: 'HTTP' }),
+    coordinator: Type.Optional(Coordinator),
+    frontends: Type.Optional(
+      Type.Array(
+        Type.Object({ host: NodeHost, port: OpenPort }, { additionalProperties: false, description: 'HTTP' }),
+        {
+          description:
+            'Those that are no nodes of the network: a balancer with a coordinator finds nodes by itself',
+        },
+      ),
     ),
     backends: Type.Optional(
       Type.Array(

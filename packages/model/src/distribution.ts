@@ -29,16 +29,6 @@ export function rendezvousOrder(channel: string, nodeIds: Iterable<string>): str
     .map(({ id }) => id);
 }
 
-/** The nodes that a channel is pushed to. */
-export function originsOf(
-  channel: string,
-  nodeIds: Iterable<string>,
-  distribution: Distribution,
-): ReadonlySet<string> {
-  if (distribution.mode === 'all') return new Set(nodeIds);
-  return new Set(rendezvousOrder(channel, nodeIds).slice(0, distribution.originCount));
-}
-
 /** FNV-1a, then the finaliser of MurmurHash3: FNV alone leaves the high bits of short names alike. */
 function scoreOf(channel: string, nodeId: string): number {
   let hash = 0x811c9dc5;

@@ -3,6 +3,7 @@
  * it is known by its key (`node-identity.ts`). What they report is true for seconds, what the fleet is lasts.
  */
 import { type Static, Type } from 'typebox';
+import { Distribution } from './distribution.ts';
 import { Name } from './entities.ts';
 import { NodeId } from './lease.ts';
 
@@ -26,7 +27,7 @@ export const NodeAddresses = Type.Object({
     pattern: '^[A-Za-z0-9:]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9:])?$',
     examples: ['10.0.0.7'],
   }),
-  /** Of a frontend's viewers, or of a balancer's. */
+  /** For viewers: of a frontend, of a balancer, and of a backend where `starling up` runs everything in one. */
   httpPort: Type.Optional(OpenPort),
   /** A frontend: where backends push to, a port for each worker. */
   pushPorts: Type.Optional(Type.Array(OpenPort, { maxItems: 256 })),
@@ -70,6 +71,8 @@ export const Fleet = Type.Object({
   /** Of the last change of a node. */
   revision: Type.Integer({ minimum: 0 }),
   nodes: Type.Array(FleetNode),
+  /** Which frontends get which channels; all get all where it is left out. */
+  distribution: Type.Optional(Distribution),
 });
 export type Fleet = Static<typeof Fleet>;
 

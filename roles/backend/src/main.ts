@@ -8,8 +8,10 @@
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
-import { CoordinatorClient } from '@starling/model/client';
+import type { CoordinatorClient } from '@starling/model/client';
+import { type Distribution, rendezvousOrder } from '@starling/model/distribution';
 import type { BackendState, Channel as ChannelModel } from '@starling/model/entities';
+import { type CoordinatorAccess, NodeProver, openCoordinator } from '@starling/model/node-identity';
 import { programmeAt } from '@starling/model/schedule';
 import { Channel } from '@starling/net/channel';
 import type { PlayHandler } from '@starling/net/rtmp-server';
@@ -23,14 +25,15 @@ import { FileLeases } from './file-leases.ts';
 import { ladderRungs, RUNGS, type Rung } from './house-format.ts';
 import { Imports } from './imports.ts';
 import { Inputs } from './inputs.ts';
-import { CoordinatorLeases, type Leases, RenewedLeases, SoleHolder } from './leases.ts';
+import { CoordinatorLeases, type HeldLease, type Leases, RenewedLeases, SoleHolder } from './leases.ts';
 import { Library } from './library.ts';
 import { LiveChannel } from './live-channel.ts';
 import { readNodeId } from './node-id.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
 import { PlayoutHistory } from './playout-history.ts';
-import { type FrontendAddress, FrontendLeg } from './publisher.ts';
+import { type FrontendAddress, FrontendLeg, type ProvePush } from './publisher.ts';
 import { Recordings } from './recordings.ts';
+import { RememberedState } from './remembered-state.ts';
 import { type RtmpsConfig, readCertificate } from './rtmps-certificate.ts';
 import { Slates } from './slate.ts';
 import { WatchedFolders } from './watched-folders.ts';
@@ -39,7 +42,7 @@ export interface BackendConfig {
   readonly dataDir: string;
   /** The library, which the backends of a network share; in the data folder when undefined. */
   readonly mediaDir?: string | undefined;
-  readonly coordinator: { readonly baseUrl: string; readonly token: string };
+  readonly coordinator: CoordinatorAccess;
   /** The address to listen on; all of them when undefined. */
   readonly rtmpHost: string | undefined;
   /** Where encoders publish; 0 takes a free port. */
@@ -62,7 +65,11 @@ export interface Backend {
   /** Undefined without RTMPS. */
   readonly rtmpsPort: number | undefined;
   /** From now on channels are pushed to these frontends: a new one gets its legs at once, one that is gone loses them. */
-  setFrontends(frontends: readonly FrontendAddress[]): void;
+  setFrontends(frontends: readonly FrontendAddress[], distribution?: Distribution): void;
+  /** How many channels run here. */
+  readonly channelCount: number;
+  /** Whether it holds leases, or encoders are connected to it: others then rely on it. */
+  readonly isBusy: boolean;
   /** True when the coordinator's word has come and every playout channel reaches a frontend. */
   isReady(): boolean;
   close(): Promise<void>;
@@ -77,6 +84,8 @@ const PLAYOUT_LEAD_MS = TICK_MS * (TICKS_PER_PLAYOUT_PUSH - 1);
 /** A channel stays open on the frontends so long after its last source was lost. */
 const LIVE_LINGER_MS = 20_000;
 const REPORT_EVERY_MS = 5000;
+/** Of distribution on demand: whether one is gone and the next has to take its place. */
+const LOOK_AT_ORIGINS_EVERY_MS = 1000;
 /** What changes in many places at once is told once. */
 const REPORT_SOON_MS = 100;
 const MAX_PARALLEL_IMPORTS = 8;
@@ -129,7 +138,11 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const library = new Library({ mediaDir, logger });
   await library.open();
   const slates = await Slates.open({ mediaDir: join(config.dataDir, 'slates'), logger });
-  const coordinator = new CoordinatorClient(config.coordinator);
+  const coordinator = openCoordinator(config.coordinator);
+  const { token: identity } = config.coordinator;
+  const prover = typeof identity === 'string' ? undefined : new NodeProver(identity);
+  const provePush: ProvePush = async (frontendNodeId) =>
+    (await prover?.proofFor(`push:${frontendNodeId}`)) ?? '';
   const parallelism = Math.min(availableParallelism(), MAX_PARALLEL_IMPORTS);
   const imports = new Imports({ library, coordinator, logger, parallelism });
   const folders = new WatchedFolders({ coordinator, logger, mediaDir });
@@ -154,17 +167,34 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     onRestored: (destination) => events.destinationRestored(destination),
   });
   let state: BackendState | undefined;
+  const memory = new RememberedState(config.dataDir, logger);
 
   let frontends = byKey(config.frontends);
-  /** Gives the channel a leg to each frontend, and to no other. */
+  let distribution: Distribution = { mode: 'all' };
+  /** The frontends that the channel is pushed to, by key. */
+  const targetsOf = (channel: Channel, legs: Legs): ReadonlyMap<string, FrontendAddress> => {
+    if (distribution.mode === 'all') return frontends;
+    const nodes = [...frontends].flatMap(([key, one]) =>
+      'nodeId' in one ? [{ key, nodeId: one.nodeId }] : [],
+    );
+    const order = rendezvousOrder(channel.name, new Set(nodes.map(({ nodeId }) => nodeId)));
+    // In place of one that is gone, the next comes; when it is back, it has its place again.
+    const isLost = (id: string) =>
+      nodes.some(({ key, nodeId }) => nodeId === id && legs.get(key)?.isLost === true);
+    let left = distribution.originCount;
+    const origins = new Set(order.filter((id) => left > 0 && (isLost(id) || left-- > 0)));
+    return new Map([...frontends].filter(([, one]) => !('nodeId' in one) || origins.has(one.nodeId)));
+  };
+  /** Gives the channel a leg to each frontend that is to have it, and to no other. */
   const fitLegs = (channel: Channel, legs: Legs): Legs => {
+    const targets = targetsOf(channel, legs);
     for (const [key, leg] of legs) {
-      if (frontends.has(key)) continue;
+      if (targets.has(key)) continue;
       leg.close();
       legs.delete(key);
     }
-    for (const [key, frontend] of frontends) {
-      if (!legs.has(key)) legs.set(key, new FrontendLeg(channel, frontend, logger));
+    for (const [key, frontend] of targets) {
+      if (!legs.has(key)) legs.set(key, new FrontendLeg(channel, frontend, provePush, logger));
     }
     return legs;
   };
@@ -263,6 +293,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
 
   /** Runs the channels whose leases are held, and no others. */
   const arrange = (next: BackendState) => {
+    memory.keep(next, leases.toRemember);
     const leaseOf = leaseNames(next.channels);
     const held = next.channels.filter(({ name }) => leases.held.has(leaseOf(name)));
     const models = new Map(held.map((model) => [model.name, model]));
@@ -376,10 +407,20 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     }
   };
   const reportTimer = setInterval(() => void report(), REPORT_EVERY_MS);
+  const originTimer = setInterval(() => {
+    if (distribution.mode === 'all') return;
+    for (const { channel, legs } of onAir.values()) if (legs !== undefined) fitLegs(channel, legs);
+  }, LOOK_AT_ORIGINS_EVERY_MS);
 
-  const leases = openLeases(config.leases, coordinator, nodeId, logger, () => {
-    if (state !== undefined) arrange(state);
+  const remembered = await memory.load();
+  const leases = openLeases(config.leases, {
+    ...{ coordinator, nodeId, logger },
+    heldBefore: remembered?.held ?? new Map(),
+    onChange: () => {
+      if (state !== undefined) arrange(state);
+    },
   });
+  if (remembered !== undefined) takeState(remembered.state);
   const watch = new AbortController();
   const watching = coordinator.watchBackendState(takeState, watch.signal);
 
@@ -398,14 +439,22 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     rtmpPort: inputs.rtmpPort,
     rtmpsPort: inputs.rtmpsPort,
 
+    get channelCount() {
+      return onAir.size;
+    },
+    get isBusy() {
+      return leases.held.size > 0 || inputs.publishingStreams.length > 0;
+    },
+
     isReady: () =>
       state !== undefined &&
       [...onAir.values()].every(
         (one) => one.playout === undefined || [...(one.legs?.values() ?? [])].some((leg) => leg.isPushing),
       ),
 
-    setFrontends(next) {
+    setFrontends(next, nextDistribution = { mode: 'all' }) {
       frontends = byKey(next);
+      distribution = nextDistribution;
       for (const { channel, legs } of onAir.values()) {
         if (legs !== undefined) fitLegs(channel, legs);
       }
@@ -414,6 +463,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     async close() {
       clearInterval(playoutTimer);
       clearInterval(reportTimer);
+      clearInterval(originTimer);
       clearTimeout(reportSoonTimer);
       watch.abort();
       destinations.close();
@@ -421,31 +471,39 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       await recordings.close();
       for (const [name, one] of onAir) takeOff(name, one);
       await leases.close();
-      await Promise.all([library.close(), slates.close(), events.close()]);
+      await Promise.all([library.close(), slates.close(), events.close(), memory.close()]);
     },
   };
 }
 
 function openLeases(
   from: BackendConfig['leases'],
-  coordinator: CoordinatorClient,
-  nodeId: string,
-  logger: Logger,
-  onChange: () => void,
+  options: {
+    readonly coordinator: CoordinatorClient;
+    readonly nodeId: string;
+    readonly logger: Logger;
+    readonly heldBefore: ReadonlyMap<string, HeldLease>;
+    readonly onChange: () => void;
+  },
 ): Leases {
+  const { coordinator, nodeId } = options;
   switch (from.from) {
     case 'nobody':
       return new SoleHolder();
     case 'coordinator':
-      return new RenewedLeases({ authority: new CoordinatorLeases(coordinator, nodeId), onChange, logger });
+      return new RenewedLeases({ ...options, authority: new CoordinatorLeases(coordinator, nodeId) });
     case 'folder':
-      return new RenewedLeases({ authority: new FileLeases(from.dir, nodeId), onChange, logger });
+      return new RenewedLeases({ ...options, authority: new FileLeases(from.dir, nodeId) });
   }
 }
 
 /** Frontends by all that makes them what they are: one that changes its token is another one. */
 function byKey(frontends: readonly FrontendAddress[]): Map<string, FrontendAddress> {
   return new Map(
-    frontends.map((frontend) => [`${frontend.host} ${frontend.port} ${frontend.publishToken}`, frontend]),
+    frontends.map((frontend) => {
+      const credential =
+        'publishToken' in frontend ? `token ${frontend.publishToken}` : `node ${frontend.nodeId}`;
+      return [`${frontend.host} ${frontend.port} ${credential}`, frontend];
+    }),
   );
 }

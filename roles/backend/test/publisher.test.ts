@@ -86,7 +86,12 @@ async function openFrontend(port = 0) {
 }
 
 function openLeg(channel: Channel, port: number): FrontendLeg {
-  const leg = new FrontendLeg(channel, { host: '127.0.0.1', port, publishToken: 't' }, logger);
+  const leg = new FrontendLeg(
+    channel,
+    { host: '127.0.0.1', port, publishToken: 't' },
+    async () => '',
+    logger,
+  );
   cleanUps.push(() => leg.close());
   return leg;
 }

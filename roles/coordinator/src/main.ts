@@ -9,6 +9,7 @@
 import { mkdir } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join, resolve } from 'node:path';
+import type { Distribution } from '@starling/model/distribution';
 import type { Logger } from 'pino';
 import { Accounts } from './accounts.ts';
 import { createApi } from './api.ts';
@@ -65,6 +66,8 @@ export interface CoordinatorConfig {
   readonly catchUpHours?: number;
   /** The HTTP port that programs hear of which look for an HDHomeRun tuner; none are answered without it. */
   readonly hdhomerunHttpPort?: number | undefined;
+  /** Which frontends of the registry get which channels; all get all when undefined. */
+  readonly distribution?: Distribution | undefined;
   /** Milliseconds since 1970. */
   readonly now?: () => number;
 }
@@ -96,7 +99,7 @@ const DRAIN_MS = 1000;
  *   DatabaseUnavailable when the database's files do not open or its server does not answer; the system's error when they cannot be written
  */
 export async function startCoordinator(config: CoordinatorConfig): Promise<Coordinator> {
-  const { dataDir, logger, catchUpHours = 0, now = Date.now } = config;
+  const { dataDir, logger, catchUpHours = 0, now = Date.now, distribution = { mode: 'all' } } = config;
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
   const closers: (() => Promise<void>)[] = [];
   const close = async () => {
@@ -125,7 +128,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const viewingKeys = await ViewingKeys.open(dataDir);
     const rules = new Snapshot(db, changes, (transaction) => readViewingRules(transaction, now));
     const viewers = new FleetViewers(rules, peers, logger, now);
-    const nodes = new Nodes({ db, changes, peers, logger, now });
+    const nodes = new Nodes({ db, changes, peers, logger, now, distribution });
     const frontendWatch = new Watch(
       new FrontendStates(rules, viewingKeys, viewers, nodes),
       logger,

@@ -7,7 +7,13 @@ import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { DEFAULT_PART_TARGET_MS } from '@starling/media/hls/segmenter';
 import { IngestGrid } from '@starling/media/ingest-grid';
-import { CoordinatorClient } from '@starling/model/client';
+import {
+  type CoordinatorAccess,
+  claimedNodeId,
+  isProofOf,
+  NodeProver,
+  openCoordinator,
+} from '@starling/model/node-identity';
 import { forwardTo } from '@starling/net/http-proxy';
 import type { RequestHandler } from '@starling/net/http-server';
 import type { PlayerSource, PlayHandler, Refusal, RtmpPeer } from '@starling/net/rtmp-server';
@@ -24,6 +30,7 @@ import { answerText, answerUnavailable, notFound } from './hls-answers.ts';
 import { HlsRoutes } from './hls-routes.ts';
 import { FrontendMetrics } from './metrics.ts';
 import { type PeerFrontend, Pulls } from './pulls.ts';
+import { Pushers } from './pushers.ts';
 import { Relay } from './relay.ts';
 import { listenForPublishers } from './rtmp-listener.ts';
 import { Stream } from './stream.ts';
@@ -43,8 +50,8 @@ export interface FrontendConfig {
   readonly rtmpHost: string | undefined;
   /** 0 takes a free port. */
   readonly rtmpPort: number;
-  /** What a backend has to show to publish here. */
-  readonly publishToken: string;
+  /** Who shows it may publish here. A node of the network takes backends that it knows besides, and needs none. */
+  readonly publishToken: string | undefined;
   readonly logger: Logger;
   readonly registry: Registry;
   readonly windowDurationMs?: number;
@@ -53,7 +60,7 @@ export interface FrontendConfig {
   /** Who comes when a channel has as many is refused, where the coordinator says nothing else; without a limit when undefined. */
   readonly maxViewersPerChannel?: number | undefined;
   /** Whom to follow on who may watch; undefined for a frontend that stands alone and serves everything. */
-  readonly coordinator?: { readonly baseUrl: string; readonly token: string } | undefined;
+  readonly coordinator?: CoordinatorAccess | undefined;
   /** Keeps what the coordinator said last; undefined to keep nothing. */
   readonly dataDir?: string | undefined;
   /** Of several frontends that share the data folder. */
@@ -94,13 +101,23 @@ export interface Frontend {
   readonly onPlay: PlayHandler;
   /** True when viewers of this channel get a picture at once. */
   isPlayable(channel: string): boolean;
-  /** True when it is known who may watch, and every channel that is being pushed here has a window to play. */
+  /**
+   * True when it is known who may watch, every channel that is being pushed here has a window to play, and nobody asked it to
+   * drain.
+   */
   isReady(): boolean;
   /**
    * The other frontends, where a channel is pushed to a few of them only: what is not pushed here is pulled from
    * there while somebody watches it. None where every channel is pushed to all.
    */
   setPeers(peers: readonly PeerFrontend[]): void;
+  /**
+   * Takes no viewers any more; those on endless answers are sent away one after another, for they would stay for good.
+   * @param endlessWithinMs until the last of them is sent away
+   */
+  drain(endlessWithinMs: number): void;
+  /** Takes viewers again. */
+  resume(): void;
   /** The channels that are being pushed here now, and whether they can be played. */
   channels(): readonly PushedChannel[];
   /** Everybody who watches here now. */
@@ -125,6 +142,7 @@ const MAX_CHANNELS = 1000;
 const ONLY_AT_ORIGINS = /^(?:thumbnail\.jpg|dvr\.json|(?:[a-z0-9-]{1,16}\/)?(?:dvr|event|vod)\.m3u8)$/;
 /** Tells an origin that another frontend asks, so that it answers itself (RFC 9110, 7.6.3). */
 const VIA = '1.1 starling-frontend';
+const DRAINING_TEXT = 'This frontend is about to end. Ask again: another one answers.';
 const OFF_THE_AIR_TEXT = 'This channel is off the air.';
 
 interface Channel {
@@ -149,6 +167,11 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   const drawer = new PictureDrawer(config.ffmpegPath);
   const channels = new Map<string, Channel>();
   let link: CoordinatorLink | undefined;
+  const { token: identity } = config.coordinator ?? {};
+  const ownNodeId = typeof identity === 'object' ? identity.nodeId : undefined;
+  const prover = typeof identity === 'object' ? new NodeProver(identity) : undefined;
+  const pushers = new Pushers(ownNodeId);
+  let farewells: NodeJS.Timeout[] | undefined;
   const access = new ViewingAccess({ isAlone: config.coordinator === undefined });
   const viewers = new ViewerRegistry({
     maxViewersOf: (channel) => access.maxViewersOf(channel) ?? config.maxViewersPerChannel,
@@ -238,7 +261,26 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   const forwards = new Map<string, RequestHandler>();
   const isPushed = (name: string) => (channels.get(name)?.pushCount ?? 0) > 0;
   const isWatched = (name: string) => viewers.countsOf(name).size > 0;
-  const pulls = new Pulls({ logger, isPushed, isWatched, openStream: (name) => openOrFind(name)?.stream });
+  const pulls = new Pulls({
+    ...{ logger, isPushed, isWatched },
+    openStream: (name) => openOrFind(name)?.stream,
+    prove: async (nodeId) => (await prover?.proofFor(`pull:${nodeId}`)) ?? '',
+  });
+  /** The public keys of the other frontends, by node. */
+  let peerKeys: ReadonlyMap<string, string> = new Map();
+  const openPull = async (name: string, proof: string): Promise<PlayerSource | Refusal> => {
+    const nodeId = claimedNodeId(proof) ?? '';
+    const publicKey = peerKeys.get(nodeId);
+    const isKnown =
+      publicKey !== undefined &&
+      (await isProofOf({ nodeId, publicKey }, proof, `pull:${ownNodeId}`, Date.now()));
+    if (!isKnown) {
+      return { code: 'NetStream.Play.Failed', description: 'Only frontends of this network pull from here.' };
+    }
+    const channel = channels.get(name);
+    if (channel?.relay && isPushed(name)) return (player) => channel.relay?.serve(player);
+    return { code: 'NetStream.Play.StreamNotFound', description: 'No backend pushes this channel here.' };
+  };
   /** For who wants to watch: until there is something to see, or it has to do without. */
   const window = (name: string): Promise<void> | undefined => {
     const channel = channels.get(name);
@@ -258,13 +300,14 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   link =
     config.coordinator &&
     (await CoordinatorLink.open({
-      client: new CoordinatorClient(config.coordinator),
+      client: openCoordinator(config.coordinator),
       dataDir: config.dataDir,
       spoolPath: config.dataDir && join(config.dataDir, spoolName),
       viewers,
       logger,
       onState(state) {
         access.update(state);
+        pushers.update(state);
         for (const { hls } of channels.values()) hls.forgetPlaylists();
         viewers.sweep();
       },
@@ -272,7 +315,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
 
   /** Why nobody more is let in, on this frontend or on all together; undefined where there is room. */
   const whyFull = (channel: string, pass: Pass | undefined): string | undefined =>
-    viewers.whyFull(channel, pass) ?? link?.whyFull(channel, pass?.tokenId);
+    (farewells && DRAINING_TEXT) ?? viewers.whyFull(channel, pass) ?? link?.whyFull(channel, pass?.tokenId);
 
   const decidePlay = (name: string, admission: Admission): PlayerSource | Refusal => {
     const endless = channels.get(name)?.endless;
@@ -356,17 +399,16 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     host: config.rtmpHost,
     port: config.rtmpPort,
     publishToken: config.publishToken,
+    pushers,
     logger,
+    onRefused: (reason) => metrics.refusedPushes.inc({ reason }),
     onPlay,
     openChannel(name) {
       const channel = openOrFind(name);
       if (hasPeers && channel !== undefined) channel.relay ??= new Relay(channel.stream);
       return channel;
     },
-    openPull(name) {
-      const channel = channels.get(name);
-      return channel?.relay && isPushed(name) ? (player) => channel.relay?.serve(player) : undefined;
-    },
+    openPull,
     onPushEnd(name) {
       const channel = channels.get(name);
       if (channel === undefined || isPushed(name)) return;
@@ -472,11 +514,13 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
 
     isPlayable: (name) => channels.get(name)?.stream.isPlayable ?? false,
     isReady: () =>
+      farewells === undefined &&
       access.isKnown &&
       [...channels.values()].every(({ stream, pushCount }) => pushCount === 0 || stream.isPlayable),
 
     setPeers(peers) {
       hasPeers = peers.length > 0;
+      peerKeys = new Map(peers.map(({ nodeId, publicKey }) => [nodeId, publicKey]));
       forwards.clear();
       pulls.setPeers(peers);
       for (const channel of channels.values()) {
@@ -493,11 +537,24 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
         .filter(({ pushCount }) => pushCount > 0)
         .map(({ stream }) => ({ name: stream.channel, isPlayable: stream.isPlayable })),
 
+    drain(endlessWithinMs) {
+      if (farewells !== undefined) return;
+      const endless = viewers.list().filter(({ protocol }) => protocol !== 'hls');
+      farewells = endless.map(({ id }, index) =>
+        setTimeout(() => viewers.kick(id), (endlessWithinMs * (index + 1)) / endless.length),
+      );
+    },
+    resume() {
+      for (const farewell of farewells ?? []) clearTimeout(farewell);
+      farewells = undefined;
+    },
+
     viewers: () => viewers.list(),
     kick: (viewerId) => viewers.kick(viewerId),
 
     async close() {
       clearInterval(sweep);
+      for (const farewell of farewells ?? []) clearTimeout(farewell);
       pulls.close();
       await listener.close();
       for (const channel of channels.values()) closeChannel(channel);

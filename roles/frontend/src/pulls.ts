@@ -17,18 +17,19 @@ import type { Stream } from './stream.ts';
 
 /** Another frontend, or one worker of it. */
 export interface PeerFrontend {
-  /** Of the node: its workers share it. */
-  readonly id: string;
+  /** Its workers share it, and the key. */
+  readonly nodeId: string;
+  readonly publicKey: string;
   readonly host: string;
   readonly rtmpPort: number;
   /** Undefined where it is not known. */
   readonly httpPort: number | undefined;
-  /** What it asks of those who pull from it. */
-  readonly token: string;
 }
 
 export interface PullsOptions {
   readonly logger: Logger;
+  /** Makes the proof that another frontend asks for. A promise is not to be rejected. */
+  prove(nodeId: string): Promise<string>;
   /** Undefined when there are too many channels. */
   openStream(channel: string): Stream | undefined;
   /** Whether a backend pushes the channel here. */
@@ -86,7 +87,7 @@ export class Pulls {
   /** The other frontends; none while every channel is pushed to all. */
   setPeers(peers: readonly PeerFrontend[]): void {
     const byId = new Map<string, PeerFrontend[]>();
-    for (const peer of peers) byId.set(peer.id, [...(byId.get(peer.id) ?? []), peer]);
+    for (const peer of peers) byId.set(peer.nodeId, [...(byId.get(peer.nodeId) ?? []), peer]);
     this.#peers = byId;
     if (byId.size === 0)
       for (const pull of this.#pulls.values()) this.#end(pull, 'there is nobody to pull from');
@@ -172,7 +173,7 @@ export class Pulls {
     const publisher = stream.addPublisher();
     let burstTimer: NodeJS.Timeout | undefined;
     pull.unitAtMs = performance.now();
-    pull.connection = new PullConnection(channel, peer, {
+    pull.connection = new PullConnection(channel, peer, this.#options.prove(peer.nodeId), {
       message: (message) => {
         const nowMs = performance.now();
         for (const event of demuxer.push(message)) publisher.event(event, nowMs);
@@ -180,7 +181,7 @@ export class Pulls {
         clearTimeout(burstTimer);
         burstTimer = setTimeout(() => {
           pull.isCaughtUp = true;
-          this.#options.logger.info({ channel, from: peer.id }, 'channel is being pulled');
+          this.#options.logger.info({ channel, from: peer.nodeId }, 'channel is being pulled');
           for (const settle of [...pull.waiters]) settle();
         }, BURST_END_MS);
       },
@@ -192,7 +193,7 @@ export class Pulls {
         const wentWell = pull.isCaughtUp && stream.lastUnitAtMs > pull.unitAtMs;
         const level = wentWell ? 'warn' : 'debug';
         this.#options.logger[level](
-          { channel, from: peer.id, reason },
+          { channel, from: peer.nodeId, reason },
           'pull broke off; the next one is asked',
         );
         pull.failures = wentWell ? 0 : pull.failures + 1;
@@ -246,30 +247,36 @@ interface PullListener {
 
 /** One RTMP connection on which a channel is played with its cues. It is used once. */
 class PullConnection {
-  readonly #socket: Socket;
-  readonly #session: RtmpClientSession;
+  #socket: Socket | undefined;
   readonly #listener: PullListener;
   readonly #deadline: NodeJS.Timeout;
   #isReady = false;
   #hasEnded = false;
 
-  constructor(channel: string, { host, rtmpPort, token }: PeerFrontend, listener: PullListener) {
+  constructor(channel: string, peer: PeerFrontend, proof: Promise<string>, listener: PullListener) {
     this.#listener = listener;
-    this.#session = new RtmpClientSession({
+    this.#deadline = setTimeout(() => this.abandon('no answer in time'), CONNECT_DEADLINE_MS);
+    void proof.then((signed) => {
+      if (!this.#hasEnded) this.#connect(`${channel}?pull=${signed}`, peer);
+    });
+  }
+
+  #connect(streamName: string, { host, rtmpPort }: PeerFrontend): void {
+    const session = new RtmpClientSession({
       mode: 'play',
       tcUrl: `rtmp://${host.includes(':') ? `[${host}]` : host}:${rtmpPort}/live`,
       app: 'live',
-      streamName: `${channel}?pull=${encodeURIComponent(token)}`,
+      streamName,
       handshakeRandomBytes: randomBytes(1528),
       maxMessageBytes: MAX_MESSAGE_BYTES,
     });
-    this.#deadline = setTimeout(() => this.abandon('no answer in time'), CONNECT_DEADLINE_MS);
-    this.#socket = connect({ host, port: rtmpPort });
-    this.#socket.setNoDelay(true);
-    this.#socket.on('connect', () => this.#flush());
-    this.#socket.on('data', (bytes) => this.#receive(bytes));
-    this.#socket.on('error', (error) => this.abandon(error.message));
-    this.#socket.on('close', () => this.abandon('it closed the connection'));
+    const socket = connect({ host, port: rtmpPort });
+    socket.setNoDelay(true);
+    socket.on('connect', () => flush(session, socket));
+    socket.on('data', (bytes) => this.#receive(session, socket, bytes));
+    socket.on('error', (error) => this.abandon(error.message));
+    socket.on('close', () => this.abandon('it closed the connection'));
+    this.#socket = socket;
   }
 
   get isReady(): boolean {
@@ -281,13 +288,13 @@ class PullConnection {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
     clearTimeout(this.#deadline);
-    this.#socket.destroy();
+    this.#socket?.destroy();
     this.#listener.end(reason);
   }
 
-  #receive(bytes: Uint8Array): void {
+  #receive(session: RtmpClientSession, socket: Socket, bytes: Uint8Array): void {
     try {
-      for (const event of this.#session.receive(bytes)) {
+      for (const event of session.receive(bytes)) {
         if (this.#hasEnded) return;
         if (event.type === 'ready') {
           clearTimeout(this.#deadline);
@@ -295,15 +302,15 @@ class PullConnection {
         } else if (event.type === 'rejected') return this.abandon(event.description || event.code);
         else if (event.type === 'message') this.#listener.message(event.message);
       }
-      this.#flush();
+      flush(session, socket);
     } catch (error) {
       if (!(error instanceof MediaError)) throw error;
       this.abandon(error.message);
     }
   }
+}
 
-  #flush(): void {
-    const output = this.#session.takeOutput();
-    if (output !== undefined && !this.#socket.destroyed) this.#socket.write(output);
-  }
+function flush(session: RtmpClientSession, socket: Socket): void {
+  const output = session.takeOutput();
+  if (output !== undefined && !socket.destroyed) socket.write(output);
 }

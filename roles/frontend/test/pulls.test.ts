@@ -1,7 +1,11 @@
 /** Distribution on demand: frontends that pull a channel from those that backends push it to. */
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { FrontendLeg } from '@starling/backend/publisher';
 import type { StreamEvent } from '@starling/media/access-unit';
 import { rendezvousOrder } from '@starling/model/distribution';
+import { newNodeIdentity } from '@starling/model/node-identity';
 import { Channel } from '@starling/net/channel';
 import { listenHttp } from '@starling/net/http-server';
 import { pino } from 'pino';
@@ -12,22 +16,44 @@ import type { PeerFrontend } from '../src/pulls.ts';
 import { head, segment } from './synthetic-channel.ts';
 
 const logger = pino({ level: 'silent' });
+const noProof = async () => '';
 const closers: (() => unknown)[] = [];
 afterEach(async () => {
   for (const close of closers.splice(0).reverse()) await close();
 });
 
 /** In the order in which they come into question for the channel: the first ones are its origins. */
-const ids = rendezvousOrder('test', ['node-a', 'node-b', 'node-c']);
+const ids = rendezvousOrder('test', ['00000000000000aa', '00000000000000bb', '00000000000000cc']);
 
-async function openNode(id: string) {
+/** A coordinator that knows the channel, and says no more. */
+async function openCoordinator(): Promise<string> {
+  const channels = [{ name: 'test', isPrivate: false, maxViewers: null, nameKey: 'k'.repeat(43) }];
+  const state = { revision: 1, channels, viewingTokenKeys: [], revokedTokenIds: [], endedViewerIds: [] };
+  const server = createServer((request, response) => {
+    if (!request.url?.endsWith('/watch')) return void response.writeHead(503).end();
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    response.write(`data: ${JSON.stringify(state)}\n\n`);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  closers.push(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+async function openNode(nodeId: string, baseUrl: string) {
+  const identity = await newNodeIdentity(nodeId);
   const frontend = await startFrontend({
     rtmpHost: '127.0.0.1',
     rtmpPort: 0,
     publishToken: 'token',
+    coordinator: { baseUrl, token: identity },
     logger,
     registry: new Registry(),
   });
+  await vi.waitFor(() => expect(frontend.isReady()).toBe(true));
   const http = await listenHttp(
     { host: '127.0.0.1', port: 0 },
     logger,
@@ -41,7 +67,8 @@ async function openNode(id: string) {
   };
   closers.push(close);
   const peer: PeerFrontend = {
-    ...{ id, host: '127.0.0.1', rtmpPort: frontend.rtmpPort, httpPort: http.port, token: 'token' },
+    ...{ nodeId, publicKey: identity.publicKey, host: '127.0.0.1' },
+    ...{ rtmpPort: frontend.rtmpPort, httpPort: http.port },
   };
   const get = async (path: string, channel = 'test') => {
     const response = await fetch(`http://127.0.0.1:${http.port}/live/${channel}/${path}`);
@@ -57,7 +84,8 @@ type Node = Awaited<ReturnType<typeof openNode>>;
 
 /** Two origins and a frontend that is none, which know one another; each origin has a channel object of its own. */
 async function openFleet() {
-  const nodes = await Promise.all(ids.map(openNode));
+  const baseUrl = await openCoordinator();
+  const nodes = await Promise.all(ids.map((id) => openNode(id, baseUrl)));
   for (const node of nodes) {
     node.frontend.setPeers(nodes.filter((other) => other !== node).map(({ peer }) => peer));
   }
@@ -66,7 +94,8 @@ async function openFleet() {
     const channel = new Channel('test');
     const leg = new FrontendLeg(
       channel,
-      { host: peer.host, port: peer.rtmpPort, publishToken: peer.token },
+      { host: peer.host, port: peer.rtmpPort, publishToken: 'token' },
+      noProof,
       logger,
     );
     closers.push(() => leg.close());
@@ -163,7 +192,8 @@ describe('a frontend that no backend pushes to', () => {
     const { peer } = puller;
     const leg = new FrontendLeg(
       channels[0]?.channel ?? new Channel('test'),
-      { host: peer.host, port: peer.rtmpPort, publishToken: peer.token },
+      { host: peer.host, port: peer.rtmpPort, publishToken: 'token' },
+      noProof,
       logger,
     );
     closers.push(() => leg.close());
@@ -176,11 +206,17 @@ describe('a frontend that no backend pushes to', () => {
   it('says of a channel that nobody has that it is off the air', async () => {
     const { puller } = await openFleet();
     expect((await puller.get('index.m3u8', 'nothing')).status).toBe(404);
+    puller.frontend.setPeers([]);
+    expect((await puller.get('index.m3u8')).status).toBe(404);
   });
 
-  it('is refused without the token of the network', async () => {
-    const { first, puller } = await openFleet();
-    puller.frontend.setPeers([{ ...first.peer, token: 'guessed' }]);
+  it('is refused where it is not known', async () => {
+    const { first, second, puller } = await openFleet();
+    for (const node of [first, second]) node.frontend.setPeers([first.peer, second.peer]);
+    expect((await puller.get('index.m3u8')).status).toBe(404);
+    // Nor does anybody get in with somebody else's id.
+    const impostor = { ...puller.peer, publicKey: (await newNodeIdentity()).publicKey };
+    for (const node of [first, second]) node.frontend.setPeers([impostor]);
     expect((await puller.get('index.m3u8')).status).toBe(404);
   });
 });
