@@ -160,17 +160,17 @@ export async function startTestFleet(options: TestFleetOptions): Promise<TestFle
     writeFileSync(path('redis.url'), redis.url);
 
     const sections = new Map<string, { role: string; section: Record<string, unknown> }>();
-    const start = async (name: string) => {
+    const start = async (name: string, env: Record<string, string> = {}) => {
       const { role, section } = sections.get(name) ?? { role: name, section: {} };
       writeFileSync(path(`${name}.yaml`), JSON.stringify({ [role]: section }));
-      const { process: child } = await startRole(role, path(`${name}.yaml`));
+      const { process: child } = await startRole(role, path(`${name}.yaml`), { env });
       processes.set(name, child);
       child.once('exit', () => {
         if (processes.get(name) === child) processes.delete(name);
       });
     };
 
-    const coordinator = { url: `http://${host}:${api}`, tokenFile: 'node.token' };
+    const coordinator = { url: `http://${host}:${api}` };
     sections.set('coordinator', {
       role: 'coordinator',
       section: {
@@ -180,15 +180,14 @@ export async function startTestFleet(options: TestFleetOptions): Promise<TestFle
         ...{ databaseUrlFile: 'database.url', redisUrlFile: 'redis.url' },
       },
     });
-    const frontends: { http: number; push: number }[] = [];
+    let frontendCount = 0;
     const planFrontend = async (): Promise<string> => {
       const ports = { http: await freePort(), push: await freePort() };
-      frontends.push(ports);
-      const name = `frontend-${frontends.length}`;
+      const name = `frontend-${++frontendCount}`;
       const section = {
         http: { host, port: ports.http },
         rtmp: { host, port: ports.push },
-        ...{ publishTokenFile: 'publish.token', coordinator, dataDir: path(name) },
+        ...{ coordinator, dataDir: path(name) },
       };
       sections.set(name, { role: 'frontend', section });
       return name;
@@ -196,34 +195,26 @@ export async function startTestFleet(options: TestFleetOptions): Promise<TestFle
     const frontendNames: string[] = [];
     for (let count = 0; count < options.frontends; count++) frontendNames.push(await planFrontend());
     const backendNames = Array.from({ length: options.backends }, (_, index) => `backend-${index + 1}`);
-    const backends = await Promise.all(backendNames.map(async () => ({ host, rtmpPort: await freePort() })));
-    const planBackends = () => {
-      for (const [index, name] of backendNames.entries()) {
-        const section = {
-          ...{ dataDir: path(name), mediaDir: path('media'), coordinator },
-          rtmp: { host, port: backends[index]?.rtmpPort },
-          frontends: frontends.map(({ push }) => ({ host, port: push, publishTokenFile: 'publish.token' })),
-        };
-        sections.set(name, { role: 'backend', section });
-      }
-    };
-    const planBalancer = () =>
-      sections.set('balancer', {
-        role: 'balancer',
-        section: {
-          dataDir: path('balancer'),
-          names: ['localhost'],
-          http: { host, port: httpPort },
-          https: { host, port: httpsPort },
-          health: { host, port: healthPort },
-          frontends: frontends.map(({ http }) => ({ host, port: http })),
-          backends,
-          site: { host, port: api },
-          acme: { directoryUrl: authority.directoryUrl, directoryCaFile: 'authority.pem' },
-        },
-      });
-    planBackends();
-    planBalancer();
+    for (const name of backendNames) {
+      const section = {
+        ...{ dataDir: path(name), mediaDir: path('media'), coordinator },
+        rtmp: { host, port: await freePort() },
+      };
+      sections.set(name, { role: 'backend', section });
+    }
+    sections.set('balancer', {
+      role: 'balancer',
+      section: {
+        dataDir: path('balancer'),
+        names: ['localhost'],
+        http: { host, port: httpPort },
+        https: { host, port: httpsPort },
+        health: { host, port: healthPort },
+        coordinator,
+        site: { host, port: api },
+        acme: { directoryUrl: authority.directoryUrl, directoryCaFile: 'authority.pem' },
+      },
+    });
 
     mkdirSync(path('coordinator'));
     cpSync(join(options.shared.dataDir, 'media'), path('media'), { recursive: true });
@@ -237,8 +228,16 @@ export async function startTestFleet(options: TestFleetOptions): Promise<TestFle
     await node.reportImport(asset.id, { state: 'ready', facts: card.facts });
     await client.channels.create({ name: 'demo', title: 'Demo', loop: [asset.id] });
     await client.channels.update('demo', { redundancy: Math.min(2, options.backends) });
-    await Promise.all([...frontendNames, ...backendNames].map(start));
-    await start('balancer');
+    /** As an operator does: an invitation, and one command. */
+    const joinAs = async (role: 'frontend' | 'backend' | 'balancer', name: string) => {
+      const { token: joinToken } = await client.nodes.invite({ role, name, expiresInSeconds: 300 });
+      await start(name, { STARLING_JOIN_TOKEN: joinToken });
+    };
+    await Promise.all([
+      ...frontendNames.map((name) => joinAs('frontend', name)),
+      ...backendNames.map((name) => joinAs('backend', name)),
+    ]);
+    await joinAs('balancer', 'balancer');
     const root = await authority.root();
     await until('the certificate', 30_000, () => shownCertificate(httpsPort, root));
     const site = `https://localhost:${httpsPort}`;
@@ -246,7 +245,8 @@ export async function startTestFleet(options: TestFleetOptions): Promise<TestFle
       (await run('curl', ['-skf', `${site}/live/demo/main/index.m3u8`])).exitCode === 0 ? true : undefined,
     );
     return {
-      ...{ folder, site, httpsPort, root, client, postgres, redis, processes, start, stop },
+      ...{ folder, site, httpsPort, root, client, postgres, redis, processes, stop },
+      start: (name) => start(name),
       async signal(name, signal) {
         const child = processes.get(name);
         if (child === undefined) throw new Error(`${name} does not run`);
@@ -255,7 +255,7 @@ export async function startTestFleet(options: TestFleetOptions): Promise<TestFle
       },
       async addFrontend() {
         const name = await planFrontend();
-        await start(name);
+        await joinAs('frontend', name);
         return name;
       },
       async metric(name) {

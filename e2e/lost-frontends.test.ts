@@ -96,7 +96,8 @@ describe('a channel whose frontends are lost', () => {
 
     const channel = new Channel('test');
     const legs = [observer.port, ...ports.map(({ rtmp }) => rtmp)].map(
-      (port) => new FrontendLeg(channel, { host: '127.0.0.1', port, publishToken: 'token' }, logger),
+      (port) =>
+        new FrontendLeg(channel, { host: '127.0.0.1', port, publishToken: 'token' }, async () => '', logger),
     );
     closers.push(() => {
       for (const leg of legs) leg.close();

@@ -1,6 +1,6 @@
 /**
- * `starling up --frontends N --backends M --balancer`: a whole fleet on this machine, each role in a process of its own,
- * started from configuration files as on machines of their own, and kept going.
+ * `starling up --frontends N --backends M --balancer`: a whole fleet on this machine, each role in a process of its own that is
+ * kept going. They start from configuration files and join by invitation, as on machines of their own.
  */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -31,6 +31,8 @@ export interface FleetOptions {
   /** The address to listen on; all of them when undefined. */
   readonly host: string | undefined;
   readonly dvrHours: number;
+  /** Whether every channel goes to every frontend. */
+  readonly distribution: 'all' | 'on-demand';
 }
 
 /** The ports of the processes follow those that the operator chose: frontend 1 has HTTP port 8091 with 8080. */
@@ -39,6 +41,8 @@ const BALANCER_HEALTH_OFFSET = 2;
 const FRONTEND_OFFSET = 10;
 const BACKEND_OFFSET = 10;
 const PUSH_OFFSET = 50;
+/** The nodes join at once. */
+const INVITATION_SECONDS = 300;
 
 interface Member {
   readonly name: string;
@@ -78,10 +82,7 @@ export async function runFleet(options: FleetOptions): Promise<void> {
       ? error
       : new StartError(error instanceof Error ? error.message : String(error), { cause: error });
   }
-  await runUntilStopped(async () => {
-    rmSync(join(dataDir, 'up.json'), { force: true });
-    await supervisor.close();
-  }, logger);
+  await runUntilStopped(() => supervisor.close(), logger, new Promise<never>(() => {}));
 }
 
 async function startFleet(options: FleetOptions, supervisor: Supervisor, logger: Logger): Promise<void> {
@@ -90,30 +91,35 @@ async function startFleet(options: FleetOptions, supervisor: Supervisor, logger:
   mkdirSync(fleetDir, { recursive: true, mode: 0o700 });
   const operatorToken = keepOperatorToken(dataDir);
   keepSecret(join(fleetDir, 'node.token'));
-  keepSecret(join(fleetDir, 'publish.token'));
   const plan = await planFleet(options, fleetDir);
 
   const program = fileURLToPath(new URL('starling.js', import.meta.url));
-  const start = async ({ name, role, section, ports }: Member) => {
+  const start = async (
+    { name, role, section, ports }: Member,
+    env: Readonly<Record<string, string>> = {},
+  ) => {
     const path = join(fleetDir, `${name}.yaml`);
     writeFileSync(path, `${JSON.stringify({ [role]: section }, null, 2)}\n`, { mode: 0o600 });
     const { pid } = await supervisor.start({
-      name,
-      command: process.execPath,
+      ...{ name, env, command: process.execPath },
       args: [program, role, '--config', path],
     });
     process.stdout.write(`  ${name.padEnd(14)}${ports.padEnd(40)}process ${pid}\n`);
   };
   process.stdout.write('\n');
   await start(plan.coordinator);
-  await Promise.all([...plan.backends, ...plan.frontends].map(start));
-  if (plan.balancer !== undefined) await start(plan.balancer); // it looks whether the others are ready
-  const upPath = join(dataDir, 'up.json');
   const { apiUrl, rtmpUrl, site } = plan.addresses;
-  const startedAt = new Date().toISOString();
-  writeFileSync(upPath, JSON.stringify({ pid: process.pid, apiUrl, rtmpUrl, startedAt }, null, 2));
-
   const client = new CoordinatorClient({ baseUrl: apiUrl, token: operatorToken });
+  const startNode = async (member: Member) => {
+    const { name, role } = member;
+    const hasJoined = existsSync(join(fleetDir, name, 'node.json'));
+    if (hasJoined || role === 'coordinator') return start(member);
+    const { token } = await client.nodes.invite({ name, role, expiresInSeconds: INVITATION_SECONDS });
+    await start(member, { STARLING_JOIN_TOKEN: token });
+  };
+  await removeOthers(client, fleetDir, plan);
+  await Promise.all([...plan.backends, ...plan.frontends].map(startNode));
+  if (plan.balancer !== undefined) await startNode(plan.balancer); // it looks whether the others are ready
   void makeDemo(client, dataDir, logger).then(
     () =>
       process.stdout.write(`
@@ -127,6 +133,16 @@ The fleet is on the air.
 `),
     (error: unknown) => logger.error({ err: error }, 'the demo channel could not be made'),
   );
+}
+
+/** Of an earlier start with more of them. */
+async function removeOthers(client: CoordinatorClient, fleetDir: string, plan: FleetPlan): Promise<void> {
+  const wanted = new Set([...plan.frontends, ...plan.backends, plan.balancer].map((member) => member?.name));
+  for (const { name } of await client.nodes.list()) {
+    if (wanted.has(name) || !/^(?:frontend|backend)-\d+$|^balancer$/.test(name)) continue;
+    await client.nodes.remove(name);
+    rmSync(join(fleetDir, name, 'node.json'), { force: true });
+  }
 }
 
 interface FleetPlan {
@@ -149,11 +165,9 @@ async function planFleet(options: FleetOptions, fleetDir: string): Promise<Fleet
   const numbers = (count: number) => Array.from({ length: count }, (_, index) => index + 1);
   const loopback = '127.0.0.1';
   const nodeHost = hasBalancer ? loopback : host;
-  const tokenFile = join(fleetDir, 'node.token');
-  const publishTokenFile = join(fleetDir, 'publish.token');
   const apiPort = await takePort(httpPort, hasBalancer ? COORDINATOR_OFFSET : 0);
   const apiUrl = `http://${loopback}:${apiPort}`;
-  const coordinator = { url: apiUrl, tokenFile };
+  const coordinator = { url: apiUrl, advertise: loopback };
 
   const frontends = await Promise.all(
     numbers(options.frontends).map(async (number) => ({
@@ -180,7 +194,9 @@ async function planFleet(options: FleetOptions, fleetDir: string): Promise<Fleet
         dataDir,
         http: { host: hasBalancer ? loopback : (host ?? '0.0.0.0'), port: apiPort },
         operatorTokenFile: join(dataDir, 'operator.token'),
-        nodeTokenFile: tokenFile,
+        nodeTokenFile: join(fleetDir, 'node.token'),
+        rtmpUrl: `rtmp://localhost:${encoders}/live`,
+        ...(options.distribution === 'on-demand' ? { distribution: 'on-demand' } : {}),
       },
     },
     frontends: frontends.map(({ name, http, push }) => ({
@@ -190,7 +206,7 @@ async function planFleet(options: FleetOptions, fleetDir: string): Promise<Fleet
       section: {
         http: { host: nodeHost, port: http },
         rtmp: { host: loopback, port: push },
-        ...{ publishTokenFile, coordinator, dataDir: join(fleetDir, name) },
+        ...{ coordinator, dataDir: join(fleetDir, name) },
         ...(dvrHours > 0 ? { dvr: { dir: join(dataDir, 'dvr'), hours: dvrHours } } : {}),
       },
     })),
@@ -203,7 +219,6 @@ async function planFleet(options: FleetOptions, fleetDir: string): Promise<Fleet
         mediaDir: join(dataDir, 'media'),
         rtmp: { host: nodeHost, port: rtmp },
         coordinator,
-        frontends: frontends.map(({ push }) => ({ host: loopback, port: push, publishTokenFile })),
       },
     })),
     balancer: hasBalancer
@@ -217,8 +232,7 @@ async function planFleet(options: FleetOptions, fleetDir: string): Promise<Fleet
             http: { host, port: redirect },
             https: { host, port: https },
             rtmp: { host, port: encoders },
-            frontends: frontends.map(({ http }) => ({ host: loopback, port: http })),
-            backends: backends.map(({ rtmp }) => ({ host: loopback, rtmpPort: rtmp })),
+            coordinator,
             site: { host: loopback, port: apiPort },
             health: { host: loopback, port: await takePort(httpPort, BALANCER_HEALTH_OFFSET) },
           },

@@ -275,6 +275,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     const withdraw = announceRunning(section.dataDir, {
       apiUrl: `http://${/^[0.:]+$/.test(host) ? '127.0.0.1' : isIPv6(host) ? `[${host}]` : host}:${port}`,
       operatorTokenPath: resolvePath(section.operatorTokenFile),
+      ...(section.rtmpUrl === undefined ? {} : { rtmpUrl: section.rtmpUrl }),
     });
     const says = `coordinator: HTTP on port ${port}\n${firstAccountText(coordinator.firstAccount)}`.trimEnd();
     return {

@@ -5,7 +5,7 @@ import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { ApiError } from '@starling/model/client';
 import { MAX_WORKERS, type NodeCoordinator, type StarlingConfig } from '@starling/model/config';
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
 import { addAccountCommands } from './commands/account.ts';
 import { addApiTokenCommands } from './commands/api-token.ts';
@@ -125,6 +125,7 @@ interface UpFlags {
   readonly backends?: number;
   readonly balancer?: true;
   readonly https: number;
+  readonly distribution: 'all' | 'on-demand';
 }
 
 function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
@@ -153,6 +154,14 @@ function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
     .option('--backends <n>', 'the same, with so many backends', parseNodes)
     .option('--balancer', 'the same, with nginx in front, and a self-signed certificate')
     .option('--https <port>', 'port of the balancer', parsePort, DEFAULT_HTTPS_PORT)
+    .addOption(
+      new Option(
+        '--distribution <mode>',
+        'of a fleet: every channel to every frontend, or to two, from which the others pull',
+      )
+        .choices(['all', 'on-demand'])
+        .default('all'),
+    )
     .addHelpText(
       'after',
       examples(
@@ -172,7 +181,7 @@ function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
           );
         }
         const { runFleet } = await import('./fleet.ts');
-        return runFleet({
+        await runFleet({
           dataDir: dataDir(),
           frontends: options.frontends ?? 2,
           backends: options.backends ?? 1,
@@ -182,7 +191,9 @@ function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
           rtmpPort: options.rtmp,
           host: options.host,
           dvrHours: options.dvrHours,
+          distribution: options.distribution,
         });
+        return;
       }
       const { runUp } = await import('./up.ts');
       const why = await runUp({

@@ -150,6 +150,12 @@ export const CoordinatorSection = Type.Object(
     ),
     operatorTokenFile: SecretFile,
     nodeTokenFile: SecretFile,
+    rtmpUrl: Type.Optional(
+      Type.String({
+        description:
+          "Server address that encoders are told, such as rtmp://tv.example.org/live: the balancer's or a backend's",
+      }),
+    ),
     distribution: Type.Optional(
       Type.Union([Type.Literal('all'), Type.Literal('on-demand')], {
         default: 'all',
