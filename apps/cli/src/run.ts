@@ -274,6 +274,8 @@ function settingsOf(
   if ((config === undefined) === (url === undefined))
     throw new CommandError(`Say either --config FILE or --join URL. See: starling ${role} --help`);
   if (url === undefined) return { path: config ?? '' };
+  if (!URL.canParse(url))
+    throw new CommandError(`${url} is no address of a coordinator, such as http://10.0.0.5:8080.`);
   // Who listens on one address only is to be reached there.
   const advertised =
     advertise ?? (host === undefined || isIP(host) === 0 || /^[0.:]+$/.test(host) ? undefined : host);

@@ -137,6 +137,18 @@ describe('help and misuse', () => {
     ['channel', 'schedule', 'import'],
     ['channel', 'schedule', 'export'],
     ['channel', 'schedule', 'preview'],
+    ['node', 'invite'],
+    ['node', 'ls'],
+    ['node', 'drain'],
+    ['node', 'cordon'],
+    ['node', 'uncordon'],
+    ['node', 'rm'],
+    ['node', 'restart'],
+    ['node', 'invitation', 'ls'],
+    ['node', 'invitation', 'rm'],
+    ['frontend'],
+    ['backend'],
+    ['balancer'],
     ['stream', 'add'],
     ['stream', 'ls'],
     ['stream', 'rm'],
@@ -669,6 +681,60 @@ describe('access', () => {
     const second = await starling(['audit', '--limit', '1', '--cursor', first.nextCursor, '--json']);
     expect(JSON.parse(second.stdout).items[0].number).toBeLessThan(first.items[0].number);
     expect((await starling(['audit', '--since', 'yesterday'])).code).toBe(2);
+  });
+});
+
+describe('nodes', () => {
+  it('are invited with a token that is printed once, and the command to run', async () => {
+    const invited = await starling([
+      'node',
+      'invite',
+      '--role',
+      'frontend',
+      '--name',
+      'paris',
+      '--url',
+      'http://10.0.0.5:8080',
+    ]);
+    expect(invited).toMatchObject({ code: 0, stderr: '' });
+    expect(invited.stdout).toMatch(/^Token +sjt_[\w-]{43}$/m);
+    expect(invited.stdout).toMatch(/^Run +npx starling frontend --join http:\/\/10\.0\.0\.5:8080$/m);
+    const { invitation } = JSON.parse(
+      (await starling(['node', 'invite', '--role', 'backend', '--expires', '2d', '--json'])).stdout,
+    ) as { invitation: { id: string } };
+    const listed = await starling(['node', 'invitation', 'ls']);
+    expect(listed.stdout).toMatch(/backend +open/);
+    expect((await starling(['node', 'invitation', 'rm', invitation.id])).code).toBe(0);
+    expect((await starling(['node', 'invitation', 'ls'])).stdout).not.toContain(invitation.id);
+    expect((await starling(['node', 'ls'])).stdout).toContain('starling node invite --role frontend');
+    for (const verb of ['drain', 'cordon', 'uncordon', 'rm', 'restart'])
+      expect(await starling(['node', verb, 'nobody'])).toMatchObject({
+        code: 1,
+        stderr: 'There is no node nobody.\n',
+      });
+  });
+
+  it('say what is missing', async () => {
+    expect((await starling(['node', 'invite'])).code).toBe(2);
+    expect((await starling(['node', 'invite', '--role', 'emperor'])).code).toBe(2);
+    expect(await starling(['node', 'restart'])).toMatchObject({
+      code: 1,
+      stderr: 'Name the nodes, or say --all.\n',
+    });
+    expect(await starling(['frontend'])).toMatchObject({
+      code: 1,
+      stderr: 'Say either --config FILE or --join URL. See: starling frontend --help\n',
+    });
+    const { apiUrl } = JSON.parse(readFileSync(join(dataDir, 'up.json'), 'utf8')) as { apiUrl: string };
+    const joinAs = (url: string, options: Parameters<typeof starling>[1] = {}) =>
+      starling(['backend', '--join', url, '--data', join(dataDir, 'newcomer')], options);
+    expect((await joinAs('coordinator')).stderr).toContain('is no address of a coordinator');
+    expect((await joinAs(apiUrl)).stderr).toContain('starling node invite --role backend');
+    const guess = await joinAs(apiUrl, { env: { STARLING_JOIN_TOKEN: 'sjt_guess' } });
+    expect(guess).toMatchObject({ code: 1, stdout: '' });
+    expect(guess.stderr).toContain('The join token is unknown, used or expired');
+    const missing = await joinAs(apiUrl, { env: { STARLING_JOIN_TOKEN_FILE: join(dataDir, 'no.token') } });
+    expect(missing.stderr).toContain('no.token cannot be read');
   });
 });
 
