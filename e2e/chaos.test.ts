@@ -6,6 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { launchChromium } from './browser.ts';
 import { shownCertificate, startTestFleet, type TestFleet } from './fleet.ts';
 import { FlvViewer, HlsViewer, type LightViewer } from './light-viewers.ts';
 import { until } from './network.ts';
@@ -79,6 +80,53 @@ async function under(what: string, harm: () => Promise<void>): Promise<void> {
   expect(viewers.flatMap(({ missing }) => missing)).toEqual([]);
   if (isSoak) expect(Math.max(...longest.values())).toBeLessThanOrEqual(MAX_STALL_MS);
 }
+
+describe('a fleet from nothing', () => {
+  it('is one site for Chromium, under a certificate that was issued over ACME', async () => {
+    const names = (await fleet.client.nodes.list()).map(({ name, health }) => `${name} ${health}`);
+    expect(names.sort()).toEqual(
+      ['backend-1', 'backend-2', 'balancer', 'frontend-1', 'frontend-2', 'frontend-3'].map(
+        (name) => `${name} ready`,
+      ),
+    );
+    expect(await shownCertificate(fleet.httpsPort, fleet.root)).toBeDefined();
+    const browser = await launchChromium('--ignore-certificate-errors');
+    try {
+      const page = await browser.newPage({ ignoreHTTPSErrors: true });
+      await page.goto(`${fleet.site}/watch/demo`);
+      const position = () =>
+        page.evaluate('document.querySelector("video")?.currentTime ?? 0') as Promise<number>;
+      const first = await until('the picture', 30_000, async () => (await position()) || undefined);
+      await until('more of it', 30_000, async () => ((await position()) > first + 2 ? true : undefined));
+    } finally {
+      await browser.close();
+    }
+  });
+
+  it('has one frontend more with one command, which carries viewers', async () => {
+    const startedAtMs = performance.now();
+    const { httpPort } = await fleet.addFrontend();
+    const upMs = Math.round(performance.now() - startedAtMs);
+    const carried = await until(
+      'viewers on the new frontend',
+      30_000,
+      async () => {
+        const text = await (await fetch(`http://127.0.0.1:${httpPort}/metrics`)).text();
+        const counts = [...text.matchAll(/^starling_frontend_viewers\{.*\} (\d+)$/gm)];
+        return counts.some(([, count]) => Number(count) > 0) ? performance.now() : undefined;
+      },
+      50,
+    );
+    const carriedMs = Math.round(carried - startedAtMs);
+    process.stdout.write(
+      `a fourth frontend: started after ${upMs} ms, carries viewers after ${carriedMs} ms\n`,
+    );
+    if (isSoak) expect(carriedMs).toBeLessThanOrEqual(5000);
+    await ready(4);
+    await fleet.client.nodes.remove('frontend-4');
+    await ready(3);
+  });
+});
 
 const nginxPid = () => Number(readFileSync(join(fleet.folder, 'balancer', 'nginx', 'nginx.pid'), 'utf8'));
 

@@ -99,8 +99,8 @@ export interface TestFleet {
   start(name: string): Promise<void>;
   /** Sends a signal; waits for the end where it is one that ends. */
   signal(name: string, signal: NodeJS.Signals): Promise<void>;
-  /** One more frontend, made known to the others. */
-  addFrontend(): Promise<string>;
+  /** One more frontend; resolves when it runs. @returns its port for viewers */
+  addFrontend(): Promise<{ httpPort: number }>;
   /** Of the balancer. */
   metric(name: string): Promise<number>;
   stop(): Promise<void>;
@@ -163,7 +163,7 @@ export async function startTestFleet(options: TestFleetOptions): Promise<TestFle
     const start = async (name: string, env: Record<string, string> = {}) => {
       const { role, section } = sections.get(name) ?? { role: name, section: {} };
       writeFileSync(path(`${name}.yaml`), JSON.stringify({ [role]: section }));
-      const { process: child } = await startRole(role, path(`${name}.yaml`), { env });
+      const { process: child } = await startRole(role, path(`${name}.yaml`), [], env);
       processes.set(name, child);
       child.once('exit', () => {
         if (processes.get(name) === child) processes.delete(name);
@@ -181,7 +181,7 @@ export async function startTestFleet(options: TestFleetOptions): Promise<TestFle
       },
     });
     let frontendCount = 0;
-    const planFrontend = async (): Promise<string> => {
+    const planFrontend = async (): Promise<{ name: string; httpPort: number }> => {
       const ports = { http: await freePort(), push: await freePort() };
       const name = `frontend-${++frontendCount}`;
       const section = {
@@ -190,10 +190,10 @@ export async function startTestFleet(options: TestFleetOptions): Promise<TestFle
         ...{ coordinator, dataDir: path(name) },
       };
       sections.set(name, { role: 'frontend', section });
-      return name;
+      return { name, httpPort: ports.http };
     };
     const frontendNames: string[] = [];
-    for (let count = 0; count < options.frontends; count++) frontendNames.push(await planFrontend());
+    for (let count = 0; count < options.frontends; count++) frontendNames.push((await planFrontend()).name);
     const backendNames = Array.from({ length: options.backends }, (_, index) => `backend-${index + 1}`);
     for (const name of backendNames) {
       const section = {
@@ -254,9 +254,9 @@ export async function startTestFleet(options: TestFleetOptions): Promise<TestFle
         if (signal === 'SIGKILL' || signal === 'SIGTERM') await once(child, 'exit');
       },
       async addFrontend() {
-        const name = await planFrontend();
+        const { name, httpPort: port } = await planFrontend();
         await joinAs('frontend', name);
-        return name;
+        return { httpPort: port };
       },
       async metric(name) {
         const text = await (await fetch(`http://${host}:${healthPort}/metrics`)).text();
