@@ -93,7 +93,7 @@ describe.runIf(hasHistory)('nodes of an earlier build', () => {
       const texts = await Promise.all(
         [http.old, http.new].map((port) => get(port, `${channel}/main/index.m3u8`)),
       );
-      const [one, other] = texts.map((text) => text?.toString().match(/^\d+\.m4s$/gm) ?? []);
+      const [one, other] = texts.map((text): string[] => text?.toString().match(/^\d+\.m4s$/gm) ?? []);
       const common = one?.filter((name) => other?.includes(name)) ?? [];
       return common.length > 1 ? common : undefined;
     });
