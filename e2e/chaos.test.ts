@@ -39,7 +39,7 @@ beforeAll(async () => {
   }
   await playing('at the start');
   await sleep(4000); // until the start of each is behind it
-}, 180_000);
+}, 300_000);
 afterAll(async () => {
   for (const viewer of viewers) viewer.leave();
   await fleet?.stop();

@@ -239,7 +239,7 @@ export async function startTestFleet(options: TestFleetOptions): Promise<TestFle
     ]);
     await joinAs('balancer', 'balancer');
     const root = await authority.root();
-    await until('the certificate', 30_000, () => shownCertificate(httpsPort, root));
+    await until('the certificate', 100_000, () => shownCertificate(httpsPort, root));
     const site = `https://localhost:${httpsPort}`;
     await until('the channel', 30_000, async () =>
       (await run('curl', ['-skf', `${site}/live/demo/main/index.m3u8`])).exitCode === 0 ? true : undefined,

@@ -17,6 +17,9 @@ import { head, segment } from './synthetic-channel.ts';
 
 const logger = pino({ level: 'silent' });
 const noProof = async () => '';
+vi.setConfig({ testTimeout: 60_000 });
+/** A machine with other work takes its time. */
+const eventually = <T>(look: () => T | Promise<T>) => vi.waitFor(look, 15_000);
 const closers: (() => unknown)[] = [];
 afterEach(async () => {
   for (const close of closers.splice(0).reverse()) await close();
@@ -53,7 +56,7 @@ async function openNode(nodeId: string, baseUrl: string) {
     logger,
     registry: new Registry(),
   });
-  await vi.waitFor(() => expect(frontend.isReady()).toBe(true));
+  await eventually(() => expect(frontend.isReady()).toBe(true));
   const http = await listenHttp(
     { host: '127.0.0.1', port: 0 },
     logger,
@@ -106,7 +109,7 @@ async function openFleet() {
   };
   push(head);
   for (let number = 0; number < 5; number++) push(segment(number));
-  await vi.waitFor(async () => {
+  await eventually(async () => {
     expect(await first.list()).toContain('3.m4s');
     expect(await second.list()).toContain('3.m4s');
   });
@@ -121,8 +124,8 @@ describe('a frontend that no backend pushes to', () => {
     expect(await puller.list()).toEqual(await first.list());
     push(segment(5));
     push(segment(6));
-    await vi.waitFor(async () => expect(await puller.list()).toContain('5.m4s'));
-    await vi.waitFor(async () => expect(await first.list()).toEqual(await puller.list()));
+    await eventually(async () => expect(await puller.list()).toContain('5.m4s'));
+    await eventually(async () => expect(await first.list()).toEqual(await puller.list()));
     const files = (await puller.list()).map((line) => /"(.*)"/.exec(line)?.[1] ?? line);
     expect(files.length).toBeGreaterThanOrEqual(7);
     for (const file of files) {
@@ -153,11 +156,11 @@ describe('a frontend that no backend pushes to', () => {
     const { first, second, puller, push } = await openFleet();
     await puller.get('index.m3u8');
     push(segment(5).slice(0, 70)); // in the midst of a segment
-    await vi.waitFor(async () => expect(await puller.list()).toContain('4.m4s'));
+    await eventually(async () => expect(await puller.list()).toContain('4.m4s'));
     await first.close();
     push(segment(5).slice(70));
     push(segment(6));
-    await vi.waitFor(async () => expect(await puller.list()).toContain('5.m4s'), 5000);
+    await eventually(async () => expect(await puller.list()).toContain('5.m4s'));
     for (const file of ['4.m4s', '5.m4s']) {
       const [mine, theirs] = await Promise.all([puller.get(`main/${file}`), second.get(`main/${file}`)]);
       expect(mine.bytes.equals(theirs.bytes), file).toBe(true);
@@ -171,7 +174,7 @@ describe('a frontend that no backend pushes to', () => {
       channels[1]?.channel.push(segment(number));
       await puller.get('main/index.m3u8'); // somebody watches
     }
-    await vi.waitFor(async () => expect(await puller.list()).toContain('5.m4s'), 5000);
+    await eventually(async () => expect(await puller.list()).toContain('5.m4s'));
     const [mine, theirs] = await Promise.all([puller.get('main/5.m4s'), second.get('main/5.m4s')]);
     expect(mine.bytes.equals(theirs.bytes)).toBe(true);
   });
@@ -197,10 +200,10 @@ describe('a frontend that no backend pushes to', () => {
       logger,
     );
     closers.push(() => leg.close());
-    await vi.waitFor(() => expect(puller.frontend.channels()).toEqual([{ name: 'test', isPlayable: true }]));
+    await eventually(() => expect(puller.frontend.channels()).toEqual([{ name: 'test', isPlayable: true }]));
     push(segment(5));
     push(segment(6));
-    await vi.waitFor(async () => expect(await puller.list()).toContain('5.m4s'));
+    await eventually(async () => expect(await puller.list()).toContain('5.m4s'));
   });
 
   it('says of a channel that nobody has that it is off the air', async () => {
