@@ -112,6 +112,7 @@ export class NodeAgent {
       (error) => agent.#lost(error),
     );
     agent.#timer = setInterval(() => agent.#look(), LOOK_EVERY_MS);
+    agent.#look(); // the others wait to hear where it is
     return agent;
   }
 
@@ -148,7 +149,9 @@ export class NodeAgent {
     const { logger } = this.#options;
     if (error instanceof ApiError && error.code === 'NODE_REMOVED')
       return this.#end('removed', error.message);
-    if (this.#isConnected) logger.warn({ err: error }, 'the coordinator is away; all goes on as it was');
+    if (error instanceof ApiError && error.status === 401)
+      logger.error('the coordinator does not know this node, or the clocks differ by more than a minute');
+    else if (this.#isConnected) logger.warn({ err: error }, 'the coordinator is away; all goes on as it was');
     this.#isConnected = false;
   }
 

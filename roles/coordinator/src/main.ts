@@ -135,10 +135,12 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       MAX_NODE_WATCHERS,
     );
     const fleetWatch = new Watch(nodes, logger, MAX_NODE_WATCHERS);
+    const watches = [watch, frontendWatch, fleetWatch];
     nodes.onChange(() => {
+      if (!watches.some(({ isFollowedByNodes }) => isFollowedByNodes)) return;
       nodes.removedIds().then(
         (removed) => {
-          for (const one of [watch, frontendWatch, fleetWatch]) one.end(removed);
+          for (const one of watches) one.end(removed);
         },
         () => {}, // the database is away; those who ask again are refused
       );
@@ -212,7 +214,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     }
     // First to close: the answers to watchers would otherwise never end.
     closers.push(async () => {
-      for (const one of [watch, frontendWatch, fleetWatch]) one.close();
+      for (const one of watches) one.close();
     });
     return {
       firstAccount,

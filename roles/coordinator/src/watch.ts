@@ -88,6 +88,11 @@ export class Watch {
     void this.#refresh();
   }
 
+  /** Whether anybody follows who showed a key of its own. */
+  get isFollowedByNodes(): boolean {
+    return [...this.#watchers].some(({ nodeId }) => nodeId !== undefined);
+  }
+
   /** Ends what nodes follow that may not any more. */
   end(nodeIds: ReadonlySet<string>): void {
     for (const { nodeId, response } of this.#watchers) {

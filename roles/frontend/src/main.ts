@@ -541,7 +541,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
       if (farewells !== undefined) return;
       const endless = viewers.list().filter(({ protocol }) => protocol !== 'hls');
       farewells = endless.map(({ id }, index) =>
-        setTimeout(() => viewers.kick(id), (endlessWithinMs * (index + 1)) / endless.length),
+        setTimeout(() => viewers.kick(id), (endlessWithinMs * index) / endless.length),
       );
     },
     resume() {

@@ -21,6 +21,8 @@ interface RestartOptions {
 }
 
 const LOOK_EVERY_MS = 250;
+/** For a frontend to be pushed what it had before; some of it may be off the air by now. */
+const FILL_WITHIN_MS = 10_000;
 /** Balancers come last: while they restart nobody gets in, so everything else is to be well by then. */
 const RESTART_ORDER: readonly NodeRole[] = ['backend', 'frontend', 'balancer'];
 
@@ -213,11 +215,17 @@ async function restart(
   withinSeconds: number,
 ): Promise<number> {
   const startedAtMs = performance.now();
-  const { bootId } = await nodes.restart(name);
+  const { bootId, role, load } = await nodes.restart(name);
+  const channelCount = role === 'frontend' ? (load?.channelCount ?? 0) : 0;
+  let readyAtMs: number | undefined;
   for (;;) {
     const seconds = (performance.now() - startedAtMs) / 1000;
     const now = await nodes.get(name);
-    if (now.bootId !== bootId && now.health === 'ready') return Math.round(seconds * 10) / 10;
+    if (now.bootId !== bootId && now.health === 'ready') {
+      readyAtMs ??= performance.now();
+      const isFull = (now.load?.channelCount ?? 0) >= channelCount;
+      if (isFull || performance.now() - readyAtMs > FILL_WITHIN_MS) return Math.round(seconds * 10) / 10;
+    }
     if (seconds > withinSeconds) {
       throw new CommandError(
         now.bootId === bootId
