@@ -61,7 +61,7 @@ beforeAll(async () => {
   });
 }, 120_000);
 afterAll(async () => {
-  if (fleet.exitCode === null) {
+  if (fleet.exitCode === null && fleet.signalCode === null) {
     fleet.kill('SIGTERM');
     await once(fleet, 'exit');
   }
