@@ -4,7 +4,7 @@
  */
 import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
+import { once, setMaxListeners } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { cpus, loadavg, release, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -33,6 +33,7 @@ export async function benchFleet(options: FleetBenchOptions): Promise<string> {
   const loadBefore = loadavg();
   const coordinators: ChildProcess[] = [];
   const stop = new AbortController();
+  setMaxListeners(0, stop.signal);
   let postgres: PostgresServer | undefined;
   try {
     postgres = await startPostgres();
