@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
-import { hostname, networkInterfaces } from 'node:os';
+import { hostname, networkInterfaces, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CoordinatorClient } from '@starling/model/client';
@@ -234,6 +234,8 @@ async function planFleet(options: FleetOptions, fleetDir: string): Promise<Fleet
             rtmp: { host, port: encoders },
             coordinator,
             site: { host: loopback, port: apiPort },
+            // The data folder is for this account alone, so that nginx's workers have to be of it, too.
+            nginx: { user: userInfo().username },
             health: { host: loopback, port: await takePort(httpPort, BALANCER_HEALTH_OFFSET) },
           },
         }
