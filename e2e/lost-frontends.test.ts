@@ -8,9 +8,9 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Channel } from '@starling/backend/channel';
 import { FrontendLeg } from '@starling/backend/publisher';
 import { FlvDemuxer } from '@starling/media/flv/demux';
+import { Channel } from '@starling/net/channel';
 import { RtmpServer } from '@starling/net/rtmp-server';
 import { pino } from 'pino';
 import { afterAll, describe, expect, it } from 'vitest';

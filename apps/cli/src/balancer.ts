@@ -1,4 +1,5 @@
 /** `starling balancer`: from its section of the configuration file to a running nginx, or to a report on it. */
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { CertificateError } from '@starling/balancer/certificates';
 import { balancedFleet, type Fleet, ListedFleet } from '@starling/balancer/fleet';
@@ -15,6 +16,12 @@ import { answerHealth, asStartError, StartError } from './process.ts';
 
 /** Not in the PATH of accounts other than root. */
 const DEBIAN_NGINX = '/usr/sbin/nginx';
+
+/** Undefined where it is not installed. */
+export function findNginx(): string | undefined {
+  if (existsSync(DEBIAN_NGINX)) return DEBIAN_NGINX;
+  return spawnSync('nginx', ['-v'], { stdio: 'ignore', timeout: 10_000 }).status === 0 ? 'nginx' : undefined;
+}
 
 interface BalancerContext {
   readonly logger: Logger;
@@ -149,7 +156,7 @@ function configOf(section: BalancerSection, resolvePath: (path: string) => strin
     maxConnectionsPerAddress: section.maxConnectionsPerAddress ?? 1000,
     maxRequestsPerSecondPerAddress: section.maxRequestsPerSecondPerAddress ?? 1000,
     cacheMaxBytes: section.cacheMaxBytes ?? 1_073_741_824,
-    nginxProgram: nginx?.program ?? (existsSync(DEBIAN_NGINX) ? DEBIAN_NGINX : 'nginx'),
+    nginxProgram: nginx?.program ?? findNginx() ?? 'nginx',
     nginxUser: nginx?.user ?? 'www-data',
   };
 }

@@ -54,6 +54,9 @@ function obey(order: WorkerOrder): void {
     case 'trust':
       http?.trust(order.addresses);
       return;
+    case 'peers':
+      running?.frontend.setPeers(order.peers);
+      return;
     case 'stop':
       void stop();
       return;
@@ -65,6 +68,7 @@ async function start(order: Extract<WorkerOrder, { type: 'start' }>): Promise<vo
   const logShipper = new LogShipper();
   const logger = openLog(logShipper).child({ role: 'frontend', worker: order.workerNumber });
   const frontend = await startFrontend({
+    workerNumber: order.workerNumber,
     ...order.frontend,
     logger,
     registry,

@@ -60,6 +60,8 @@ export async function joinNetwork(options: JoinOptions): Promise<Membership> {
   const { dataDir, coordinatorUrl, role, logger, advertisedHost } = options;
   if (!URL.canParse(coordinatorUrl) || !/^https?:$/.test(new URL(coordinatorUrl).protocol))
     throw new StartError(`${coordinatorUrl} is no address of a coordinator, such as http://10.0.0.5:8080.`);
+  // The workers of a balancer's nginx are another account, which has to be able to enter.
+  await mkdir(dataDir, { recursive: true, mode: role === 'balancer' ? 0o755 : 0o700 }).catch(() => undefined);
   let file = await readNodeFile(dataDir);
   if (file?.hasJoined !== true) {
     const token = (await options.readJoinToken()).trim();
@@ -156,7 +158,6 @@ async function readNodeFile(dataDir: string): Promise<NodeFile | undefined> {
 async function writeNodeFile(dataDir: string, file: NodeFile): Promise<void> {
   const path = join(dataDir, FILE);
   try {
-    await mkdir(dataDir, { recursive: true, mode: 0o700 });
     await writeFile(`${path}.new`, `${JSON.stringify(file, null, 2)}\n`, { mode: 0o600, flush: true });
     await rename(`${path}.new`, path);
   } catch (error) {

@@ -13,6 +13,7 @@
 import { randomBytes } from 'node:crypto';
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { PeerFrontend } from '@starling/frontend/pulls';
 import { ApiError } from '@starling/model/client';
 import { Fleet, type NodeAddresses, type NodeReport } from '@starling/model/node';
 import { openCoordinator } from '@starling/model/node-identity';
@@ -261,13 +262,29 @@ export async function readKeptFleet(dataDir: string): Promise<Fleet | undefined>
   return Check(Fleet, fleet) ? fleet : undefined;
 }
 
-/** Where a backend pushes to: every port of every frontend of the network. Also of those that drain: somebody watches there. */
-export function pushTargets({ nodes }: Fleet): { host: string; port: number; nodeId: string }[] {
-  return nodes.flatMap(({ id, role, addresses }) =>
-    role !== 'frontend' || addresses === null
+/**
+ * Where a backend pushes to: every port of every frontend of the network. Also of those that drain: somebody watches there. Only
+ * with distribution on demand they need nothing, for they pull what is watched.
+ */
+export function pushTargets({
+  nodes,
+  distribution,
+}: Fleet): { host: string; port: number; nodeId: string }[] {
+  return nodes.flatMap(({ id, role, state, addresses }) =>
+    role !== 'frontend' || addresses === null || (distribution?.mode === 'on-demand' && state !== 'joined')
       ? []
       : (addresses.pushPorts ?? []).map((port) => ({ host: addresses.host, port, nodeId: id })),
   );
+}
+
+/** Whom a frontend pulls from what backends do not push to it: nobody where every channel is pushed to all. */
+export function peersOf({ nodes, distribution }: Fleet, ownNodeId: string | undefined): PeerFrontend[] {
+  if (distribution?.mode !== 'on-demand') return [];
+  return nodes.flatMap(({ id, role, state, addresses, publicKey }) => {
+    if (role !== 'frontend' || id === ownNodeId || state !== 'joined' || addresses === null) return [];
+    const { host, httpPort, pushPorts = [] } = addresses;
+    return pushPorts.map((rtmpPort) => ({ nodeId: id, publicKey, host, rtmpPort, httpPort }));
+  });
 }
 
 /** Frontends believe the network's balancers whose viewers they bring. */

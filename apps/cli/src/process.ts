@@ -180,16 +180,19 @@ export function findSite(): string | undefined {
  * Lines for people on a terminal, JSON for machines; on standard error, as standard output carries the results.
  * @param logShipper gets the lines, too
  */
-export function openLog(logShipper?: LogShipper): Logger {
+export function openLog(logShipper?: LogShipper, sink = openLogSink()): Logger {
   const level = process.env.STARLING_LOG_LEVEL ?? 'info';
   const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
-  const output = process.stderr.isTTY
-    ? pinoPretty({ destination: 2, sync: true, translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' })
-    : pino.destination({ fd: 2, sync: true });
-  if (logShipper === undefined) return pino(options, output);
+  if (logShipper === undefined) return pino(options, sink);
   // The logger has the level; its outputs take what comes.
-  const streams = [output, logShipper].map((stream) => ({ level: 'trace' as const, stream }));
+  const streams = [sink, logShipper].map((stream) => ({ level: 'trace' as const, stream }));
   return pino(options, pino.multistream(streams));
+}
+
+/** Where the log goes, for one line of JSON at a time. */
+export function openLogSink(): { write(line: string): void } {
+  if (!process.stderr.isTTY) return pino.destination({ fd: 2, sync: true });
+  return pinoPretty({ destination: 2, sync: true, translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' });
 }
 
 /** What the first start says of the account that it made: the password is shown this once, and can be used once. */

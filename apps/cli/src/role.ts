@@ -6,6 +6,7 @@ import { startCoordinator } from '@starling/coordinator/main';
 import type { OidcSettings } from '@starling/coordinator/oidc';
 import { startFrontend } from '@starling/frontend/main';
 import type { FrontendSection, OidcSection, StarlingConfig } from '@starling/model/config';
+import { DEFAULT_ORIGIN_COUNT } from '@starling/model/distribution';
 import type { CoordinatorAccess } from '@starling/model/node-identity';
 import { listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
@@ -15,7 +16,14 @@ import { reportOnBalancer, startBalancerRole } from './balancer.ts';
 import { type RoleSettings, readSettings } from './config-file.ts';
 import { joinNetwork, leaveNetwork, type Membership } from './joining.ts';
 import { LogShipper } from './log-shipper.ts';
-import { balancerAddresses, ENDLESS_WITHIN_MS, NodeAgent, type NodePart, pushTargets } from './node-agent.ts';
+import {
+  balancerAddresses,
+  ENDLESS_WITHIN_MS,
+  NodeAgent,
+  type NodePart,
+  peersOf,
+  pushTargets,
+} from './node-agent.ts';
 import { nodeName, startNodeReports } from './node-reports.ts';
 import {
   answerHealth,
@@ -68,6 +76,9 @@ export async function runRole(
   settings: RoleSettings,
   flags: RoleFlags,
 ): Promise<'stopped' | 'restart' | 'removed'> {
+  // A supervisor that is gone takes its processes with it.
+  process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'));
+  process.channel?.unref();
   const { config, readSecret, resolvePath } = readSettings(settings);
   const section = config[role];
   if (section === undefined)
@@ -194,6 +205,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     const workers = context.flags.workers ?? section.workers ?? 1;
     if (workers > 1) return startFrontendWorkers({ ...section, workers }, context);
     const { logger, registry } = context;
+    const nodeId = context.membership?.identity.nodeId;
     const settings = frontendSettings(section, context);
     const frontend = await startFrontend({ ...settings, logger, registry });
     const health = { isReady: () => frontend.isReady(), metrics: () => registry.metrics() };
@@ -216,7 +228,11 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
         isIdle: () => frontend.viewers().length === 0,
         channelCount: () => frontend.channels().length,
         viewerCount: () => frontend.viewers().length,
-        onFleet: (fleet) => http.trust(balancerAddresses(fleet)),
+        onFleet(fleet) {
+          const others = peersOf(fleet, nodeId);
+          http.trust([...balancerAddresses(fleet), ...others.map(({ host }) => host)]);
+          frontend.setPeers(others);
+        },
         drain: () => frontend.drain(ENDLESS_WITHIN_MS),
         resume: () => frontend.resume(),
       },
@@ -238,6 +254,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     const coordinator = accessOf(section.coordinator, context);
     const backend = await startBackend({
       dataDir: section.dataDir,
+      mediaDir: section.mediaDir && resolvePath(section.mediaDir),
       coordinator,
       rtmpHost: section.rtmp.host,
       rtmpPort: section.rtmp.port,
@@ -266,7 +283,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
         isIdle: () => !backend.isBusy,
         channelCount: () => backend.channelCount,
         viewerCount: () => 0,
-        onFleet: (fleet) => backend.setFrontends([...listed, ...pushTargets(fleet)]),
+        onFleet: (fleet) => backend.setFrontends([...listed, ...pushTargets(fleet)], fleet.distribution),
         // The coordinator gives its leases to others, and it lets go of each that another has.
         drain() {},
         resume() {},
@@ -288,6 +305,10 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       nodeToken,
       smtpUrl: section.smtpUrlFile === undefined ? servers.smtpUrl : readSecret(section.smtpUrlFile),
       oidc: section.oidc && oidcSettings(section.oidc, readSecret),
+      distribution:
+        section.distribution === 'on-demand'
+          ? { mode: 'on-demand', originCount: section.originsPerChannel ?? DEFAULT_ORIGIN_COUNT }
+          : { mode: 'all' },
       logger,
       registry,
       webDir: findSite(),
@@ -298,6 +319,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     const withdraw = announceRunning(section.dataDir, {
       apiUrl,
       operatorTokenPath: resolvePath(section.operatorTokenFile),
+      ...(section.rtmpUrl === undefined ? {} : { rtmpUrl: section.rtmpUrl }),
     });
     const says = `coordinator: HTTP on port ${port}\n${firstAccountText(coordinator.firstAccount)}`.trimEnd();
     return {
@@ -399,7 +421,11 @@ async function startFrontendWorkers(
       isIdle: () => workers.viewerIds.size === 0,
       channelCount: () => workers.channelCount,
       viewerCount: () => workers.viewerIds.size,
-      onFleet: (fleet) => workers.trust(balancerAddresses(fleet)),
+      onFleet(fleet) {
+        const others = peersOf(fleet, context.membership?.identity.nodeId);
+        workers.trust([...balancerAddresses(fleet), ...others.map(({ host }) => host)]);
+        workers.setPeers(others);
+      },
       drain: () => workers.drain(ENDLESS_WITHIN_MS),
       resume: () => workers.resume(),
     },

@@ -5,7 +5,7 @@ import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { ApiError } from '@starling/model/client';
 import { MAX_WORKERS, type NodeCoordinator, type StarlingConfig } from '@starling/model/config';
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
 import { addAccountCommands } from './commands/account.ts';
 import { addAlarmCommands } from './commands/alarm.ts';
@@ -33,6 +33,9 @@ import { notRunning } from './running.ts';
 const DEFAULT_HTTP_PORT = 8080;
 const DEFAULT_RTMP_PORT = 1935;
 const DEFAULT_RTMPS_PORT = 1936;
+const DEFAULT_HTTPS_PORT = 8443;
+/** Of one kind, on one machine: their ports lie side by side. */
+const MAX_NODES = 20;
 /** Where backends push to a frontend. */
 const DEFAULT_PUSH_PORT = 1937;
 const DEFAULT_DVR_HOURS = 2;
@@ -123,6 +126,11 @@ interface UpFlags {
   readonly trustedProxy?: string[];
   readonly dvrHours: number;
   readonly hdhomerun?: true;
+  readonly frontends?: number;
+  readonly backends?: number;
+  readonly balancer?: true;
+  readonly https: number;
+  readonly distribution: 'all' | 'on-demand';
 }
 
 function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
@@ -147,16 +155,51 @@ function addUpCommand(program: Command, { io, dataDir }: CommandContext): void {
       DEFAULT_DVR_HOURS,
     )
     .option('--hdhomerun', 'answer Plex and others that look for an HDHomeRun tuner on the local network')
+    .option('--frontends <n>', 'a fleet of processes on this machine, with so many frontends', parseNodes)
+    .option('--backends <n>', 'the same, with so many backends', parseNodes)
+    .option('--balancer', 'the same, with nginx in front, and a self-signed certificate')
+    .option('--https <port>', 'port of the balancer', parsePort, DEFAULT_HTTPS_PORT)
+    .addOption(
+      new Option(
+        '--distribution <mode>',
+        'of a fleet: every channel to every frontend, or to two, from which the others pull',
+      )
+        .choices(['all', 'on-demand'])
+        .default('all'),
+    )
     .addHelpText(
       'after',
       examples(
         'starling up',
+        'starling up --frontends 3 --backends 2 --balancer',
         'starling up --data /srv/starling --http 80',
         'starling up --trusted-proxy 10.0.0.0/24',
       ),
     )
     .action(async (options: UpFlags) => {
       // Loaded here, because the other commands do not need the servers.
+      if (options.frontends !== undefined || options.backends !== undefined || options.balancer === true) {
+        const { workers, tlsCert, trustedProxy, hdhomerun } = options;
+        if ([workers, tlsCert, trustedProxy, hdhomerun].some((one) => one !== undefined)) {
+          throw new StartError(
+            '--workers, --tls-cert, --trusted-proxy and --hdhomerun are for one process; a fleet takes --frontends, --backends and --balancer.',
+          );
+        }
+        const { runFleet } = await import('./fleet.ts');
+        await runFleet({
+          dataDir: dataDir(),
+          frontends: options.frontends ?? 2,
+          backends: options.backends ?? 1,
+          hasBalancer: options.balancer === true,
+          httpPort: options.http,
+          httpsPort: options.https,
+          rtmpPort: options.rtmp,
+          host: options.host,
+          dvrHours: options.dvrHours,
+          distribution: options.distribution,
+        });
+        return;
+      }
       const { runUp } = await import('./up.ts');
       const why = await runUp({
         dataDir: dataDir(),
@@ -373,6 +416,13 @@ function addBalancerCommand(program: Command, context: CommandContext): void {
       });
       return runRoleCommand('balancer', settings, options, context);
     });
+}
+
+function parseNodes(text: string): number {
+  const count = Number(text);
+  if (!/^\d+$/.test(text) || count < 1 || count > MAX_NODES)
+    throw new InvalidArgumentError(`It is a number from 1 to ${MAX_NODES}.`);
+  return count;
 }
 
 function parseWorkers(text: string): number {

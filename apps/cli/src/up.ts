@@ -6,9 +6,7 @@
  * together they have the HTTP port, and hand on to this process whatever is not for a frontend. The frontend
  * in this process then serves RTMP players only: they come to the port that encoders publish to.
  */
-import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
 import { join, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
@@ -16,11 +14,11 @@ import { CertificateError } from '@starling/backend/rtmps-certificate';
 import { startCoordinator } from '@starling/coordinator/main';
 import { startFrontend } from '@starling/frontend/main';
 import { CoordinatorClient } from '@starling/model/client';
-import { TEST_CARD_SOURCE } from '@starling/model/entities';
 import type { Fleet } from '@starling/model/node';
 import { type HttpListener, listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
 import packageJson from '../package.json' with { type: 'json' };
+import { keepOperatorToken, makeDemo, prepareDataDir, requireFfmpeg } from './first-start.ts';
 import { joinNetwork, leaveNetwork, type Membership } from './joining.ts';
 import { LogShipper } from './log-shipper.ts';
 import { balancerAddresses, ENDLESS_WITHIN_MS, NodeAgent, pushTargets } from './node-agent.ts';
@@ -63,8 +61,6 @@ export interface UpOptions {
   /** Whether programs that look for an HDHomeRun tuner are answered. */
   readonly hdhomerun: boolean;
 }
-
-const DEMO_CHANNEL = 'demo';
 
 /**
  * Runs the network until SIGINT or SIGTERM, or until it is told to end as a node.
@@ -309,61 +305,6 @@ function addressForOthers(host: string | undefined): string {
   if (host !== undefined && !/^[0.:]+$/.test(host)) return host;
   const addresses = Object.values(networkInterfaces()).flatMap((all) => all ?? []);
   return addresses.find(({ internal, family }) => !internal && family === 'IPv4')?.address ?? '127.0.0.1';
-}
-
-/** The first start draws the test card and puts it on the air. */
-async function makeDemo(client: CoordinatorClient, dataDir: string, logger: Logger): Promise<void> {
-  const donePath = join(dataDir, 'demo.created');
-  if (existsSync(donePath)) return;
-  const known = await client.channels.list();
-  if (!known.some((channel) => channel.name === DEMO_CHANNEL)) {
-    logger.info('first start: drawing the test card for the demo channel (about ten seconds)');
-    let asset = await client.assets.create({ source: TEST_CARD_SOURCE, name: 'Test card' });
-    while (asset.state === 'queued' || asset.state === 'importing') {
-      await new Promise((wake) => setTimeout(wake, 100));
-      asset = await client.assets.get(asset.id);
-    }
-    if (asset.state === 'failed') throw new Error(asset.error ?? 'the test card could not be drawn');
-    await client.channels.create({ name: DEMO_CHANNEL, title: 'Demo', loop: [asset.id] });
-  }
-  writeFileSync(donePath, '');
-}
-
-function prepareDataDir(dataDir: string): void {
-  try {
-    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-    accessSync(dataDir, constants.W_OK | constants.X_OK);
-    const probe = join(dataDir, '.probe');
-    writeFileSync(probe, '');
-    rmSync(probe);
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
-    const why = code === 'ENOSPC' ? 'the disk is full' : code;
-    throw new StartError(
-      `The data folder ${dataDir} cannot be written (${why}). Choose another one with --data DIR.`,
-    );
-  }
-}
-
-function requireFfmpeg(): void {
-  for (const program of ['ffmpeg', 'ffprobe']) {
-    const { error, status } = spawnSync(program, ['-version'], { stdio: 'ignore', timeout: 10_000 });
-    if (error !== undefined || status !== 0) {
-      throw new StartError(`${program} is missing. Install it, on Debian with: apt-get install ffmpeg`);
-    }
-  }
-}
-
-/** The operator's token, made on the first start; readable by this account alone. */
-function keepOperatorToken(dataDir: string): string {
-  const path = join(dataDir, 'operator.token');
-  if (existsSync(path)) {
-    const token = readFileSync(path, 'utf8').trim();
-    if (token !== '') return token;
-  }
-  const token = randomBytes(32).toString('base64url');
-  writeFileSync(path, `${token}\n`, { mode: 0o600 });
-  return token;
 }
 
 function welcomeText(httpPort: number, rtmpPort: number, dataDir: string): string {

@@ -1,5 +1,6 @@
 /** What the main process and its workers say to each other over Node's IPC channel. Both are of one build. */
 import type { FrontendConfig, PushedChannel } from '@starling/frontend/main';
+import type { PeerFrontend } from '@starling/frontend/pulls';
 import type { Viewer } from '@starling/frontend/viewers';
 import type { Registry } from 'prom-client';
 import type { HttpSettings } from './process.ts';
@@ -36,6 +37,8 @@ export type WorkerOrder =
   | { readonly type: 'drain'; readonly endlessWithinMs: number | undefined }
   /** Believe what proxies at these addresses say, beside those of the settings. */
   | { readonly type: 'trust'; readonly addresses: readonly string[] }
+  /** Pull what is not pushed here from these, and hand on to them what is. */
+  | { readonly type: 'peers'; readonly peers: readonly PeerFrontend[] }
   | { readonly type: 'stop' };
 
 /** From a worker. */

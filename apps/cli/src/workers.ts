@@ -10,6 +10,7 @@ import cluster, { type Worker } from 'node:cluster';
 import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import type { PushedChannel } from '@starling/frontend/main';
+import type { PeerFrontend } from '@starling/frontend/pulls';
 import { LOOPBACK } from '@starling/net/address-limits';
 import { type HttpListener, listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
@@ -106,6 +107,7 @@ export class Workers {
   #isClosing = false;
   #isDraining = false;
   #trustedAddresses: readonly string[] = [];
+  #peers: readonly PeerFrontend[] = [];
 
   constructor(options: WorkersOptions) {
     this.#options = options;
@@ -184,6 +186,12 @@ export class Workers {
   trust(addresses: readonly string[]): void {
     this.#trustedAddresses = addresses;
     for (const life of this.#lives) if (life.phase === 'serving') tell(life, { type: 'trust', addresses });
+  }
+
+  /** Whom the workers pull from what is not pushed to them. */
+  setPeers(peers: readonly PeerFrontend[]): void {
+    this.#peers = peers;
+    for (const life of this.#lives) if (life.rtmpPort !== undefined) tell(life, { type: 'peers', peers });
   }
 
   /** True when all workers serve, and each can play every channel that any of them is pushed. */
@@ -269,6 +277,7 @@ export class Workers {
       }
       case 'started':
         life.rtmpPort = report.rtmpPort;
+        if (this.#peers.length > 0) tell(life, { type: 'peers', peers: this.#peers });
         life.phase = 'filling';
         life.fillDeadline = setTimeout(() => this.#openTo(life), FILL_DEADLINE_MS);
         this.#options.onRtmpPortsChange();

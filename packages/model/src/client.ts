@@ -44,6 +44,7 @@ import {
   type StreamUpdate,
   StreamWithKey,
   ViewerList,
+  ViewerSession,
   ViewingToken,
   ViewingTokenWithSecret,
 } from './entities.ts';
@@ -369,6 +370,12 @@ export class CoordinatorClient {
         channel === undefined ? '/viewers' : path`/viewers?channel=${channel}`,
         ViewerList,
       ),
+    /** The last so many sessions, those that began last first. @param channel all channels when undefined */
+    sessions: async (limit: number, channel?: string): Promise<ViewerSession[]> => {
+      const of = channel === undefined ? '' : path`&channel=${channel}`;
+      const page = await this.#request('GET', `/viewer-sessions?limit=${limit}${of}`, Items(ViewerSession));
+      return page.items;
+    },
     /** Shows a viewer out. */
     kick: (id: string): Promise<void> => this.#send('DELETE', path`/viewers/${id}`),
   };

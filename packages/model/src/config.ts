@@ -3,6 +3,7 @@
  * never in it: it names the files that hold them.
  */
 import { type Static, Type } from 'typebox';
+import { DEFAULT_ORIGIN_COUNT } from './distribution.ts';
 
 /** Of one machine. */
 export const MAX_WORKERS = 256;
@@ -103,6 +104,11 @@ export type FrontendSection = Static<typeof FrontendSection>;
 export const BackendSection = Type.Object(
   {
     dataDir: Type.String(),
+    mediaDir: Type.Optional(
+      Type.String({
+        description: 'The library, which all backends of a network share; `media` in dataDir when left out',
+      }),
+    ),
     rtmp: Type.Object({ host: Host, port: Port }, { additionalProperties: false }),
     rtmps: Type.Optional(
       Type.Object(
@@ -176,6 +182,27 @@ export const CoordinatorSection = Type.Object(
     ),
     operatorTokenFile: SecretFile,
     nodeTokenFile: SecretFile,
+    rtmpUrl: Type.Optional(
+      Type.String({
+        description:
+          "Server address that encoders are told, such as rtmp://tv.example.org/live: the balancer's or a backend's",
+      }),
+    ),
+    distribution: Type.Optional(
+      Type.Union([Type.Literal('all'), Type.Literal('on-demand')], {
+        default: 'all',
+        description:
+          'Every channel to every frontend that has joined; or to a few of them, and the others pull it while somebody watches there',
+      }),
+    ),
+    originsPerChannel: Type.Optional(
+      Type.Integer({
+        minimum: 1,
+        maximum: 16,
+        default: DEFAULT_ORIGIN_COUNT,
+        description: 'With distribution on-demand: frontends that each channel is pushed to',
+      }),
+    ),
     databaseUrlFile: Type.Optional(
       Type.String({
         description:

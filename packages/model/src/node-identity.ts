@@ -22,7 +22,7 @@ const FRESH_FOR_MS = 30_000;
 const MAX_PROOF_CHARS = 1024;
 
 /** Whom a proof is for: nobody else takes it. */
-export type Audience = 'join' | 'coordinator' | `push:${string}`;
+export type Audience = 'join' | 'coordinator' | `push:${string}` | `pull:${string}`;
 
 /** A node's id and key pair. The file that holds it is the secret. */
 export const NodeIdentity = Type.Object({

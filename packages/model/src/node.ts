@@ -3,6 +3,7 @@
  * it is known by its key (`node-identity.ts`). What they report is true for seconds, what the fleet is lasts.
  */
 import { type Static, Type } from 'typebox';
+import { Distribution } from './distribution.ts';
 import { Name } from './entities.ts';
 import { NodeId } from './lease.ts';
 
@@ -70,6 +71,8 @@ export const Fleet = Type.Object({
   /** Of the last change of a node. */
   revision: Type.Integer({ minimum: 0 }),
   nodes: Type.Array(FleetNode),
+  /** Which frontends get which channels; all get all where it is left out. */
+  distribution: Type.Optional(Distribution),
 });
 export type Fleet = Static<typeof Fleet>;
 

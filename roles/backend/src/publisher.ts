@@ -4,8 +4,8 @@
  * for then it gets whole segments again from the backlog; half a segment is worth nothing.
  */
 import { type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
+import type { Channel } from '@starling/net/channel';
 import type { Logger } from 'pino';
-import type { Channel } from './channel.ts';
 import { movedTarget, RtmpPublishing, type RtmpTarget } from './rtmp-publishing.ts';
 
 export type FrontendAddress = {
@@ -36,6 +36,8 @@ const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 500;
 /** A frontend that sends its publishers away sooner is taken for a broken one. */
 const MIN_STAY_MS = 1000;
+/** A frontend that restarts is back sooner. */
+const LOST_AFTER_MS = 3000;
 
 export class FrontendLeg {
   readonly #channel: Channel;
@@ -50,6 +52,8 @@ export class FrontendLeg {
   /** Of the connection. */
   #span: Span | undefined;
   #isClosed = false;
+  /** The last time that it took anything, or the leg's beginning. */
+  #pushedAtMs = performance.now();
 
   constructor(channel: Channel, frontend: FrontendAddress, prove: ProvePush, logger: Logger) {
     const { host, port } = frontend;
@@ -73,6 +77,11 @@ export class FrontendLeg {
   /** True once the frontend has accepted the push. */
   get isPushing(): boolean {
     return this.#leaveChannel !== undefined;
+  }
+
+  /** The frontend has taken nothing for seconds: it is gone, or hangs. */
+  get isLost(): boolean {
+    return !this.isPushing && performance.now() - this.#pushedAtMs > LOST_AFTER_MS;
   }
 
   /** Says goodbye to the frontend and stops. */
@@ -147,6 +156,7 @@ export class FrontendLeg {
 
   #leave(): void {
     this.#stopStallTimer();
+    if (this.isPushing) this.#pushedAtMs = performance.now();
     this.#leaveChannel?.();
     this.#leaveChannel = undefined;
   }

@@ -3,10 +3,10 @@ import { type AddressInfo, createServer, type Server, type Socket } from 'node:n
 import type { StreamEvent } from '@starling/media/access-unit';
 import { FlvDemuxer } from '@starling/media/flv/demux';
 import { RtmpServerSession } from '@starling/media/rtmp/session';
+import { Channel } from '@starling/net/channel';
 import { RtmpServer } from '@starling/net/rtmp-server';
 import { pino } from 'pino';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { Channel } from '../src/channel.ts';
 import { FrontendLeg } from '../src/publisher.ts';
 
 const logger = pino({ level: 'silent' });

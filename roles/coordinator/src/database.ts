@@ -6,7 +6,13 @@
 
 import type { ActorKind, Role, Scope } from '@starling/model/account';
 import type { Alarm, AlarmKind, AlarmState } from '@starling/model/alarm';
-import type { AssetState, ChannelKind, Fallback, SourceChoice } from '@starling/model/entities';
+import type {
+  AssetState,
+  ChannelKind,
+  Fallback,
+  SourceChoice,
+  ViewerProtocol,
+} from '@starling/model/entities';
 import type { NodeAddresses, NodeRole, NodeState } from '@starling/model/node';
 import type { AlwaysRecord, RecordingEnd, ReportedRecording } from '@starling/model/recording';
 import type { AssetFacts, ProgrammeInfo } from '@starling/model/schedule';
@@ -269,6 +275,22 @@ export interface Tables {
     count: number;
     last_at: Date;
     locked_until: Date;
+  };
+  viewer_sessions: {
+    number: Generated<string>;
+    viewer_id: Fixed<string>;
+    channel: Fixed<string>;
+    protocol: Fixed<ViewerProtocol>;
+    token_id: Fixed<string | null>;
+    started_at: Date;
+    ended_at: Date;
+    sent_bytes: ColumnType<string, number, number>;
+  };
+  /** Up to which of its entries what a node owes has been taken. */
+  spools: {
+    id: Fixed<string>;
+    last_sequence: ColumnType<string, number, number>;
+    last_at: Date;
   };
   audit_entries: {
     number: ColumnType<string, never, never>;

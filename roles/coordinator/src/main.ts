@@ -9,6 +9,7 @@
 import { mkdir } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join, resolve } from 'node:path';
+import type { Distribution } from '@starling/model/distribution';
 import { sql } from 'kysely';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
@@ -51,6 +52,7 @@ import { Sessions } from './sessions.ts';
 import { SharedCounters } from './shared-counters.ts';
 import { readBackendState, Snapshot, withoutPast } from './state.ts';
 import { Streams } from './streams.ts';
+import { ViewerSessions } from './viewer-sessions.ts';
 import { ViewingKeys } from './viewing-keys.ts';
 import { ViewingTokens } from './viewing-tokens.ts';
 import { Watch } from './watch.ts';
@@ -79,6 +81,8 @@ export interface CoordinatorConfig {
   readonly catchUpHours?: number;
   /** The HTTP port that programs hear of which look for an HDHomeRun tuner; none are answered without it. */
   readonly hdhomerunHttpPort?: number | undefined;
+  /** Which frontends of the registry get which channels; all get all when undefined. */
+  readonly distribution?: Distribution | undefined;
   /** Milliseconds since 1970. */
   readonly now?: () => number;
 }
@@ -112,6 +116,7 @@ const DRAIN_MS = 1000;
  */
 export async function startCoordinator(config: CoordinatorConfig): Promise<Coordinator> {
   const { dataDir, logger, registry, catchUpHours = 0, now = Date.now } = config;
+  const { distribution = { mode: 'all' } } = config;
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
   const closers: (() => Promise<void>)[] = [];
   const close = async () => {
@@ -142,7 +147,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     const viewingKeys = await ViewingKeys.open(dataDir);
     const rules = new Snapshot(db, changes, (transaction) => readViewingRules(transaction, now));
     const viewers = new FleetViewers(rules, peers, logger, now);
-    const nodes = new Nodes({ db, changes, peers, logger, now });
+    const nodes = new Nodes({ db, changes, peers, logger, now, distribution });
     const frontendWatch = new Watch(
       new FrontendStates(rules, viewingKeys, viewers, nodes),
       logger,
@@ -159,6 +164,8 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
         () => {}, // the database is away; those who ask again are refused
       );
     });
+    const viewerSessions = new ViewerSessions(db, logger, now);
+    closers.push(async () => viewerSessions.close());
     const schedules = new Schedules(db, changes, logger, now);
     await schedules.start();
     closers.push(async () => schedules.close());
@@ -222,6 +229,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
         publicChannels: new PublicChannels(state, presence, viewers, now),
         viewingTokens: new ViewingTokens(db, changes, viewingKeys, rules, logger, now),
         viewers,
+        viewerSessions,
         frontendWatch,
         destinations: new Destinations({ db, changes, presence, logger, now }),
         webhooks,

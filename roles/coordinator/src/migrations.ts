@@ -421,6 +421,38 @@ const migrations: Record<string, Migration> = {
       await auditTable(db, 'node_invitations', auditedTables.node_invitations ?? ['id']);
     },
   },
+  '029-viewer-sessions': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('spools')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('last_sequence', 'int8', (column) => column.notNull())
+        .addColumn('last_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createTable('viewer_sessions')
+        .addColumn('number', 'bigserial', (column) => column.primaryKey())
+        .addColumn('viewer_id', 'text', (column) => column.notNull())
+        .addColumn('channel', 'text', (column) => column.notNull())
+        .addColumn('protocol', 'text', (column) => column.notNull())
+        .addColumn('token_id', 'text')
+        .addColumn('started_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('ended_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('sent_bytes', 'int8', (column) => column.notNull())
+        .execute();
+      for (const columns of [
+        ['started_at', 'number'],
+        ['channel', 'started_at', 'number'],
+        ['viewer_id', 'channel', 'started_at'],
+      ]) {
+        await db.schema
+          .createIndex(`viewer_sessions_by_${columns[0]}`)
+          .on('viewer_sessions')
+          .columns(columns)
+          .execute();
+      }
+    },
+  },
   '032-alarms': {
     async up(db: Kysely<unknown>) {
       await db.schema
@@ -541,6 +573,8 @@ export const unauditedTables = [
   'login_failures',
   'runs',
   'sessions',
+  'spools',
+  'viewer_sessions',
   'watched_files',
   'webhook_deliveries',
 ];

@@ -4,6 +4,7 @@
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
+import type { Distribution } from '@starling/model/distribution';
 import {
   type Fleet,
   type FleetNode,
@@ -62,6 +63,7 @@ export class Nodes {
   readonly #peers: Peers;
   readonly #logger: Logger;
   readonly #now: () => number;
+  readonly #distribution: Distribution;
   readonly #known: Snapshot<KnownNodes>;
   readonly #pages: RowCache<Selectable<Tables['nodes']>[]>;
   readonly #invitationPages: RowCache<Selectable<Tables['node_invitations']>[]>;
@@ -77,6 +79,7 @@ export class Nodes {
     readonly peers: Peers;
     readonly logger: Logger;
     readonly now: () => number;
+    readonly distribution: Distribution;
   }) {
     const { db, changes, peers } = options;
     this.#db = db;
@@ -84,6 +87,7 @@ export class Nodes {
     this.#peers = peers;
     this.#logger = options.logger;
     this.#now = options.now;
+    this.#distribution = options.distribution;
     this.#known = new Snapshot(db, changes, readNodes);
     this.#pages = new RowCache(changes);
     this.#invitationPages = new RowCache(changes);
@@ -95,7 +99,8 @@ export class Nodes {
   /** The fleet, as nodes follow it. */
   async read(): Promise<Fleet> {
     const { revision, rows } = await this.#known.read();
-    return { revision, nodes: [...rows.values()].filter(isInFleet).map(fleetNodeOf) };
+    const nodes = [...rows.values()].filter(isInFleet).map(fleetNodeOf);
+    return { revision, nodes, distribution: this.#distribution };
   }
 
   onChange(listener: () => void): void {

@@ -754,8 +754,8 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
       async (request, reply) => {
         refuseOtherNodes(request, request.body.nodeId);
         presence.report(request.body);
-        nouns.alarmWatch.takeEvents(request.body.events);
-        await webhooks.take(request.body.events);
+        const fresh = await webhooks.take(request.body.events, request.body.eventSpool);
+        nouns.alarmWatch.takeEvents(fresh);
         return reply.code(204).send(null);
       },
     );

@@ -3,7 +3,7 @@
  * queue is in the database, so that it survives a restart; it is bounded for each address.
  */
 import { createHmac, randomBytes } from 'node:crypto';
-import type { Rotation } from '@starling/model/entities';
+import type { BackendReport, Rotation } from '@starling/model/entities';
 import {
   alarmEventTypes,
   type NewWebhook,
@@ -20,6 +20,7 @@ import type { Tables } from './database.ts';
 import type { Mail } from './mail.ts';
 import type { CoordinatorMetrics } from './metrics.ts';
 import { ApiProblem } from './problem.ts';
+import { takeOnce } from './spools.ts';
 import { post } from './webhook-request.ts';
 
 const MAX_WEBHOOKS = 50;
@@ -178,29 +179,44 @@ export class Webhooks {
     }));
   }
 
-  /** Queues events for all who asked for them. An event that is told again is not sent again. */
-  async take(events: readonly WebhookEvent[]): Promise<void> {
-    if (events.length === 0) return;
-    await this.#db.transaction().execute(async (transaction) => {
+  /**
+   * Queues events for all who asked for them. An event that is told again is not sent again.
+   * @returns those that were not told before, as far as the spool says
+   */
+  async take<Event extends WebhookEvent>(
+    reported: readonly Event[],
+    spool?: BackendReport['eventSpool'],
+  ): Promise<readonly Event[]> {
+    if (reported.length === 0) return [];
+    const fresh = await this.#db.transaction().execute(async (transaction) => {
+      const events =
+        spool === undefined
+          ? reported
+          : await takeOnce(
+              transaction,
+              spool.spoolId,
+              reported.map((value, at) => ({ value, sequence: spool.sequences[at] ?? 0 })),
+              new Date(this.#now()),
+            );
       const webhooks = await transaction.selectFrom('webhooks').select(['id', 'events']).execute();
       for (const { id: webhook, events: wanted } of webhooks) {
         const deliveries = events.filter(({ type }) => wanted.includes(type));
-        for (const event of deliveries) {
-          await transaction
-            .insertInto('webhook_deliveries')
-            .values({
+        if (deliveries.length === 0) continue;
+        await transaction
+          .insertInto('webhook_deliveries')
+          .values(
+            deliveries.map((event) => ({
               id: `${event.id}-${webhook}`,
               webhook_id: webhook,
               event: JSON.stringify(event),
-              state: 'waiting',
+              state: 'waiting' as const,
               attempts: 0,
               outcome: null,
               next_attempt_at: new Date(this.#now()),
-            })
-            .onConflict((conflict) => conflict.column('id').doNothing())
-            .execute();
-        }
-        if (deliveries.length === 0) continue;
+            })),
+          )
+          .onConflict((conflict) => conflict.column('id').doNothing())
+          .execute();
         const waiting = transaction
           .selectFrom('webhook_deliveries')
           .select('id')
@@ -222,8 +238,10 @@ export class Webhooks {
           .offset(MAX_KEPT);
         await transaction.deleteFrom('webhook_deliveries').where('id', 'in', ended).execute();
       }
+      return events;
     });
     this.#look();
+    return fresh;
   }
 
   async close(): Promise<void> {

@@ -50,6 +50,7 @@ const expected: Record<string, readonly [Access, status: number]> = {
   'DELETE /api/v1/viewing-tokens/:id': ['viewing-tokens:write', 404],
   'POST /api/v1/viewing-tokens/rotate-key': ['viewing-tokens:write', 204],
   'GET /api/v1/viewers': ['viewers:read', 200],
+  'GET /api/v1/viewer-sessions': ['viewers:read', 200],
   'DELETE /api/v1/viewers/:id': ['viewers:write', 404],
   'GET /api/v1/status': ['status:read', 200],
   'GET /api/v1/webhooks': ['webhooks:read', 200],

@@ -8,6 +8,7 @@ import type { StreamEvent } from '@starling/media/access-unit';
 import { FlvDemuxer } from '@starling/media/flv/demux';
 import type { IngestGrid } from '@starling/media/ingest-grid';
 import {
+  type PlayerSource,
   type PlayHandler,
   type PublisherSink,
   type Refusal,
@@ -30,6 +31,10 @@ export interface RtmpListenerOptions {
   readonly onPlay: PlayHandler;
   /** The channel to push to; undefined when there are too many. */
   openChannel(channel: string): PushTarget | undefined;
+  /** What a frontend gets that pulls a channel from here and shows a proof of who it is. */
+  openPull(channel: string, proof: string): Promise<PlayerSource | Refusal>;
+  /** A publisher has left. */
+  onPushEnd(channel: string): void;
   /** A push was refused. */
   onRefused(reason: 'proof' | 'token' | 'address' | 'full'): void;
 }
@@ -39,6 +44,8 @@ export interface PushTarget {
   /** For an encoder that sends no cues; there can be one at a time. */
   readonly grid: IngestGrid;
   encoder: RtmpPeer | undefined;
+  /** Publishers on this frontend's own port, not those that it pulls from. */
+  pushCount: number;
 }
 
 const digest = (text: string) => createHash('sha256').update(text).digest();
@@ -67,6 +74,7 @@ export function listenForPublishers(options: RtmpListenerOptions): Promise<RtmpS
     logger.info({ channel: streamName, address: peer.address }, 'channel is being pushed');
     const demuxer = new FlvDemuxer();
     const publisher = target.stream.addPublisher();
+    target.pushCount++;
     let isBackend = false;
     const pass = (events: readonly StreamEvent[]) => {
       const nowMs = performance.now();
@@ -91,6 +99,8 @@ export function listenForPublishers(options: RtmpListenerOptions): Promise<RtmpS
           pass(target.grid.endOfPublisher());
         }
         publisher.end();
+        target.pushCount--;
+        options.onPushEnd(streamName);
         logger.info({ channel: streamName, address: peer.address }, 'channel is no longer being pushed');
       },
     };
@@ -114,7 +124,12 @@ export function listenForPublishers(options: RtmpListenerOptions): Promise<RtmpS
     port: options.port,
     logger,
     handlers: {
-      onPlay: options.onPlay,
+      onPlay(target, peer) {
+        const { app, streamName, query } = target;
+        const proof = query.get('pull');
+        if (app !== 'live' || proof === undefined) return options.onPlay(target, peer);
+        return options.openPull(streamName, proof);
+      },
       onPublish({ app, streamName, query }, peer) {
         if (app !== 'live' || !/^[a-z0-9-]{1,63}$/.test(streamName)) {
           onRefused('address');

@@ -97,6 +97,11 @@ export class Channel {
     for (const tap of this.#taps) tap(events);
   }
 
+  /** Whoever joins from now on does not get the open segment: it will not be whole. */
+  dropOpenSegment(): void {
+    this.#backlogBytes -= this.#backlog.pop()?.sizeBytes ?? 0;
+  }
+
   /** Adds a listener to the events themselves: it hears the tracks at once, then every event. */
   tap(listener: (events: readonly StreamEvent[]) => void): () => void {
     this.#taps.add(listener);
