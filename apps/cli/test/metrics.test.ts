@@ -11,11 +11,13 @@ import { startBackend } from '@starling/backend/main';
 import { BalancerMetrics } from '@starling/balancer/metrics';
 import { startCoordinator } from '@starling/coordinator/main';
 import { startFrontend } from '@starling/frontend/main';
+import { newNodeIdentity } from '@starling/model/node-identity';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
 import { LogShipper } from '../src/log-shipper.ts';
+import { NodeAgent } from '../src/node-agent.ts';
 import { httpOptions } from '../src/process.ts';
 
 const root = resolve(import.meta.dirname, '../../..');
@@ -54,6 +56,19 @@ beforeAll(async () => {
     nginxStatus: async () => undefined,
   });
   httpOptions(registries['Every process'], { port: 0 });
+  const agent = await NodeAgent.open({
+    membership: {
+      identity: await newNodeIdentity(),
+      ...{ coordinatorUrl: `http://127.0.0.1:${port}`, dataDir, host: '127.0.0.1' },
+    },
+    part: {
+      ports: () => ({}),
+      ...{ isReady: () => true, isIdle: () => true, channelCount: () => 0, viewerCount: () => 0 },
+      ...{ onFleet: () => {}, drain: () => {}, resume: () => {} },
+    },
+    ...{ version: '0.1.0', logger, registry: registries['Every process'], onEnd: () => {} },
+  });
+  closers.push(() => agent.close());
   new LogShipper().shipTo({ node: 'test', ship: async () => {} }, registries['Every process']);
 }, 180_000);
 afterAll(async () => {

@@ -152,7 +152,7 @@ export class Sessions {
     const lastUsedMs = row.last_used_at.getTime();
     if (nowMs >= row.expires_at.getTime() || nowMs >= lastUsedMs + IDLE_MS) return undefined;
     if (nowMs >= lastUsedMs + TOUCH_EVERY_MS) {
-      this.#db
+      await this.#db
         .updateTable('sessions')
         .set({ last_used_at: new Date(nowMs) })
         .where('token_sha256', '=', digest)
