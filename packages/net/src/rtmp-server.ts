@@ -13,6 +13,7 @@ import type { Logger } from 'pino';
 import { RefusalLog } from './refusal-log.ts';
 
 const HANDSHAKE_BYTES = 1528;
+const STOPPING = 'this server is stopping';
 
 /** Takes what an accepted publisher sends. */
 export interface PublisherSink {
@@ -81,6 +82,8 @@ export interface RtmpLimits {
   readonly maxMessageBytes: number;
   /** What may wait to be written to a peer that does not read, beside the media of a player. */
   readonly maxQueuedOutputBytes: number;
+  /** From asking a peer to connect anew, when the server stops, to cutting it off. */
+  readonly reconnectDeadlineMs: number;
 }
 
 const defaultLimits: RtmpLimits = {
@@ -90,6 +93,7 @@ const defaultLimits: RtmpLimits = {
   idleTimeoutMs: 15_000,
   maxMessageBytes: 8 * 1024 * 1024,
   maxQueuedOutputBytes: 256 * 1024,
+  reconnectDeadlineMs: 1500,
 };
 
 /** A listening RTMP server. */
@@ -146,13 +150,22 @@ export class RtmpServer {
     return this.#connections.size;
   }
 
-  /** Stops listening and closes every connection. */
+  /**
+   * Stops listening and closes every connection. Peers that understand it are asked to connect anew, so that they
+   * leave where it suits them, at a key frame: they are served until then, or until their deadline.
+   */
   async close(): Promise<void> {
     if (!this.#server.listening) return;
     const closed = once(this.#server, 'close');
     this.#server.close();
-    for (const connection of this.#connections) connection.disconnect('this server is stopping');
+    for (const connection of this.#connections) {
+      if (!connection.askToReconnect()) connection.disconnect(STOPPING);
+    }
+    const deadline = setTimeout(() => {
+      for (const connection of this.#connections) connection.disconnect(STOPPING);
+    }, this.#limits.reconnectDeadlineMs);
     await closed;
+    clearTimeout(deadline);
   }
 
   #accept(socket: Socket): void {
@@ -220,6 +233,15 @@ class Connection implements RtmpPeer {
     socket.on('data', (bytes) => this.#receive(bytes));
     socket.on('error', () => {}); // 'close' follows and cleans up; a reset by the peer is no event of note
     socket.on('close', () => this.#cleanUp());
+  }
+
+  /** @returns false where the peer does not understand, or has nothing to go on with: it is told nothing */
+  askToReconnect(): boolean {
+    const { phase } = this.#session.state;
+    if (this.#isClosed || (phase !== 'publishing' && phase !== 'playing')) return false;
+    if (!this.#session.requestReconnect()) return false;
+    this.#flush();
+    return true;
   }
 
   disconnect(reason: string, level: 'info' | 'warn' = 'warn'): void {
