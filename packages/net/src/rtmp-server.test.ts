@@ -1,4 +1,4 @@
-/** How an RTMP server stops: peers that understand Enhanced RTMP's reconnect request leave by themselves. */
+/** What an RTMP server takes from one address; how it stops: peers that understand Enhanced RTMP's reconnect request leave by themselves. */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
@@ -6,20 +6,20 @@ import type { FlvMessage } from '@starling/media/flv/tag';
 import { RtmpClientSession } from '@starling/media/rtmp/session';
 import { pino } from 'pino';
 import { afterEach, expect, it, vi } from 'vitest';
-import { RtmpServer } from './rtmp-server.ts';
+import { type RtmpLimits, RtmpServer } from './rtmp-server.ts';
 
 const sockets: Socket[] = [];
 afterEach(() => {
   for (const socket of sockets.splice(0)) socket.destroy();
 });
 
-async function listen(reconnectDeadlineMs: number) {
+async function listen(limits: Partial<RtmpLimits>) {
   const received: FlvMessage[] = [];
   const server = await RtmpServer.listen({
     host: '127.0.0.1',
     port: 0,
     logger: pino({ level: 'silent' }),
-    limits: { reconnectDeadlineMs },
+    limits,
     handlers: { onPublish: () => ({ message: (message) => received.push(message), end: () => {} }) },
   });
   return { server, received };
@@ -61,7 +61,7 @@ async function publish(port: number) {
 }
 
 it('asks a publisher to connect anew, and takes what it sends until it leaves', async () => {
-  const { server, received } = await listen(60_000);
+  const { server, received } = await listen({ reconnectDeadlineMs: 60_000 });
   const publisher = await publish(server.port);
   const closed = server.close();
   await vi.waitFor(() => expect(publisher.heard).toContain('reconnect-request'));
@@ -72,7 +72,7 @@ it('asks a publisher to connect anew, and takes what it sends until it leaves', 
 });
 
 it('cuts off one that stays', async () => {
-  const { server } = await listen(50);
+  const { server } = await listen({ reconnectDeadlineMs: 50 });
   const publisher = await publish(server.port);
   const left = once(publisher.socket, 'close');
   await server.close();
@@ -81,11 +81,41 @@ it('cuts off one that stays', async () => {
 });
 
 it('cuts off at once who has not published yet', async () => {
-  const { server } = await listen(60_000);
+  const { server } = await listen({ reconnectDeadlineMs: 60_000 });
   const socket = connect(server.port, '127.0.0.1');
   sockets.push(socket);
   socket.on('error', () => {});
   await once(socket, 'connect');
   await vi.waitFor(() => expect(server.connectionCount).toBe(1));
+  await server.close();
+});
+
+it('lets so many in from one address, whatever they do, and another when one has left', async () => {
+  const { server } = await listen({ maxConnectionsPerAddress: 2, reconnectDeadlineMs: 0 });
+  const first = await publish(server.port);
+  await publish(server.port);
+  const third = connect(server.port, '127.0.0.1');
+  third.on('error', () => {});
+  await once(third, 'close');
+  first.socket.end();
+  await vi.waitFor(() => expect(server.connectionCount).toBe(1));
+  await publish(server.port);
+  await server.close();
+});
+
+it('lets so few wait at the door from one address', async () => {
+  const { server } = await listen({ maxPendingPerAddress: 2, reconnectDeadlineMs: 0 });
+  await publish(server.port); // waits no more
+  for (let count = 0; count < 2; count++) {
+    const waiting = connect(server.port, '127.0.0.1');
+    sockets.push(waiting);
+    waiting.on('error', () => {});
+    await once(waiting, 'connect');
+  }
+  await vi.waitFor(() => expect(server.connectionCount).toBe(3));
+  const refused = connect(server.port, '127.0.0.1');
+  refused.on('error', () => {});
+  await once(refused, 'close');
+  expect(server.connectionCount).toBe(3);
   await server.close();
 });

@@ -10,6 +10,7 @@ import { MediaError } from '@starling/media/error';
 import type { FlvMessage } from '@starling/media/flv/tag';
 import { type PublishTarget, RtmpServerSession, SHARED_STREAM_ID } from '@starling/media/rtmp/session';
 import type { Logger } from 'pino';
+import { limitKey } from './address-limits.ts';
 import { RefusalLog } from './refusal-log.ts';
 
 const HANDSHAKE_BYTES = 1528;
@@ -73,7 +74,9 @@ export interface RtmpServerOptions {
 export interface RtmpLimits {
   /** Open connections in all; a further one is closed at once. */
   readonly maxConnections: number;
-  /** Connections from one address that have not been accepted as publishers or players yet. */
+  /** Open connections from one address; a household or an office, or a balancer that passes RTMP on, is one. */
+  readonly maxConnectionsPerAddress: number;
+  /** Of these, those that have not been accepted as publishers or players yet, also in the midst of a TLS handshake. */
   readonly maxPendingPerAddress: number;
   /** From the TCP connection to an accepted publish or play. */
   readonly requestDeadlineMs: number;
@@ -88,6 +91,7 @@ export interface RtmpLimits {
 
 const defaultLimits: RtmpLimits = {
   maxConnections: 4096,
+  maxConnectionsPerAddress: 2048,
   maxPendingPerAddress: 256,
   requestDeadlineMs: 10_000,
   idleTimeoutMs: 15_000,
@@ -103,7 +107,10 @@ export class RtmpServer {
   readonly #handlers: RtmpHandlers;
   readonly #limits: RtmpLimits;
   readonly #connections = new Set<Connection>();
-  readonly #pendingByAddress = new Map<string, number>();
+  /** By {@link limitKey}. */
+  readonly #usageByAddress = new Map<string, Usage>();
+  /** Let in at the door and not settled yet, by address and port. */
+  readonly #pendingPeers = new Set<string>();
   readonly #refusals: RefusalLog;
 
   private constructor(options: RtmpServerOptions) {
@@ -111,22 +118,22 @@ export class RtmpServer {
     this.#refusals = new RefusalLog(options.logger, 'too many RTMP connections: refused');
     this.#handlers = options.handlers;
     this.#limits = { ...defaultLimits, ...options.limits };
-    const accept = (socket: Socket) => this.#accept(socket);
+    const { tls } = options;
     this.#server =
-      options.tls === undefined
-        ? createServer({ noDelay: true }, accept)
-        : createTlsServer(
-            {
-              noDelay: true,
-              cert: options.tls.certificate,
-              key: options.tls.privateKey,
-              minVersion: 'TLSv1.2',
-              handshakeTimeout: this.#limits.requestDeadlineMs,
-            },
-            accept,
-          ).on('tlsClientError', (_error, socket) => socket.destroy());
+      tls === undefined
+        ? createServer({ noDelay: true })
+        : createTlsServer({
+            noDelay: true,
+            cert: tls.certificate,
+            key: tls.privateKey,
+            minVersion: 'TLSv1.2',
+            handshakeTimeout: this.#limits.requestDeadlineMs,
+          }).on('tlsClientError', (_error, socket) => socket.destroy());
+    this.#server.on('connection', (socket) => this.#letIn(socket));
+    this.#server.on(tls === undefined ? 'connection' : 'secureConnection', (socket) => this.#accept(socket));
     // Those in the midst of the TLS handshake count, too.
     this.#server.maxConnections = this.#limits.maxConnections;
+    this.#server.on('drop', (peer) => this.#refusals.add(peer?.remoteAddress ?? 'unknown'));
   }
 
   /**
@@ -168,32 +175,62 @@ export class RtmpServer {
     clearTimeout(deadline);
   }
 
-  #accept(socket: Socket): void {
-    const address = socket.remoteAddress ?? 'unknown';
-    const pending = this.#pendingByAddress.get(address) ?? 0;
+  /** At the door, before any handshake: counts a connection, until it closes. */
+  #letIn(socket: Socket): void {
+    const { remoteAddress } = socket;
+    if (remoteAddress === undefined) return void socket.destroy(); // it has closed already
+    const key = limitKey(remoteAddress);
+    const usage = this.#usageByAddress.get(key) ?? { connections: 0, pending: 0 };
     if (
-      this.#connections.size >= this.#limits.maxConnections ||
-      pending >= this.#limits.maxPendingPerAddress
+      usage.connections >= this.#limits.maxConnectionsPerAddress ||
+      usage.pending >= this.#limits.maxPendingPerAddress
     ) {
       socket.destroy();
-      this.#refusals.add(address);
+      this.#refusals.add(remoteAddress);
       return;
     }
-    this.#pendingByAddress.set(address, pending + 1);
+    usage.connections++;
+    usage.pending++;
+    this.#usageByAddress.set(key, usage);
+    const peer = peerOf(socket);
+    this.#pendingPeers.add(peer);
+    socket.once('close', () => {
+      this.#settle(key, peer);
+      usage.connections--;
+      if (usage.connections === 0) this.#usageByAddress.delete(key);
+    });
+  }
+
+  /** The peer has become a publisher or a player, or has left before it did. */
+  #settle(key: string, peer: string): void {
+    const usage = this.#usageByAddress.get(key);
+    if (this.#pendingPeers.delete(peer) && usage !== undefined) usage.pending--;
+  }
+
+  /** After the TLS handshake, where there is one. */
+  #accept(socket: Socket): void {
+    const peer = peerOf(socket);
+    if (!this.#pendingPeers.has(peer)) return void socket.destroy(); // refused at the door, or gone
+    const address = socket.remoteAddress ?? 'unknown';
     const connection = new Connection(socket, address, {
       logger: this.#logger,
       handlers: this.#handlers,
       limits: this.#limits,
-      onSettled: () => {
-        const left = (this.#pendingByAddress.get(address) ?? 1) - 1;
-        if (left === 0) this.#pendingByAddress.delete(address);
-        else this.#pendingByAddress.set(address, left);
-      },
+      onSettled: () => this.#settle(limitKey(address), peer),
       onClosed: () => this.#connections.delete(connection),
     });
     this.#connections.add(connection);
   }
 }
+
+/** What one address has open. */
+interface Usage {
+  connections: number;
+  pending: number;
+}
+
+/** The same for a TLS connection and the TCP connection below it. */
+const peerOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`;
 
 interface ConnectionOptions {
   readonly logger: Logger;
