@@ -97,7 +97,7 @@ const defaultLimits: RtmpLimits = {
   idleTimeoutMs: 15_000,
   maxMessageBytes: 8 * 1024 * 1024,
   maxQueuedOutputBytes: 256 * 1024,
-  reconnectDeadlineMs: 1500,
+  reconnectDeadlineMs: 1000,
 };
 
 /** A listening RTMP server. */
