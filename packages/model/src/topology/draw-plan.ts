@@ -1,11 +1,18 @@
 /** Deployment file in, plan out: the one way from what the operator chooses to what there will be. */
 import { type Deployment, type ProfileName, readDeployment } from './deployment.ts';
-import { TopologyError } from './error.ts';
 import type { Plan } from './plan.ts';
+import { drawApp } from './profiles/app.ts';
 import { drawClassicIptv } from './profiles/classic-iptv.ts';
+import { drawContainers } from './profiles/containers.ts';
+import { drawServerless } from './profiles/serverless.ts';
 
-const drawers: Partial<Record<ProfileName, (deployment: Deployment) => Plan>> = {
+const drawers: Record<ProfileName, (deployment: Deployment) => Plan> = {
   'classic-iptv': drawClassicIptv,
+  beta: drawApp,
+  gamma: drawApp,
+  production: drawApp,
+  'production-containers': drawContainers,
+  'production-serverless': drawServerless,
 };
 
 /**
@@ -15,8 +22,5 @@ const drawers: Partial<Record<ProfileName, (deployment: Deployment) => Plan>> = 
  */
 export function drawPlan(file: unknown): Plan {
   const deployment = readDeployment(file);
-  const draw = drawers[deployment.profile];
-  if (draw === undefined)
-    throw new TopologyError('DEPLOY_INVALID', `${deployment.profile} is not there yet.`);
-  return draw(deployment);
+  return drawers[deployment.profile](deployment);
 }

@@ -11,6 +11,7 @@ const SERVICE_USER = 'starling';
 const CONFIG_PATH = '/etc/starling/starling.yaml';
 export const SECRETS_DIR = '/etc/starling/secrets';
 export const DATA_DIR = '/var/lib/starling';
+const RDS_CA_PATH = '/etc/starling/rds-ca.pem';
 const LOG_AGENT_CONFIG = '/opt/aws/amazon-cloudwatch-agent/etc/amazon-cloudwatch-agent.json';
 
 export interface HostInput {
@@ -20,8 +21,8 @@ export interface HostInput {
   readonly secretFiles?: readonly SecretFile[];
   /** Its security groups' rules, for the packet filter on the host itself; peers are ranges, or a group's range. */
   readonly ingress: readonly Rule[];
-  /** The range that stands for a security group that is a peer. */
-  readonly rangeOfGroup?: (securityGroup: string) => string;
+  /** The ranges that stand for a security group that is a peer. */
+  readonly rangesOfGroup?: (securityGroup: string) => readonly string[];
   readonly natFor?: readonly string[];
   /** Addresses of names inside the VPC, in /etc/hosts. */
   readonly names?: Readonly<Record<string, string>>;
@@ -58,7 +59,7 @@ export function drawHost(input: HostInput): Host {
   ];
   const units = ['nftables.service'];
   if (input.config !== null) {
-    files.push(file(CONFIG_PATH, stringify(input.config, { lineWidth: 0 }), '0640', 'root', SERVICE_USER));
+    files.push(file(CONFIG_PATH, yaml(input.config), '0640', 'root', SERVICE_USER));
   }
   if (fetched.length > 0) {
     files.push(
@@ -88,14 +89,9 @@ export function drawHost(input: HostInput): Host {
     );
     units.push('var-lib-starling-backend.mount');
   }
-  for (const role of processes) {
-    files.push(
-      file(
-        `/etc/systemd/system/starling-${role}.service`,
-        serviceUnit(role, fetched.length > 0, input.logGroup !== undefined),
-      ),
-    );
-    units.push(`starling-${role}.service`);
+  if (processes.length > 0) {
+    files.push(file('/etc/systemd/system/starling@.service', serviceUnit(input)));
+    units.push(...processes.map((role) => `starling@${role}.service`));
   }
   if (input.logGroup !== undefined) {
     files.push(file(LOG_AGENT_CONFIG, logAgentConfig(input.logGroup, processes)));
@@ -122,6 +118,11 @@ export function drawHost(input: HostInput): Host {
   };
 }
 
+/** YAML as people write it: no folded lines, no anchors. */
+export function yaml(value: object): string {
+  return stringify(value, { lineWidth: 0, aliasDuplicateObjects: false });
+}
+
 function file(path: string, content: Template, mode = '0644', owner = 'root', group = 'root'): HostFile {
   return { path, mode, owner, group, content };
 }
@@ -131,14 +132,21 @@ function file(path: string, content: Template, mode = '0644', owner = 'root', gr
  * come back by connection tracking; what the host itself opens is not held up.
  */
 function packetFilter(input: HostInput): string {
-  const rules = input.ingress.map((rule) => {
-    const source =
-      'cidr' in rule.peer ? rule.peer.cidr : (input.rangeOfGroup?.(rule.peer.securityGroup) ?? '');
-    const from = source === '0.0.0.0/0' || source === '' ? '' : `ip saddr ${source} `;
-    if (rule.protocol === 'all') return `${from}accept`;
-    if (rule.protocol === 'icmp') return `${from}ip protocol icmp accept`;
-    const ports = rule.fromPort === rule.toPort ? `${rule.fromPort}` : `${rule.fromPort}-${rule.toPort}`;
-    return `${from}${rule.protocol} dport ${ports} accept`;
+  const rules = input.ingress.flatMap((rule) => {
+    const sources =
+      'cidr' in rule.peer
+        ? [rule.peer.cidr]
+        : 'securityGroup' in rule.peer
+          ? (input.rangesOfGroup?.(rule.peer.securityGroup) ?? [])
+          : // A prefix list is AWS's to keep; the security group has it.
+            ['0.0.0.0/0'];
+    return sources.map((source) => {
+      const from = source === '0.0.0.0/0' ? '' : `ip saddr ${source} `;
+      if (rule.protocol === 'all') return `${from}accept`;
+      if (rule.protocol === 'icmp') return `${from}ip protocol icmp accept`;
+      const ports = rule.fromPort === rule.toPort ? `${rule.fromPort}` : `${rule.fromPort}-${rule.toPort}`;
+      return `${from}${rule.protocol} dport ${ports} accept`;
+    });
   });
   const input4 = [
     'type filter hook input priority filter; policy drop;',
@@ -234,31 +242,44 @@ function hostsFile(names: Readonly<Record<string, string>>): string {
     .join('');
 }
 
-/** A service as little can go wrong with as systemd allows; docs/operations.md says why mixed and always. */
-function serviceUnit(role: HostRole, hasFetchedSecrets: boolean, logsToFile: boolean): string {
-  const isBalancer = role === 'balancer';
-  const after = ['network-online.target', ...(hasFetchedSecrets ? ['starling-secrets.service'] : [])];
+/** One unit for all roles, `starling@frontend`; docs/operations.md says why KillMode is mixed. */
+function serviceUnit(input: HostInput): string {
+  const secretFiles = input.secretFiles ?? [];
+  const after = [
+    'network-online.target',
+    ...(secretFiles.some(({ from }) => from.kind !== 'ansible') ? ['starling-secrets.service'] : []),
+  ];
+  const log = 'append:/var/log/starling/%i.log';
+  const options = [
+    ...(input.logGroup === undefined
+      ? []
+      : ['LogsDirectory=starling', `StandardOutput=${log}`, `StandardError=${log}`]),
+    // RDS's authority is Amazon's own, and not among those that Node brings.
+    ...(secretFiles.some(({ from }) => from.kind === 'database')
+      ? [`Environment=NODE_EXTRA_CA_CERTS=${RDS_CA_PATH}`]
+      : []),
+  ];
   return `[Unit]
-Description=Starling ${role}
+Description=Starling %i
 Documentation=file:///opt/starling/docs/operations.md
 After=${after.join(' ')}
 Wants=network-online.target
-StartLimitIntervalSec=0
+${input.fileSystem === undefined ? '' : `RequiresMountsFor=${DATA_DIR}/backend\n`}StartLimitIntervalSec=0
 
 [Service]
 User=${SERVICE_USER}
 Group=${SERVICE_USER}
-ExecStart=/opt/starling/bin/starling ${role} --config ${CONFIG_PATH}
+ExecStart=/opt/starling/bin/starling %i --config ${CONFIG_PATH}
 ExecReload=/bin/kill -HUP $MAINPID
 Restart=always
 RestartSec=1
 KillMode=mixed
 TimeoutStopSec=30
 LimitNOFILE=65536
-WorkingDirectory=${DATA_DIR}/${role}
-StateDirectory=starling/${role}
+WorkingDirectory=${DATA_DIR}/%i
+StateDirectory=starling/%i
 StateDirectoryMode=0700
-${logsToFile ? `LogsDirectory=starling\nStandardOutput=append:/var/log/starling/${role}.log\nStandardError=append:/var/log/starling/${role}.log\n` : ''}# Ports 80 and 443 without being root.
+${options.map((line) => `${line}\n`).join('')}# Ports 80 and 443 without being root.
 AmbientCapabilities=CAP_NET_BIND_SERVICE
 CapabilityBoundingSet=CAP_NET_BIND_SERVICE
 NoNewPrivileges=yes
@@ -276,7 +297,7 @@ RestrictNamespaces=yes
 RestrictSUIDSGID=yes
 RestrictRealtime=yes
 LockPersonality=yes
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX${isBalancer ? ' AF_NETLINK' : ''}
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
 SystemCallArchitectures=native
 UMask=0077
 
@@ -345,6 +366,7 @@ function secretStep({ path, from }: SecretFile): Template {
     case 'database':
       return `secret ${from.secret} | jq -jr '"postgres://\\(.username|@uri):\\(.password|@uri)@${from.host}:5432/${from.database}?sslmode=verify-full"' | put ${path}`;
     case 'cache':
+      if (from.secret === null) return `printf %s 'rediss://${from.host}:6379' | put ${path}`;
       return `value ${from.secret} .value | jq -Rjr '"rediss://:\\(.|@uri)@${from.host}:6379"' | put ${path}`;
     case 'ansible':
       return '';
@@ -378,7 +400,7 @@ put() {
 PATH=/opt/starling/bin:$PATH
 install -d -m 0700 -o ${SERVICE_USER} -g ${SERVICE_USER} ${SECRETS_DIR}
 ${secretFiles.map(secretStep).join('\n')}
-if [ "$changed" = 1 ]; then systemctl try-restart 'starling-*.service' --no-block || true; fi
+if [ "$changed" = 1 ]; then systemctl try-restart 'starling@*.service' --no-block || true; fi
 `;
 }
 
@@ -465,6 +487,7 @@ export interface SelfSetup {
 /** cloud-init for a host that sets itself up: packages, files, the release, the services. */
 export function userDataWhole(host: Host, { region, releaseUri, hasSsm }: SelfSetup): Template {
   const logs = host.units.includes('amazon-cloudwatch-agent.service');
+  const needsRdsCa = host.secretFiles.some(({ from }) => from.kind === 'database');
   const setup = `#!/bin/bash
 # Sets the host up at its first start. What fails is tried again: the release may not be uploaded yet.
 set -euo pipefail
@@ -477,7 +500,7 @@ chgrp ${SERVICE_USER} ${CONFIG_PATH}
 fetch() { aws s3 cp --only-show-errors "$1" /var/tmp/starling.tar.gz && aws s3 cp --only-show-errors "$1.sha256" /var/tmp/starling.tar.gz.sha256; }
 again fetch ${releaseUri}
 (cd /var/tmp && sha256sum --check --quiet starling.tar.gz.sha256)
-install -d /opt/starling
+${needsRdsCa ? `again curl -fsS -m 60 -o ${RDS_CA_PATH} https://truststore.pki.rds.amazonaws.com/${region}/${region}-bundle.pem\n` : ''}install -d /opt/starling
 tar -xzf /var/tmp/starling.tar.gz -C /opt/starling --no-same-owner
 ${logs ? agent('amazon-cloudwatch-agent', `https://amazoncloudwatch-agent-${region}.s3.${region}.amazonaws.com/debian/amd64/latest/amazon-cloudwatch-agent.deb`) : ''}${hasSsm ? agent('amazon-ssm-agent', `https://s3.${region}.amazonaws.com/amazon-ssm-${region}/latest/debian_amd64/amazon-ssm-agent.deb`) : ''}[ ! -f /etc/starling/hosts ] || cat /etc/starling/hosts >>/etc/hosts
 sysctl --system >/dev/null
@@ -490,7 +513,7 @@ systemctl enable --now ${host.units.join(' ')}
     ssh_pwauth: false,
     disable_root: true,
     package_update: true,
-    packages: [...host.packages, 'curl', 'awscli', 'ca-certificates'],
+    packages: [...new Set([...host.packages, 'curl', 'awscli', 'ca-certificates'])],
     write_files: writeFiles([...host.files, file('/usr/local/sbin/starling-setup', setup, '0755')]),
     runcmd: [['/usr/local/sbin/starling-setup']],
   });
@@ -501,7 +524,7 @@ function agent(name: string, url: string): string {
 }
 
 function cloudConfig(settings: object): Template {
-  return `#cloud-config\n${stringify(settings, { lineWidth: 0 })}`;
+  return `#cloud-config\n${yaml(settings)}`;
 }
 
 /** The group of the services may not exist yet: the files are root's, and the setup hands them over. */

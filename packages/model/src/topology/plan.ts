@@ -178,7 +178,11 @@ export interface Rule {
   /** Both 0 for `all`; both -1 for `icmp`. */
   readonly fromPort: number;
   readonly toPort: number;
-  readonly peer: { readonly cidr: string } | { readonly securityGroup: string };
+  readonly peer:
+    | { readonly cidr: string }
+    | { readonly securityGroup: string }
+    /** AWS keeps it up to date: the addresses from which the CDN asks. */
+    | { readonly prefixList: string; readonly name: string };
   readonly description: string;
 }
 /** Stateless: what goes out comes back by a rule of its own. */
@@ -266,7 +270,8 @@ export interface SecretFile {
         readonly host: Template;
         readonly database: string;
       }
-    | { readonly kind: 'cache'; readonly secret: Template; readonly host: Template };
+    /** No secret: the cache has no password. */
+    | { readonly kind: 'cache'; readonly secret: Template | null; readonly host: Template };
 }
 
 interface Machine {
@@ -381,12 +386,13 @@ export interface FileSystem extends Common {
   readonly encrypted: true;
   readonly subnets: readonly string[];
   readonly securityGroups: readonly string[];
+  /** What tasks see of it; null where hosts mount all of it. */
   readonly accessPoint: {
     readonly id: string;
     readonly path: string;
     readonly uid: number;
     readonly gid: number;
-  };
+  } | null;
 }
 
 // Load balancing and delivery
@@ -494,8 +500,6 @@ export interface Distribution extends Common {
     readonly httpsPort: number;
     readonly readTimeoutSeconds: number;
     readonly keepaliveSeconds: number;
-    /** Shared with the origin, so that nobody goes round the CDN: header `X-Starling-Origin`, value of a secret. */
-    readonly secretHeader: Template | null;
   };
   readonly behaviours: readonly {
     /** `*` is the default one, and last. */
@@ -519,6 +523,7 @@ export interface WebAcl extends Common {
         readonly name: string;
         readonly priority: number;
         readonly per5Minutes: number;
+        readonly exceptPathPrefix: string;
       }
     | {
         readonly kind: 'managed';

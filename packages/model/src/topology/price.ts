@@ -26,7 +26,10 @@ export interface Price {
    * `usage`: an assumption that a viewer model replaces.
    */
   readonly while: 'running' | 'always' | 'usage';
-  /** The serverless profile is priced without the host that carries its media: that is `media`. */
+  /**
+   * The review prices its serverless stage without what carries media: the host, its address, MediaLive and the
+   * firewall before it are `media`.
+   */
   readonly plane: 'all' | 'media';
 }
 

@@ -11,7 +11,8 @@ import { DATA_DIR, drawHost, SECRETS_DIR, userDataForAnsible } from '../host.ts'
 import { formatAddress, formatRange, parseRange } from '../ipv4.ts';
 import { type Host, type HostRole, type Plan, type Rule, ref, type SecretFile } from '../plan.ts';
 import { always } from '../price.ts';
-import { debian12, machinePrices, RTMP_PORT, RTMPS_PORT } from './machine.ts';
+import { debian12, machinePrices } from './machine.ts';
+import { ANYWHERE, drawSchedules, everythingOut, RTMP_PORT, RTMPS_PORT, tcp } from './parts.ts';
 
 /** Offsets within the VPC's /16. Zone a has the seed's ranges; zone b's lie in the quarter that the seed leaves free. */
 const layout = {
@@ -27,7 +28,6 @@ const BALANCER_OFFSET = 20;
 const FIRST_HOST_OFFSET = 32;
 const COORDINATOR_PORT = 8090;
 const ROOT_VOLUME_GB = 8;
-const ANYWHERE = '0.0.0.0/0';
 
 export function drawClassicIptv(deployment: Deployment): Plan {
   const draft = new Draft(deployment);
@@ -102,13 +102,6 @@ export function drawClassicIptv(deployment: Deployment): Plan {
   }
 
   // The matrix.
-  const everything = (id: string): Rule => ({
-    ...{ id: `${id}Out`, protocol: 'all', fromPort: 0, toPort: 0, peer: { cidr: ANYWHERE } },
-    description: 'Everything out',
-  });
-  const tcp = (id: string, port: number, cidr: string, description: string): Rule => ({
-    ...{ id, protocol: 'tcp', fromPort: port, toPort: port, peer: { cidr }, description },
-  });
   const group = (id: string, description: string, ingress: readonly Rule[]) =>
     draft.add('security-group', {
       ...{
@@ -119,7 +112,7 @@ export function drawClassicIptv(deployment: Deployment): Plan {
         description,
         ingress,
       },
-      egress: [everything(id)],
+      egress: [everythingOut(id)],
     });
   const ssh = (id: string, tier: Tier) =>
     letters.map((letter) =>
@@ -435,6 +428,7 @@ export function drawClassicIptv(deployment: Deployment): Plan {
     target: { kind: 'values', values: ['0 issue "letsencrypt.org"'] },
   });
 
+  drawSchedules(draft);
   return {
     format: 1,
     deployment,

@@ -1,9 +1,6 @@
 /** What every EC2 host of ours has. */
 import { always, type Price, perHour } from '../price.ts';
 
-export const RTMP_PORT = 1935;
-export const RTMPS_PORT = 1936;
-
 export const debian12 = {
   architecture: 'x86_64',
   image: {
