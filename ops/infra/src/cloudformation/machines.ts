@@ -294,6 +294,7 @@ export const machines: Translations<
           securityGroups: context.ids(one.securityGroups),
         }),
     );
+    if (one.accessPoint === null) return;
     const { id, path, uid, gid } = one.accessPoint;
     const accessPoint = new efs.CfnAccessPoint(context.stack, id, {
       fileSystemId: context.id(one.id),

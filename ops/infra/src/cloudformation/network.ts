@@ -104,7 +104,7 @@ export const network: Translations<
     }
   },
   'security-group': (context, one) => {
-    const isByAddress = (rule: Rule) => 'cidr' in rule.peer;
+    const isByAddress = (rule: Rule) => !('securityGroup' in rule.peer);
     const rule = ({ protocol, fromPort, toPort, peer, description }: Rule) => ({
       ipProtocol: protocol === 'all' ? '-1' : protocol,
       ...(protocol === 'all' ? {} : { fromPort, toPort }),
@@ -115,8 +115,14 @@ export const network: Translations<
       groupName: one.name,
       groupDescription: one.description,
       vpcId: context.id(one.vpc),
-      securityGroupIngress: one.ingress.filter(isByAddress).map(rule),
-      securityGroupEgress: one.egress.filter(isByAddress).map(rule),
+      securityGroupIngress: one.ingress.filter(isByAddress).map((each) => ({
+        ...rule(each),
+        ...('prefixList' in each.peer ? { sourcePrefixListId: each.peer.prefixList } : {}),
+      })),
+      securityGroupEgress: one.egress.filter(isByAddress).map((each) => ({
+        ...rule(each),
+        ...('prefixList' in each.peer ? { destinationPrefixListId: each.peer.prefixList } : {}),
+      })),
       tags: tagsOf(one),
     });
     // On their own, since two groups may name each other.

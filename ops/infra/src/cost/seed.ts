@@ -134,7 +134,12 @@ export const seedStages: Partial<Record<ProfileName, SeedStage>> = {
         categories: ['Load balancers', 'WAF'],
         why: 'More traffic, so more capacity units; the firewall alone is $8.80 with three rules.',
       },
-      { what: 'CloudWatch', usd: 5, categories: ['Monitoring'], why: '' },
+      {
+        what: 'CloudWatch',
+        usd: 5,
+        categories: ['Monitoring'],
+        why: 'Logs, alarms and detailed metrics, counted one by one.',
+      },
       {
         what: 'Backup storage',
         usd: 3,
@@ -163,7 +168,12 @@ export const seedStages: Partial<Record<ProfileName, SeedStage>> = {
         categories: ['Load balancers', 'CloudFront'],
         why: 'RTMP needs a network load balancer beside it, which the review has not.',
       },
-      { what: 'Monitoring', usd: 8, categories: ['Monitoring'], why: '' },
+      {
+        what: 'Monitoring',
+        usd: 8,
+        categories: ['Monitoring'],
+        why: 'Logs, alarms and Container Insights, counted one by one.',
+      },
     ],
     leftOut,
     sum: '',
@@ -190,7 +200,12 @@ export const seedStages: Partial<Record<ProfileName, SeedStage>> = {
         categories: ['DynamoDB'],
         why: 'On-demand prices were halved in November 2024.',
       },
-      { what: 'API Gateway', usd: 8, categories: ['API Gateway'], why: '' },
+      {
+        what: 'API Gateway',
+        usd: 8,
+        categories: ['API Gateway'],
+        why: 'Eight million requests; $1 a million in us-east-1, more elsewhere.',
+      },
       {
         what: 'CloudFront',
         usd: 12,
