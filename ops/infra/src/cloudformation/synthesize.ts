@@ -70,6 +70,7 @@ export function buildApp(plan: Plan, outdir: string): { app: App; contexts: read
         stackName === 'edge'
           ? `Starling, ${plan.deployment.profile}: what has to be in ${EDGE_REGION}`
           : `Starling, ${plan.deployment.profile}`,
+      env: { region: stackName === 'edge' ? EDGE_REGION : plan.deployment.region },
       synthesizer: new BootstraplessSynthesizer({}) as IStackSynthesizer,
       tags: { 'starling:deployment': name },
     });
@@ -125,7 +126,8 @@ function addOutputs(context: Context, all: readonly Context[]): void {
     const ids = [...value.matchAll(/\$\{([A-Za-z0-9]+)\./g)].map((match) => match[1]);
     const stacks = new Set(plan.resources.filter((one) => ids.includes(one.id)).map((one) => one.stack));
     const home: StackName = stacks.size === 1 && stacks.has('edge') ? 'edge' : 'main';
-    if (home === stackName) new CfnOutput(stack, capital(name), { value: context.text(value), description });
+    if (home === stackName)
+      new CfnOutput(stack, `${capital(name)}Output`, { value: context.text(value), description });
   }
   for (const other of all) {
     if (other === context) continue;

@@ -243,6 +243,7 @@ export function besideSeed(profile: ProfileName, ours: Estimate): SeedRow[] {
     why,
   }));
   for (const [category, usd] of rest) {
+    if (usd === 0) continue;
     const why = stage.leftOut[category] ?? 'The review left it out.';
     rows.push({ what: category, seedUsd: 0, oursUsd: usd, why });
   }
