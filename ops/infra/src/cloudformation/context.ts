@@ -7,7 +7,7 @@ import {
   type Template,
   templateParts,
 } from '@starling/model/topology/plan';
-import { Aws, CfnParameter, CfnResource, Fn, type Stack } from 'aws-cdk-lib';
+import { Aws, CfnParameter, CfnResource, Fn, type Stack, Token } from 'aws-cdk-lib';
 import { referenceOf } from './references.ts';
 
 export type StackName = Resource['stack'];
@@ -44,6 +44,10 @@ export class Context {
     if (id === 'AWS')
       return { region: Aws.REGION, account: Aws.ACCOUNT_ID, partition: Aws.PARTITION }[attribute as 'region'];
     const resource = this.#byId.get(id);
+    const isAccessPoint = this.plan.resources.some(
+      (one) => one.kind === 'file-system' && one.accessPoint?.id === id,
+    );
+    if (isAccessPoint && attribute === 'arn') return Token.asString(Fn.getAtt(id, 'Arn'));
     if (resource === undefined) throw new Error(`the plan has no ${id}`);
     if (resource.stack === this.stackName) return referenceOf(resource, attribute);
     const name = `${id}${attribute.slice(0, 1).toUpperCase()}${attribute.slice(1)}`;
