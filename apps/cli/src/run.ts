@@ -8,6 +8,7 @@ import packageJson from '../package.json' with { type: 'json' };
 import { addAccountCommands } from './commands/account.ts';
 import { addApiTokenCommands } from './commands/api-token.ts';
 import { addAuditCommand } from './commands/audit.ts';
+import { addAuditLogCommand } from './commands/audit-log.ts';
 import { addBackupCommands } from './commands/backup.ts';
 import { addChannelCommands } from './commands/channel.ts';
 import { addCostCommand } from './commands/cost.ts';
@@ -75,9 +76,10 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addWebhookCommands(program, context);
   addAccountCommands(program, context);
   addApiTokenCommands(program, context);
-  addAuditCommand(program, context);
+  addAuditLogCommand(program, context);
   addBackupCommands(program, context);
   addCostCommand(program, context);
+  addAuditCommand(program, context);
   addDoctorCommand(program, context, { httpPort: DEFAULT_HTTP_PORT, rtmpPort: DEFAULT_RTMP_PORT });
   program.addHelpText(
     'after',

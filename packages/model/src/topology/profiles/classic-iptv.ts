@@ -429,6 +429,8 @@ export function drawClassicIptv(deployment: Deployment): Plan {
   });
 
   drawSchedules(draft);
+  drawBudget(draft);
+
   return {
     format: 1,
     deployment,
