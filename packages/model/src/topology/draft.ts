@@ -7,7 +7,7 @@ type Filled = 'stack' | 'tags' | 'prices' | 'pause';
 type Input<K extends Kind> = Omit<ResourceOf<K>, Filled> &
   Partial<Pick<ResourceOf<K>, 'stack' | 'prices' | 'pause'>> & {
     /** For the tag `starling:role`. */
-    readonly role?: string;
+    readonly tagRole?: string;
   };
 
 export class Draft {
@@ -20,12 +20,12 @@ export class Draft {
 
   /** @returns the id */
   add<K extends Kind>(kind: K, input: Omit<Input<K>, 'kind'>): string {
-    const { role, ...fields } = input as Input<K>;
+    const { tagRole, ...fields } = input as Input<K>;
     const tags = {
       Name: `${this.deployment.name}-${kebab(fields.id)}`,
       'starling:deployment': this.deployment.name,
       'starling:profile': this.deployment.profile,
-      ...(role === undefined ? {} : { 'starling:role': role }),
+      ...(tagRole === undefined ? {} : { 'starling:role': tagRole }),
     };
     this.resources.push({
       stack: 'main',

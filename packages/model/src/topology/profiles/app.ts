@@ -314,7 +314,7 @@ function drawHosts(
     draft.add('instance', {
       ...machine,
       id: 'App',
-      role: 'app',
+      tagRole: 'app',
       purpose: 'Coordinator, backend and frontend',
       pause: 'stop-instance',
       prices,
@@ -336,7 +336,7 @@ function drawHosts(
   draft.add('launch-template', {
     ...machine,
     id: 'AppTemplate',
-    role: 'app',
+    tagRole: 'app',
     purpose: 'Coordinator, backend and frontend',
     securityGroups: ['AppGroup'],
     // Without one a host reaches nothing before it has the address of ingest, and most never have that.
@@ -344,7 +344,7 @@ function drawHosts(
   });
   draft.add('scaling-group', {
     id: 'AppGroupOfHosts',
-    role: 'app',
+    tagRole: 'app',
     purpose: 'Hosts, as many as the load asks for',
     pause: 'group-to-zero',
     prices,

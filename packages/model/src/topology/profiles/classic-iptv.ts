@@ -222,7 +222,7 @@ export function drawClassicIptv(deployment: Deployment): Plan {
     draft.add('instance', {
       ...debian12,
       id: input.id,
-      role: input.roles[0] ?? '',
+      tagRole: input.roles[0] ?? '',
       purpose: input.purpose,
       pause: 'stop-instance',
       prices: machinePrices(input.type, ROOT_VOLUME_GB),

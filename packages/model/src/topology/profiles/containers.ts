@@ -175,7 +175,7 @@ export function drawContainers(deployment: Deployment): Plan {
   });
   draft.add('task-definition', {
     id: 'Task',
-    role: 'app',
+    tagRole: 'app',
     purpose: 'Coordinator, backend and frontend',
     family: `${name}-app`,
     cpuUnits: CPU_UNITS,
@@ -191,7 +191,7 @@ export function drawContainers(deployment: Deployment): Plan {
   });
   draft.add('container-service', {
     id: 'Service',
-    role: 'app',
+    tagRole: 'app',
     purpose: 'Keeps two tasks running, up to five under load',
     pause: 'service-to-zero',
     prices: [

@@ -378,7 +378,7 @@ export function drawDatabase(draft: Draft, network: Network): void {
   });
   draft.add('database', {
     id: 'Database',
-    role: 'database',
+    tagRole: 'database',
     purpose: 'Accounts, channels, schedules, the ledger',
     pause: 'stop-database',
     prices: [
@@ -423,7 +423,7 @@ export function drawCache(draft: Draft, network: Network, password: string | nul
   });
   draft.add('cache', {
     id: 'Cache',
-    role: 'cache',
+    tagRole: 'cache',
     purpose: 'Rate limits and presence, which several coordinators share',
     pause: 'keeps-running',
     prices: [always('elasticache/redis/cache.t4g.micro/hour', nodes * HOURS_PER_MONTH)],
@@ -497,7 +497,7 @@ export function drawHttpBalancer(
   }
   draft.add('load-balancer', {
     id: 'HttpBalancer',
-    role: 'balancer',
+    tagRole: 'balancer',
     purpose: 'Where viewers come in',
     pause: 'keeps-running',
     prices: [
@@ -582,7 +582,7 @@ export function drawIngestBalancer(
   const isProduction = profile.startsWith('production');
   draft.add('load-balancer', {
     id: 'IngestBalancer',
-    role: 'ingest',
+    tagRole: 'ingest',
     purpose: 'Where encoders come in',
     pause: 'keeps-running',
     prices: [always('nlb/hour', HOURS_PER_MONTH), always('ipv4/hour', 2 * HOURS_PER_MONTH)],

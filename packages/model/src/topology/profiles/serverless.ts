@@ -171,7 +171,7 @@ function drawAurora(draft: Draft, network: Network): void {
   });
   draft.add('aurora-cluster', {
     id: 'Aurora',
-    role: 'database',
+    tagRole: 'database',
     purpose: 'Accounts, channels, schedules, the ledger',
     pause: 'stop-cluster',
     prices: [
@@ -283,7 +283,7 @@ function drawMediaHost(draft: Draft, network: Network, watchHost: string): void 
   draft.add('instance', {
     ...debian12,
     id: 'Media',
-    role: 'app',
+    tagRole: 'app',
     purpose: 'Ingest, playout, frontend and coordinator',
     pause: 'stop-instance',
     prices: ofMedia(machinePrices(instanceTypes.app, DISK_GB)),
