@@ -10,6 +10,7 @@ import { addApiTokenCommands } from './commands/api-token.ts';
 import { addAuditCommand } from './commands/audit.ts';
 import { addBackupCommands } from './commands/backup.ts';
 import { addChannelCommands } from './commands/channel.ts';
+import { addCostCommand } from './commands/cost.ts';
 import { addDestinationCommands } from './commands/destination.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addMediaCommands } from './commands/media.ts';
@@ -76,6 +77,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addApiTokenCommands(program, context);
   addAuditCommand(program, context);
   addBackupCommands(program, context);
+  addCostCommand(program, context);
   addDoctorCommand(program, context, { httpPort: DEFAULT_HTTP_PORT, rtmpPort: DEFAULT_RTMP_PORT });
   program.addHelpText(
     'after',
