@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { backendErrorCatalogue } from '@starling/backend/error';
 import { problemCatalogue } from '@starling/coordinator/problem';
 import { mediaErrorCatalogue } from '@starling/media/error';
+import { topologyErrorCatalogue } from '@starling/model/topology/error';
 import { describe, expect, it } from 'vitest';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
@@ -37,6 +38,7 @@ describe('the documents', () => {
   it.each([
     ['Media', Object.entries(mediaErrorCatalogue).map(([code, text]) => `\`${code}\` | ${text}`)],
     ['Backend', Object.entries(backendErrorCatalogue).map(([code, text]) => `\`${code}\` | ${text}`)],
+    ['Deployments', Object.entries(topologyErrorCatalogue).map(([code, text]) => `\`${code}\` | ${text}`)],
     [
       'API',
       Object.entries(problemCatalogue).map(([code, [status, title]]) => `\`${code}\` | ${status} | ${title}`),

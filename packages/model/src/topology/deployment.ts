@@ -348,3 +348,8 @@ function checkKeys(file: DeploymentFile): void {
     );
   }
 }
+
+/** The published schema, for editors: `docs/deploy.schema.json`. */
+export function deploymentJsonSchema(): string {
+  return `${JSON.stringify({ $schema: 'https://json-schema.org/draft/2020-12/schema', title: 'deploy.yaml', ...DeploymentFile }, null, 2)}\n`;
+}

@@ -12,7 +12,7 @@ import { formatAddress, formatRange, parseRange } from '../ipv4.ts';
 import { type Host, type HostRole, type Plan, type Rule, ref, type SecretFile } from '../plan.ts';
 import { always } from '../price.ts';
 import { debian12, machinePrices } from './machine.ts';
-import { ANYWHERE, drawSchedules, everythingOut, RTMP_PORT, RTMPS_PORT, tcp } from './parts.ts';
+import { ANYWHERE, drawBudget, drawSchedules, everythingOut, RTMP_PORT, RTMPS_PORT, tcp } from './parts.ts';
 
 /** Offsets within the VPC's /16. Zone a has the seed's ranges; zone b's lie in the quarter that the seed leaves free. */
 const layout = {
