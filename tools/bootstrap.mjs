@@ -157,6 +157,28 @@ const programs = [
     fedora: ['testssl'],
     macos: ['testssl'],
   },
+  {
+    find: 'ansible-playbook',
+    why: 'checks the inventory and the playbook',
+    for: ['test'],
+    debian: ['ansible-core'],
+    fedora: ['ansible-core'],
+    macos: ['ansible'],
+  },
+  {
+    find: 'nft',
+    why: "checks the hosts' packet filters",
+    for: ['test'],
+    debian: ['nftables'],
+    fedora: ['nftables'],
+  },
+  {
+    find: 'ssh-keygen',
+    why: "makes the operator's keys",
+    for: ['test'],
+    debian: ['openssh-client'],
+    fedora: ['openssh-clients'],
+  },
 ]; // prettier-ignore
 
 function findProgram(name) {

@@ -14,6 +14,7 @@ import { addChannelCommands } from './commands/channel.ts';
 import { addCostCommand } from './commands/cost.ts';
 import { addDestinationCommands } from './commands/destination.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
+import { addInfraCommands } from './commands/infra.ts';
 import { addMediaCommands } from './commands/media.ts';
 import { addRecordingCommands } from './commands/recording.ts';
 import { addStreamCommands } from './commands/stream.ts';
@@ -80,6 +81,10 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addBackupCommands(program, context);
   addCostCommand(program, context);
   addAuditCommand(program, context);
+  const infra = program
+    .command('infra')
+    .description('The deployment on AWS: what it is made of, and its stacks.');
+  addInfraCommands(infra, context);
   addDoctorCommand(program, context, { httpPort: DEFAULT_HTTP_PORT, rtmpPort: DEFAULT_RTMP_PORT });
   program.addHelpText(
     'after',

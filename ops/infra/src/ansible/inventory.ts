@@ -81,7 +81,7 @@ export function ansibleInventory(plan: Plan): string {
 
 /**
  * For `ssh -F`: names of hosts, the jump over the bastion, the key of each. The keys are in `keys`, where
- * `starling infra keys` puts them; `ssh` resolves their paths against the folder that it is started in.
+ * `starling infra keys` puts them; `ssh` is started in the folder of the inventory.
  */
 export function sshConfig(plan: Plan): Template {
   const sections = placed(plan).map(({ instance, host, address, jump }) => {
@@ -91,6 +91,8 @@ export function sshConfig(plan: Plan): Template {
       `  HostName ${address}`,
       ...(jump === null ? [] : [`  ProxyJump ${jump}`]),
       `  IdentityFile keys/${key}`,
+      // After a rotation hosts know this one until the playbook has run.
+      `  IdentityFile keys/${key}.old`,
       '',
     ].join('\n');
   });

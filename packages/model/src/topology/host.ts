@@ -502,7 +502,8 @@ again fetch ${releaseUri}
 (cd /var/tmp && sha256sum --check --quiet starling.tar.gz.sha256)
 ${needsRdsCa ? `again curl -fsS -m 60 -o ${RDS_CA_PATH} https://truststore.pki.rds.amazonaws.com/${region}/${region}-bundle.pem\n` : ''}install -d /opt/starling
 tar -xzf /var/tmp/starling.tar.gz -C /opt/starling --no-same-owner
-${logs ? agent('amazon-cloudwatch-agent', `https://amazoncloudwatch-agent-${region}.s3.${region}.amazonaws.com/debian/amd64/latest/amazon-cloudwatch-agent.deb`) : ''}${hasSsm ? agent('amazon-ssm-agent', `https://s3.${region}.amazonaws.com/amazon-ssm-${region}/latest/debian_amd64/amazon-ssm-agent.deb`) : ''}[ ! -f /etc/starling/hosts ] || cat /etc/starling/hosts >>/etc/hosts
+${logs ? agent('amazon-cloudwatch-agent', `https://amazoncloudwatch-agent-${region}.s3.${region}.amazonaws.com/debian/amd64/latest/amazon-cloudwatch-agent.deb`) : ''}${hasSsm ? agent('amazon-ssm-agent', `https://s3.${region}.amazonaws.com/amazon-ssm-${region}/latest/debian_amd64/amazon-ssm-agent.deb`) : ''}[ ! -e /lib/systemd/system/nginx.service ] || systemctl mask --now nginx.service
+[ ! -f /etc/starling/hosts ] || cat /etc/starling/hosts >>/etc/hosts
 sysctl --system >/dev/null
 systemctl daemon-reload
 systemctl enable --now ${host.units.join(' ')}
