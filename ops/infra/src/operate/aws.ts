@@ -21,7 +21,12 @@ export type Progress =
   /** A call that a dry run did not make. */
   | { readonly kind: 'call'; readonly service: string; readonly call: string; readonly input: unknown }
   /** Called again and again while something is waited for. */
-  | { readonly kind: 'wait'; readonly label: string; readonly elapsedMs: number; readonly deadlineMs: number };
+  | {
+      readonly kind: 'wait';
+      readonly label: string;
+      readonly elapsedMs: number;
+      readonly deadlineMs: number;
+    };
 
 export interface Clock {
   nowMs(): number;
@@ -88,7 +93,11 @@ export async function openAws(options: AwsOptions): Promise<Aws> {
   const config = {
     ...(options.region === undefined ? {} : { region: options.region }),
     maxAttempts: MAX_ATTEMPTS,
-    requestHandler: { connectionTimeout: 10_000, requestTimeout: CALL_DEADLINE_MS, throwOnRequestTimeout: true },
+    requestHandler: {
+      connectionTimeout: 10_000,
+      requestTimeout: CALL_DEADLINE_MS,
+      throwOnRequestTimeout: true,
+    },
     ...options.client,
   };
   const clock = options.clock ?? systemClock;
@@ -153,7 +162,10 @@ const systemClock: Clock = {
 
 function throwIfInterrupted(signal: AbortSignal): void {
   if (signal.aborted)
-    throw new OperateError('INTERRUPTED', 'Stopped half-way. Run the same command again: it goes on from here.');
+    throw new OperateError(
+      'INTERRUPTED',
+      'Stopped half-way. Run the same command again: it goes on from here.',
+    );
 }
 
 type AnyClient = Pick<EC2, 'middlewareStack'>;

@@ -12,11 +12,14 @@ export const operateErrorCatalogue = {
   AWS_REFUSED: 'AWS refused a call for another reason, which the message gives.',
   DEPLOYMENT_BAD_NAME: 'A deployment is named with letters, digits and hyphens, 1 to 40 of them.',
   DEPLOYMENT_NOT_FOUND: 'Nothing in the region carries the tag of the deployment.',
-  DEPLOYMENT_NOT_OURS: 'Something has the name that the deployment would use, but not its tag. It is left alone.',
+  DEPLOYMENT_NOT_OURS:
+    'Something has the name that the deployment would use, but not its tag. It is left alone.',
   DEPLOYMENT_BROKEN: 'Part of the deployment is in a state that only its operator can mend.',
-  DEADLINE: 'AWS did not get there within the time that is given. The same command goes on from where it was.',
+  DEADLINE:
+    'AWS did not get there within the time that is given. The same command goes on from where it was.',
   INTERRUPTED: 'The command was stopped. The same command goes on from where it was.',
-  SCALE_FIXED: 'The role runs on machines that are listed in the deployment file, which no call can multiply.',
+  SCALE_FIXED:
+    'The role runs on machines that are listed in the deployment file, which no call can multiply.',
   SCALE_LIMIT: 'The number is outside what the auto-scaling group or the service allows.',
   SCHEDULE_BAD: 'Opening hours do not make sense, or overlap with others.',
   SCHEDULE_NOT_FOUND: 'There are no opening hours of that name.',

@@ -52,12 +52,18 @@ export function checkPeriods(periods: readonly Period[]): void {
     throw bad(`All opening hours of a deployment are in one time zone, not in ${[...zones].join(' and ')}.`);
   const spans = periods
     .flatMap((period) =>
-      period.days.map((day) => ({ name: period.name, from: day * DAY_MINUTES + period.fromMinute, minutes: minutesOf(period) })),
+      period.days.map((day) => ({
+        name: period.name,
+        from: day * DAY_MINUTES + period.fromMinute,
+        minutes: minutesOf(period),
+      })),
     )
     .sort((a, b) => a.from - b.from);
   spans.forEach((span, index) => {
     if (span.minutes < MIN_SPAN_MINUTES)
-      throw bad(`Opening hours last at least ${MIN_SPAN_MINUTES} minutes: ${span.name} lasts ${span.minutes}.`);
+      throw bad(
+        `Opening hours last at least ${MIN_SPAN_MINUTES} minutes: ${span.name} lasts ${span.minutes}.`,
+      );
     const next = spans[(index + 1) % spans.length] ?? span;
     const gap = ((next.from - span.from + WEEK_MINUTES - 1) % WEEK_MINUTES) + 1 - span.minutes;
     if (gap < MIN_SPAN_MINUTES) {
@@ -112,7 +118,14 @@ export function parseUntil(text: string, zone: string, now: Temporal.Instant): T
   const read = (): Temporal.Instant => {
     if (/^\d{1,2}:\d{2}$/.test(text)) {
       const minute = parseTime(text);
-      const time = { hour: Math.floor(minute / 60), minute: minute % 60, second: 0, millisecond: 0, microsecond: 0, nanosecond: 0 };
+      const time = {
+        hour: Math.floor(minute / 60),
+        minute: minute % 60,
+        second: 0,
+        millisecond: 0,
+        microsecond: 0,
+        nanosecond: 0,
+      };
       const today = now.toZonedDateTimeISO(zone).with(time);
       const isPast = Temporal.Instant.compare(today.toInstant(), now) <= 0;
       return (isPast ? today.add({ days: 1 }) : today).toInstant();

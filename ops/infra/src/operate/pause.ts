@@ -8,7 +8,7 @@
 import { type Aws, awsErrorName } from './aws.ts';
 import { OperateError } from './error.ts';
 import { describeSchedules, keepDatabasesStopped, letDatabasesRun } from './schedules.ts';
-import { type Condition, type Deployment, readDeployment, stagesOf, type Unit } from './units.ts';
+import { type Condition, type Deployment, lookAgain, readDeployment, stagesOf, type Unit } from './units.ts';
 
 /** Of a deployment; `mixed`: part runs, part is paused. */
 export type DeploymentCondition = Exclude<Condition, 'fixed'> | 'mixed';
@@ -17,13 +17,14 @@ export interface DeploymentState extends Deployment {
   readonly condition: DeploymentCondition;
 }
 
-const refusedTooSoon = /^(IncorrectInstanceState|InvalidDBInstanceState|InvalidDBClusterState|ResourceContention|ScalingActivityInProgress)/;
+const refusedTooSoon =
+  /^(IncorrectInstanceState|InvalidDBInstanceState|InvalidDBClusterState|ResourceContention|ScalingActivityInProgress)/;
 const MAX_REFUSALS = 5;
 
 /** @throws OperateError */
 export async function pauseDeployment(aws: Aws, name: string): Promise<DeploymentState> {
   const deployment = await readDeployment(aws, name);
-  for (const stage of stagesOf(deployment.units)) await bring(aws, name, stage, 'paused');
+  for (const stage of stagesOf(deployment.units)) await bring(aws, deployment, stage, 'paused');
   const paused = await readDeployment(aws, name);
   const notes = await keepDatabasesStopped(aws, paused);
   return finish(aws, name, notes);
@@ -34,7 +35,7 @@ export async function resumeDeployment(aws: Aws, name: string): Promise<Deployme
   const deployment = await readDeployment(aws, name);
   // First: it would stop again what is started below.
   await letDatabasesRun(aws, deployment);
-  for (const stage of stagesOf(deployment.units).reverse()) await bring(aws, name, stage, 'running');
+  for (const stage of stagesOf(deployment.units).reverse()) await bring(aws, deployment, stage, 'running');
   return finish(aws, name, []);
 }
 
@@ -69,20 +70,21 @@ export function conditionOf(units: readonly Unit[]): DeploymentCondition {
 }
 
 /** Brings a stage to where it shall be, and waits until it is there. */
-async function bring(aws: Aws, name: string, stage: readonly Unit[], to: 'paused' | 'running'): Promise<void> {
+async function bring(
+  aws: Aws,
+  deployment: Deployment,
+  stage: readonly Unit[],
+  to: 'paused' | 'running',
+): Promise<void> {
   const label = describeStage(stage);
   if (stage.every((unit) => unit.condition === to || unit.condition === 'broken')) return;
   aws.report({ kind: 'step', text: `${to === 'paused' ? 'Pausing' : 'Resuming'} ${label}` });
-  const keys = new Set(stage.map(keyOf));
-  const kinds = new Set(stage.map((unit) => unit.kind));
   const refusals = new Map<string, number>();
   let isFirst = true;
   const isThere = (unit: Unit) => unit.condition !== 'changing' && unit.condition !== opposite(to);
   await aws.waitFor(
     async () => {
-      const units = isFirst
-        ? stage
-        : (await readDeployment(aws, name, kinds)).units.filter((unit) => keys.has(keyOf(unit)));
+      const units = isFirst ? stage : await lookAgain(aws, deployment, stage);
       isFirst = false;
       for (const unit of units) {
         if (!isAwayFrom(unit, to)) continue;

@@ -26,7 +26,14 @@ import {
   periodFromTag,
   periodToTag,
 } from './hours.ts';
-import { DEPLOYMENT_TAG, type Deployment, readDeployment, type ScheduledCall, stagesOf, type Unit } from './units.ts';
+import {
+  DEPLOYMENT_TAG,
+  type Deployment,
+  readDeployment,
+  type ScheduledCall,
+  stagesOf,
+  type Unit,
+} from './units.ts';
 
 const HOURS_TAG = 'starling:hours:';
 const OVERRIDE_TAG = 'starling:override-until';
@@ -81,7 +88,11 @@ export async function removeHours(aws: Aws, name: string, periodName: string): P
  * @param untilText see {@link parseUntil}
  * @throws OperateError SCHEDULE_NOT_FOUND, SCHEDULE_BAD
  */
-export async function overrideHours(aws: Aws, name: string, untilText: string | undefined): Promise<Schedules> {
+export async function overrideHours(
+  aws: Aws,
+  name: string,
+  untilText: string | undefined,
+): Promise<Schedules> {
   const deployment = await readDeployment(aws, name);
   const group = await readGroup(aws, name);
   const [first] = group?.periods ?? [];
@@ -152,13 +163,15 @@ export async function letDatabasesRun(aws: Aws, deployment: Deployment): Promise
   if (!deployment.units.some(isDatabase)) return;
   const group = await readGroup(aws, deployment.name);
   if (group === undefined) return;
-  for (const name of group.names) if (name.startsWith(KEEP_STOPPED)) await deleteSchedule(aws, deployment.name, name);
+  for (const name of group.names)
+    if (name.startsWith(KEEP_STOPPED)) await deleteSchedule(aws, deployment.name, name);
 }
 
 /** All of them. */
 export async function removeSchedules(aws: Aws, name: string): Promise<void> {
   const group = await readGroup(aws, name);
-  if (group !== undefined) await aws.scheduler.deleteScheduleGroup({ Name: groupName(name) }).catch(ignoreMissing);
+  if (group !== undefined)
+    await aws.scheduler.deleteScheduleGroup({ Name: groupName(name) }).catch(ignoreMissing);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -326,7 +339,13 @@ function wantedSchedules(
       const delayMinutes = verb === 'pause' ? index : stages.length - 1 - index;
       const at = overrideUntil.add({ minutes: delayMinutes }).toString().slice(0, 19);
       for (const unit of stage)
-        add('override-end.', unit, verb, { ScheduleExpression: `at(${at})`, ScheduleExpressionTimezone: 'UTC' }, 20);
+        add(
+          'override-end.',
+          unit,
+          verb,
+          { ScheduleExpression: `at(${at})`, ScheduleExpressionTimezone: 'UTC' },
+          20,
+        );
     });
   }
   // While opening hours act, no database stays stopped for seven days.

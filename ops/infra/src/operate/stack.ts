@@ -68,7 +68,10 @@ export async function deployStacks(
     const there = await regionOf(aws, template);
     const changes = await prepare(there, name, template, options.parameters);
     if (changes.changes.length > 0) {
-      aws.report({ kind: 'step', text: `${changes.isNew ? 'Creating' : 'Changing'} the stack ${template.stack}` });
+      aws.report({
+        kind: 'step',
+        text: `${changes.isNew ? 'Creating' : 'Changing'} the stack ${template.stack}`,
+      });
       if (!aws.dryRun && !(await confirm(changes))) {
         await discard(there, changes);
         throw new OperateError('NOT_CONFIRMED', `The stack ${template.stack} is as it was.`);
@@ -83,7 +86,10 @@ export async function deployStacks(
         EnableTerminationProtection: true,
       });
     }
-    const outputs = (stack?.Outputs ?? []).map(({ OutputKey = '', OutputValue = '' }) => [OutputKey, OutputValue]);
+    const outputs = (stack?.Outputs ?? []).map(({ OutputKey = '', OutputValue = '' }) => [
+      OutputKey,
+      OutputValue,
+    ]);
     deployed.push({ ...changes, outputs: Object.fromEntries(outputs) });
   }
   // Machines may have been replaced, and schedules name machines.
@@ -142,13 +148,17 @@ export async function destroyStacks(
     stacks: found.map(({ stack }) => stack.StackName ?? ''),
     kept: (await Promise.all(found.map(({ there, stack }) => keptResources(there, stack)))).flat(),
   };
-  if (!aws.dryRun && !(await confirm(removal))) throw new OperateError('NOT_CONFIRMED', 'Nothing was removed.');
+  if (!aws.dryRun && !(await confirm(removal)))
+    throw new OperateError('NOT_CONFIRMED', 'Nothing was removed.');
   await removeSchedules(aws, name);
   for (const { there, stack } of found) {
     const StackName = stack.StackName ?? '';
     aws.report({ kind: 'step', text: `Removing the stack ${StackName}` });
     if (stack.EnableTerminationProtection === true)
-      await there.cloudFormation.updateTerminationProtection({ StackName, EnableTerminationProtection: false });
+      await there.cloudFormation.updateTerminationProtection({
+        StackName,
+        EnableTerminationProtection: false,
+      });
     // By its id: a stack that is gone is not found by its name.
     const id = stack.StackId ?? StackName;
     if (stack.StackStatus !== 'DELETE_IN_PROGRESS') await there.cloudFormation.deleteStack({ StackName: id });
@@ -208,10 +218,18 @@ interface Artifact {
   };
 }
 
-function readTemplate(path: string, stack: string, region: string | undefined, isProtected: boolean): Template {
+function readTemplate(
+  path: string,
+  stack: string,
+  region: string | undefined,
+  isProtected: boolean,
+): Template {
   const parsed = readJson(path) as { Resources?: unknown; Parameters?: Record<string, unknown> };
   if (typeof parsed.Resources !== 'object')
-    throw new OperateError('STACK_BAD_TEMPLATE', `${path} is no template of CloudFormation: it has no Resources.`);
+    throw new OperateError(
+      'STACK_BAD_TEMPLATE',
+      `${path} is no template of CloudFormation: it has no Resources.`,
+    );
   const body = JSON.stringify(parsed);
   if (Buffer.byteLength(body) > MAX_TEMPLATE_BYTES) {
     throw new OperateError(
@@ -305,7 +323,10 @@ async function prepare(
   const known = new Set(stack?.Parameters?.map(({ ParameterKey }) => ParameterKey));
   const unknown = [...parameters.keys()].find((key) => !template.parameters.includes(key));
   if (unknown !== undefined)
-    throw new OperateError('STACK_BAD_TEMPLATE', `The template of ${StackName} has no parameter "${unknown}".`);
+    throw new OperateError(
+      'STACK_BAD_TEMPLATE',
+      `The template of ${StackName} has no parameter "${unknown}".`,
+    );
   if (stack !== undefined) await aws.cloudFormation.deleteChangeSet({ StackName, ChangeSetName: CHANGE_SET });
   await aws.cloudFormation.createChangeSet({
     StackName,
@@ -323,16 +344,27 @@ async function prepare(
   const region = aws.region;
   if (aws.dryRun) {
     // What the change set would say is not known without one.
-    return { stack: StackName, region, isNew, changes: [{ action: 'Unknown', resource: '', type: '', replacement: undefined }] };
+    return {
+      stack: StackName,
+      region,
+      isNew,
+      changes: [{ action: 'Unknown', resource: '', type: '', replacement: undefined }],
+    };
   }
   const changeSet = await aws.waitFor(
     () => readChangeSet(aws, StackName),
     ({ status }) => /_COMPLETE$|FAILED$/.test(status),
     { describe: ({ status }) => `change set of ${StackName}: ${status}`, deadlineMs: 10 * MINUTE_MS },
   );
-  if (changeSet.status === 'FAILED' && !/didn't contain changes|No updates are to be performed/.test(changeSet.reason)) {
+  if (
+    changeSet.status === 'FAILED' &&
+    !/didn't contain changes|No updates are to be performed/.test(changeSet.reason)
+  ) {
     await discard(aws, { stack: StackName, region, isNew, changes: [] });
-    throw new OperateError('STACK_BAD_TEMPLATE', `CloudFormation does not take the template: ${changeSet.reason}`);
+    throw new OperateError(
+      'STACK_BAD_TEMPLATE',
+      `CloudFormation does not take the template: ${changeSet.reason}`,
+    );
   }
   return { stack: StackName, region, isNew, changes: changeSet.changes };
 }
@@ -389,13 +421,15 @@ async function settle(aws: Aws, nameOrId: string, how = { isResult: true }): Pro
   const stack = await aws.waitFor(
     () => readStack(aws, nameOrId),
     // Just after a first change set was executed, the stack may still be in review.
-    (now) => now === undefined || !(isUnderWay(now) || (how.isResult && now.StackStatus === 'REVIEW_IN_PROGRESS')),
+    (now) =>
+      now === undefined || !(isUnderWay(now) || (how.isResult && now.StackStatus === 'REVIEW_IN_PROGRESS')),
     {
       describe: (now) => `${now?.StackName}: ${now?.StackStatus?.toLowerCase().replaceAll('_', ' ')}`,
       deadlineMs: STACK_DEADLINE_MS,
     },
   );
-  if (!how.isResult || stack === undefined || /^(CREATE|UPDATE)_COMPLETE$/.test(stack.StackStatus ?? '')) return stack;
+  if (!how.isResult || stack === undefined || /^(CREATE|UPDATE)_COMPLETE$/.test(stack.StackStatus ?? ''))
+    return stack;
   const reasons = await failuresSince(aws, nameOrId, startedAt);
   const what = stack.StackStatus === 'DELETE_FAILED' ? 'could not be removed' : 'was rolled back';
   throw new OperateError(
@@ -415,7 +449,10 @@ async function failuresSince(aws: Aws, nameOrId: string, since: Date): Promise<s
       (Timestamp ?? since) >= new Date(since.getTime() - MINUTE_MS),
   )
     .reverse()
-    .map(({ LogicalResourceId, ResourceType, ResourceStatusReason }) => `${LogicalResourceId} (${ResourceType}): ${ResourceStatusReason}`)
+    .map(
+      ({ LogicalResourceId, ResourceType, ResourceStatusReason }) =>
+        `${LogicalResourceId} (${ResourceType}): ${ResourceStatusReason}`,
+    )
     .slice(0, 5);
 }
 
@@ -428,13 +465,18 @@ async function keptResources(aws: Aws, stack: Stack): Promise<Removal['kept'][nu
   const physicalIds = new Map<string | undefined, string | undefined>();
   let token: string | undefined;
   do {
-    const page = await aws.cloudFormation.listStackResources({ StackName, ...(token ? { NextToken: token } : {}) });
+    const page = await aws.cloudFormation.listStackResources({
+      StackName,
+      ...(token ? { NextToken: token } : {}),
+    });
     for (const one of page.StackResourceSummaries ?? [])
       physicalIds.set(one.LogicalResourceId, one.PhysicalResourceId);
     token = page.NextToken;
   } while (token);
   return Object.entries(Resources).flatMap(([logicalId, { Type, DeletionPolicy = 'Delete' }]) => {
     const id = physicalIds.get(logicalId);
-    return DeletionPolicy === 'Delete' || id === undefined ? [] : [{ id, type: Type, policy: DeletionPolicy }];
+    return DeletionPolicy === 'Delete' || id === undefined
+      ? []
+      : [{ id, type: Type, policy: DeletionPolicy }];
   });
 }

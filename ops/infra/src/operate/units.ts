@@ -58,6 +58,8 @@ export interface Deployment {
   readonly units: readonly Unit[];
   /** What the operator should know, a sentence each. */
   readonly notes: readonly string[];
+  /** What the index of tags lists, for the next look. */
+  readonly arns: readonly string[];
 }
 
 interface Found {
@@ -77,33 +79,52 @@ export function checkDeploymentName(name: string): void {
   }
 }
 
-/**
- * @param only kinds to look for, when the others do not matter
- * @throws OperateError DEPLOYMENT_NOT_FOUND
- */
-export async function readDeployment(
-  aws: Aws,
-  name: string,
-  only?: ReadonlySet<UnitKind>,
-): Promise<Deployment> {
+/** @throws OperateError DEPLOYMENT_NOT_FOUND */
+export async function readDeployment(aws: Aws, name: string): Promise<Deployment> {
   checkDeploymentName(name);
-  const wants = (...kinds: UnitKind[]) => kinds.some((kind) => only?.has(kind) ?? true);
-  const tagged = wants('service', 'database', 'database-cluster', 'cache') ? await taggedArns(aws, name) : [];
-  const found: Found[] = [];
-  if (wants('instance')) found.push(await findInstances(aws, name));
-  if (wants('group')) found.push(await findGroups(aws, name));
-  if (wants('service')) found.push(await findServices(aws, name, tagged));
-  if (wants('database')) found.push(await findDatabases(aws, name, tagged));
-  if (wants('database-cluster')) found.push(await findDatabaseClusters(aws, name, tagged));
-  if (wants('cache')) found.push(await findCaches(aws, tagged));
-  const units = found.flatMap((one) => one.units);
-  if (only === undefined && units.length === 0) {
+  const deployment = await look(aws, name, await taggedArns(aws, name), () => true);
+  if (deployment.units.length === 0) {
     throw new OperateError(
       'DEPLOYMENT_NOT_FOUND',
       `Nothing in ${aws.region} is tagged ${DEPLOYMENT_TAG}=${name}: check the name and the region.`,
     );
   }
-  return { name, region: aws.region, units, notes: found.flatMap((one) => one.notes) };
+  return deployment;
+}
+
+/** Looks again at some of its units: the state is new, which ones there are is not. */
+export async function lookAgain(
+  aws: Aws,
+  deployment: Deployment,
+  units: readonly Unit[],
+): Promise<readonly Unit[]> {
+  const keyOf = ({ kind, id }: Unit) => `${kind} ${id}`;
+  const keys = new Set(units.map(keyOf));
+  const kinds = new Set(units.map(({ kind }) => kind));
+  const now = await look(aws, deployment.name, deployment.arns, (kind) => kinds.has(kind));
+  return now.units.filter((unit) => keys.has(keyOf(unit)));
+}
+
+async function look(
+  aws: Aws,
+  name: string,
+  arns: readonly string[],
+  isWanted: (kind: UnitKind) => boolean,
+): Promise<Deployment> {
+  const found: Found[] = [];
+  if (isWanted('instance')) found.push(await findInstances(aws, name));
+  if (isWanted('group')) found.push(await findGroups(aws, name));
+  if (isWanted('service')) found.push(await findServices(aws, name, arns));
+  if (isWanted('database')) found.push(await findDatabases(aws, name, arns));
+  if (isWanted('database-cluster')) found.push(await findDatabaseClusters(aws, name, arns));
+  if (isWanted('cache')) found.push(await findCaches(aws, arns));
+  return {
+    name,
+    region: aws.region,
+    units: found.flatMap((one) => one.units),
+    notes: found.flatMap((one) => one.notes),
+    arns,
+  };
 }
 
 const stageByRole: Readonly<Record<string, number>> = {
@@ -327,10 +348,12 @@ async function findServices(aws: Aws, name: string, arns: readonly string[]): Pr
     // The call takes ten at a time.
     for (let first = 0; first < services.length; first += 10) {
       const batch = services.slice(first, first + 10);
-      const answer = await aws.ecs.describeServices({ cluster, services: batch, include: ['TAGS'] }).catch((error) => {
-        if (awsErrorName(error) !== 'ClusterNotFoundException') throw error;
-        return { services: [], failures: batch.map((arn) => ({ arn })) };
-      });
+      const answer = await aws.ecs
+        .describeServices({ cluster, services: batch, include: ['TAGS'] })
+        .catch((error) => {
+          if (awsErrorName(error) !== 'ClusterNotFoundException') throw error;
+          return { services: [], failures: batch.map((arn) => ({ arn })) };
+        });
       for (const service of answer.services ?? []) addService(aws, name, cluster, service, found);
       for (const { arn } of answer.failures ?? []) found.notes.push(gone(arn ?? 'A service'));
     }
@@ -342,7 +365,13 @@ function gone(arn: string): string {
   return `${arn.split(':').slice(5).join(':') || arn} is still listed under the tag, but does not exist any more: it is left out.`;
 }
 
-function addService(aws: Aws, name: string, cluster: string, service: Service, { units, notes }: Found): void {
+function addService(
+  aws: Aws,
+  name: string,
+  cluster: string,
+  service: Service,
+  { units, notes }: Found,
+): void {
   const id = `${cluster}/${service.serviceName}`;
   const arn = service.serviceArn ?? '';
   const tags = service.tags?.map(({ key, value }) => ({ Key: key, Value: value }));
@@ -357,7 +386,10 @@ function addService(aws: Aws, name: string, cluster: string, service: Service, {
   const runningCount = desired === 0 ? remembered : desired;
   const remember = async (count = runningCount) => {
     if (count === remembered) return;
-    await aws.ecs.tagResource({ resourceArn: arn, tags: [{ key: RUNNING_DESIRED_TAG, value: String(count) }] });
+    await aws.ecs.tagResource({
+      resourceArn: arn,
+      tags: [{ key: RUNNING_DESIRED_TAG, value: String(count) }],
+    });
   };
   // A policy of Application Auto Scaling does not bring it back: it follows the load, and without tasks there is none.
   const resize = async (desiredCount: number) => {
@@ -403,7 +435,8 @@ function addService(aws: Aws, name: string, cluster: string, service: Service, {
 // Databases -----------------------------------------------------------------------------------------------------------
 
 /** RDS: "Viewing DB instance status" and "Viewing DB cluster status"; these need the operator. */
-const BROKEN_DATABASE = /^(failed|inaccessible|incompatible|insufficient|restore-error|storage-full|stopped-failed)/;
+const BROKEN_DATABASE =
+  /^(failed|inaccessible|incompatible|insufficient|restore-error|storage-full|stopped-failed)/;
 
 function databaseCondition(state: string): Condition {
   if (state === 'available') return 'running';
@@ -411,7 +444,8 @@ function databaseCondition(state: string): Condition {
   return BROKEN_DATABASE.test(state) ? 'broken' : 'changing';
 }
 
-const idsOf = (arns: readonly string[], pattern: RegExp) => arns.flatMap((arn) => pattern.exec(arn)?.[1] ?? []);
+const idsOf = (arns: readonly string[], pattern: RegExp) =>
+  arns.flatMap((arn) => pattern.exec(arn)?.[1] ?? []);
 
 async function findDatabases(aws: Aws, name: string, arns: readonly string[]): Promise<Found> {
   const found: Found = { units: [], notes: [] };

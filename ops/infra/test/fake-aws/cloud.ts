@@ -132,6 +132,8 @@ export class Cloud {
   readonly stacks = new Map<string, FakeStack>();
   /** ARNs that the index of tags still lists under a deployment, though they are gone. */
   readonly staleArns: { arn: string; tags: Tags }[] = [];
+  /** Of lists. Small, whoever reads only the first page is found out. */
+  pageSize = 100;
   /** Called at every full minute that passes; the Scheduler's. */
   onMinute: (nowMs: number) => void = () => {};
   #events: Due[] = [];
@@ -178,7 +180,10 @@ export class Cloud {
     return `203.0.113.${this.next() % 250}`;
   }
 
-  addInstance(tags: Tags, options: { ip?: 'none' | 'lent' | 'elastic'; state?: FakeInstance['state'] } = {}): FakeInstance {
+  addInstance(
+    tags: Tags,
+    options: { ip?: 'none' | 'lent' | 'elastic'; state?: FakeInstance['state'] } = {},
+  ): FakeInstance {
     const { ip = 'none', state = 'running' } = options;
     const id = `i-${this.next().toString(16).padStart(17, '0')}`;
     const instance: FakeInstance = {
@@ -202,14 +207,32 @@ export class Cloud {
   }
 
   addService(cluster: string, name: string, tags: Tags, desired: number): FakeService {
-    const service: FakeService = { cluster, name, tags: { ...tags }, desired, running: desired, status: 'ACTIVE' };
+    const service: FakeService = {
+      cluster,
+      name,
+      tags: { ...tags },
+      desired,
+      running: desired,
+      status: 'ACTIVE',
+    };
     this.services.set(`${cluster}/${name}`, service);
     return service;
   }
 
-  addDatabase(id: string, tags: Tags, of: { kind?: 'db' | 'cluster'; clusterId?: string } = {}): FakeDatabase {
+  addDatabase(
+    id: string,
+    tags: Tags,
+    of: { kind?: 'db' | 'cluster'; clusterId?: string } = {},
+  ): FakeDatabase {
     const { kind = 'db', clusterId } = of;
-    const database: FakeDatabase = { id, kind, clusterId, tags: { ...tags }, state: 'available', restartsAtMs: undefined };
+    const database: FakeDatabase = {
+      id,
+      kind,
+      clusterId,
+      tags: { ...tags },
+      state: 'available',
+      restartsAtMs: undefined,
+    };
     this.databases.set(`${kind} ${id}`, database);
     return database;
   }
@@ -260,7 +283,8 @@ export class Cloud {
       const restartsAtMs = this.nowMs + RESTART_MS;
       database.restartsAtMs = restartsAtMs;
       this.after(RESTART_MS, () => {
-        if (database.state === 'stopped' && database.restartsAtMs === restartsAtMs) this.startDatabase(database);
+        if (database.state === 'stopped' && database.restartsAtMs === restartsAtMs)
+          this.startDatabase(database);
       });
     });
   }
@@ -273,6 +297,31 @@ export class Cloud {
     });
   }
 
+  page<T>(all: readonly T[], token: string | undefined): { items: T[]; next: string | undefined } {
+    const from = Number(token ?? 0);
+    const to = from + this.pageSize;
+    return { items: all.slice(from, to), next: to < all.length ? String(to) : undefined };
+  }
+
+  /** Becomes as the other is, where nothing is under way. */
+  copy(other: Cloud): void {
+    this.nowMs = other.nowMs;
+    this.#count = other.#count;
+    for (const key of [
+      'instances',
+      'groups',
+      'services',
+      'databases',
+      'caches',
+      'scheduleGroups',
+      'stacks',
+    ] as const) {
+      const own: Map<string, unknown> = this[key];
+      own.clear();
+      for (const [id, value] of structuredClone<Map<string, unknown>>(other[key])) own.set(id, value);
+    }
+  }
+
   /** What is, without what differs from one run to the next: addresses, times, names of what groups launch. */
   snapshot(): unknown {
     const byKey = (a: unknown, b: unknown) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1);
@@ -280,13 +329,18 @@ export class Cloud {
       instances: [...this.instances.values()]
         .filter((one) => one.tags['aws:autoscaling:groupName'] === undefined)
         .map(({ id, state, tags }) => ({ id, state, tags })),
-      groups: [...this.groups.values()].map((group) => ({ ...group, members: [...group.members.values()].sort() })),
+      groups: [...this.groups.values()].map((group) => ({
+        ...group,
+        members: [...group.members.values()].sort(),
+      })),
       services: [...this.services.values()],
       databases: [...this.databases.values()].map(({ restartsAtMs: _, ...rest }) => rest),
       scheduleGroups: [...this.scheduleGroups.values()].map(({ name, tags, schedules }) => ({
         name,
         tags,
-        schedules: [...schedules.values()].map(({ name: own, input }) => ({ own, input: withoutToken(input) })).sort(byKey),
+        schedules: [...schedules.values()]
+          .map(({ name: own, input }) => ({ own, input: withoutToken(input) }))
+          .sort(byKey),
       })),
       stacks: [...this.stacks.values()]
         .filter(({ status }) => status !== 'DELETE_COMPLETE')
@@ -312,13 +366,4 @@ export function fromTagList(list: readonly { Key: string; Value?: string }[] | u
 export function found<T>(value: T | undefined, code: string, message: string, status = 400): T {
   if (value === undefined) throw new AwsError(code, message, status);
   return value;
-}
-
-const PAGE_SIZE = 3;
-
-/** Lists are given in pages, so that whoever reads only the first is found out. */
-export function page<T>(all: readonly T[], token: string | undefined): { items: T[]; next: string | undefined } {
-  const from = Number(token ?? 0);
-  const next = from + PAGE_SIZE < all.length ? String(from + PAGE_SIZE) : undefined;
-  return { items: all.slice(from, from + PAGE_SIZE), next };
 }

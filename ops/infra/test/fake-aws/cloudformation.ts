@@ -6,7 +6,6 @@ import {
   type FakeTemplate,
   found,
   fromTagList,
-  page,
   type Tags,
   toTagList,
 } from './cloud.ts';
@@ -34,7 +33,10 @@ export function cloudFormation(cloud: Cloud): Handlers {
   };
   const refuseWhenBusy = (stack: FakeStack) => {
     if (/_IN_PROGRESS$/.test(stack.status) && stack.status !== 'REVIEW_IN_PROGRESS')
-      throw new AwsError('ValidationError', `Stack:${stack.id} is in ${stack.status} state and can not be updated.`);
+      throw new AwsError(
+        'ValidationError',
+        `Stack:${stack.id} is in ${stack.status} state and can not be updated.`,
+      );
   };
 
   const describe = (stack: FakeStack) => ({
@@ -44,11 +46,17 @@ export function cloudFormation(cloud: Cloud): Handlers {
     StackStatus: stack.status,
     EnableTerminationProtection: stack.isProtected,
     Tags: toTagList(stack.tags),
-    Parameters: Object.entries(stack.parameters).map(([ParameterKey, ParameterValue]) => ({ ParameterKey, ParameterValue })),
+    Parameters: Object.entries(stack.parameters).map(([ParameterKey, ParameterValue]) => ({
+      ParameterKey,
+      ParameterValue,
+    })),
     Outputs: Object.entries(stack.status.endsWith('COMPLETE') ? (stack.template.Outputs ?? {}) : {}).map(
       ([OutputKey, { Value }]) => ({
         OutputKey,
-        OutputValue: typeof Value === 'string' ? Value : (stack.resources.get((Value as { Ref: string }).Ref)?.physicalId ?? ''),
+        OutputValue:
+          typeof Value === 'string'
+            ? Value
+            : (stack.resources.get((Value as { Ref: string }).Ref)?.physicalId ?? ''),
       }),
     ),
   });
@@ -59,7 +67,7 @@ export function cloudFormation(cloud: Cloud): Handlers {
         StackName === undefined
           ? [...cloud.stacks.values()].filter(({ status }) => status !== 'DELETE_COMPLETE')
           : [named(StackName)];
-      const { items, next } = page(all, NextToken);
+      const { items, next } = cloud.page(all, NextToken);
       return { Stacks: items.map(describe), NextToken: next };
     },
     CreateChangeSet(input: {
@@ -76,21 +84,31 @@ export function cloudFormation(cloud: Cloud): Handlers {
       if (!isNew && stack === undefined)
         throw new AwsError('ValidationError', `Stack [${input.StackName}] does not exist`);
       if (isNew && stack !== undefined && stack.status !== 'REVIEW_IN_PROGRESS')
-        throw new AwsError('ValidationError', `Stack [${input.StackName}] already exists and cannot be created again.`);
+        throw new AwsError(
+          'ValidationError',
+          `Stack [${input.StackName}] already exists and cannot be created again.`,
+        );
       if (stack !== undefined) {
         refuseWhenBusy(stack);
         if (/^(ROLLBACK_COMPLETE|.*_FAILED)$/.test(stack.status))
-          throw new AwsError('ValidationError', `Stack:${stack.id} is in ${stack.status} state and can not be updated.`);
+          throw new AwsError(
+            'ValidationError',
+            `Stack:${stack.id} is in ${stack.status} state and can not be updated.`,
+          );
       }
       const template = JSON.parse(input.TemplateBody ?? '{}') as FakeTemplate;
       const usesIam = Object.values(template.Resources).some(({ Type }) => Type.startsWith('AWS::IAM::'));
       if (usesIam && !input.Capabilities?.includes('CAPABILITY_NAMED_IAM'))
-        throw new AwsError('InsufficientCapabilitiesException', 'Requires capabilities : [CAPABILITY_NAMED_IAM]');
+        throw new AwsError(
+          'InsufficientCapabilitiesException',
+          'Requires capabilities : [CAPABILITY_NAMED_IAM]',
+        );
       const parameters: Record<string, string> = {};
       for (const [key, { Default }] of Object.entries(template.Parameters ?? {})) {
         const given = input.Parameters?.find(({ ParameterKey }) => ParameterKey === key);
         const value = given?.UsePreviousValue ? stack?.parameters[key] : (given?.ParameterValue ?? Default);
-        if (value === undefined) throw new AwsError('ValidationError', `Parameters: [${key}] must have values`);
+        if (value === undefined)
+          throw new AwsError('ValidationError', `Parameters: [${key}] must have values`);
         parameters[key] = value;
       }
       if (stack?.changeSets.has(input.ChangeSetName))
@@ -124,7 +142,7 @@ export function cloudFormation(cloud: Cloud): Handlers {
     DescribeChangeSet(input: { StackName: string; ChangeSetName: string; NextToken?: string }) {
       const stack = named(input.StackName);
       const changeSet = changeSetOf(stack, input.ChangeSetName);
-      const { items, next } = page(changeSet.changes, input.NextToken);
+      const { items, next } = cloud.page(changeSet.changes, input.NextToken);
       return {
         StackName: stack.name,
         StackId: stack.id,
@@ -135,7 +153,12 @@ export function cloudFormation(cloud: Cloud): Handlers {
         NextToken: next,
         Changes: items.map(({ action, logicalId, type, replacement }) => ({
           Type: 'Resource',
-          ResourceChange: { Action: action, LogicalResourceId: logicalId, ResourceType: type, Replacement: replacement },
+          ResourceChange: {
+            Action: action,
+            LogicalResourceId: logicalId,
+            ResourceType: type,
+            Replacement: replacement,
+          },
         })),
       };
     },
@@ -155,12 +178,20 @@ export function cloudFormation(cloud: Cloud): Handlers {
       stack.changeSets.clear();
       setStatus(stack, `${verb}_IN_PROGRESS`);
       cloud.after(STEP_MS * 3, () => {
-        const bad = Object.entries(changeSet.template.Resources).find(([, { Properties }]) => Properties?.Fails !== undefined);
+        const bad = Object.entries(changeSet.template.Resources).find(
+          ([, { Properties }]) => Properties?.Fails !== undefined,
+        );
         if (bad !== undefined) {
           const [logicalId, { Type, Properties }] = bad;
           record(stack, logicalId, Type, `${verb}_FAILED`, String(Properties?.Fails));
-          setStatus(stack, changeSet.isNew ? 'ROLLBACK_IN_PROGRESS' : 'UPDATE_ROLLBACK_IN_PROGRESS', 'a resource failed');
-          cloud.after(STEP_MS, () => setStatus(stack, changeSet.isNew ? 'ROLLBACK_COMPLETE' : 'UPDATE_ROLLBACK_COMPLETE'));
+          setStatus(
+            stack,
+            changeSet.isNew ? 'ROLLBACK_IN_PROGRESS' : 'UPDATE_ROLLBACK_IN_PROGRESS',
+            'a resource failed',
+          );
+          cloud.after(STEP_MS, () =>
+            setStatus(stack, changeSet.isNew ? 'ROLLBACK_COMPLETE' : 'UPDATE_ROLLBACK_COMPLETE'),
+          );
           return;
         }
         stack.template = changeSet.template;
@@ -174,14 +205,23 @@ export function cloudFormation(cloud: Cloud): Handlers {
       const stack = find(StackName);
       if (stack === undefined || stack.status === 'DELETE_COMPLETE') return {};
       if (stack.isProtected)
-        throw new AwsError('ValidationError', `Stack [${stack.name}] cannot be deleted while TerminationProtection is enabled`);
+        throw new AwsError(
+          'ValidationError',
+          `Stack [${stack.name}] cannot be deleted while TerminationProtection is enabled`,
+        );
       setStatus(stack, 'DELETE_IN_PROGRESS');
       cloud.after(STEP_MS, () => {
-        const stuck = Object.entries(stack.template.Resources).find(([, { Properties }]) => Properties?.CannotGo !== undefined);
+        const stuck = Object.entries(stack.template.Resources).find(
+          ([, { Properties }]) => Properties?.CannotGo !== undefined,
+        );
         if (stuck !== undefined) {
           const [logicalId, { Type, Properties }] = stuck;
           record(stack, logicalId, Type, 'DELETE_FAILED', String(Properties?.CannotGo));
-          return setStatus(stack, 'DELETE_FAILED', `The following resource(s) failed to delete: [${logicalId}].`);
+          return setStatus(
+            stack,
+            'DELETE_FAILED',
+            `The following resource(s) failed to delete: [${logicalId}].`,
+          );
         }
         const before = stack.template;
         stack.template = { Resources: {} };
@@ -195,9 +235,11 @@ export function cloudFormation(cloud: Cloud): Handlers {
       stack.isProtected = input.EnableTerminationProtection;
       return { StackId: stack.id };
     },
-    GetTemplate: ({ StackName }: { StackName: string }) => ({ TemplateBody: JSON.stringify(named(StackName).template) }),
+    GetTemplate: ({ StackName }: { StackName: string }) => ({
+      TemplateBody: JSON.stringify(named(StackName).template),
+    }),
     ListStackResources({ StackName, NextToken }: { StackName: string; NextToken?: string }) {
-      const { items, next } = page([...named(StackName).resources], NextToken);
+      const { items, next } = cloud.page([...named(StackName).resources], NextToken);
       return {
         NextToken: next,
         StackResourceSummaries: items.map(([LogicalResourceId, { type, physicalId, status }]) => ({
@@ -271,7 +313,8 @@ function apply(cloud: Cloud, stack: FakeStack, before: FakeTemplate): void {
   const { Resources } = stack.template;
   for (const [logicalId, { Type, Properties = {} }] of Object.entries(Resources)) {
     const old = before.Resources[logicalId];
-    if (old !== undefined && old.Properties?.ImageId === Properties.ImageId && stack.resources.has(logicalId)) continue;
+    if (old !== undefined && old.Properties?.ImageId === Properties.ImageId && stack.resources.has(logicalId))
+      continue;
     const own = fromTagList(Properties.Tags as TagList | undefined);
     const tags: Tags = { ...stack.tags, ...own, 'aws:cloudformation:stack-name': stack.name };
     const last = stack.resources.get(logicalId);
@@ -287,10 +330,18 @@ function apply(cloud: Cloud, stack: FakeStack, before: FakeTemplate): void {
   }
 }
 
-function make(cloud: Cloud, name: string, type: string, properties: Record<string, unknown>, tags: Tags): string {
+function make(
+  cloud: Cloud,
+  name: string,
+  type: string,
+  properties: Record<string, unknown>,
+  tags: Tags,
+): string {
   if (type === 'AWS::EC2::Instance') return cloud.addInstance(tags, { ip: 'lent' }).id;
   if (type === 'AWS::AutoScaling::AutoScalingGroup') {
-    const [min, desired, max] = [properties.MinSize, properties.DesiredCapacity, properties.MaxSize].map(Number);
+    const [min, desired, max] = [properties.MinSize, properties.DesiredCapacity, properties.MaxSize].map(
+      Number,
+    );
     return cloud.addGroup(name, tags, { min: min ?? 0, desired: desired ?? 0, max: max ?? 0 }).name;
   }
   if (type === 'AWS::RDS::DBInstance') return cloud.addDatabase(name, tags).id;

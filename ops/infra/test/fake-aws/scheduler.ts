@@ -1,6 +1,6 @@
 /** EventBridge Scheduler: keeps schedules, and makes their calls when their time has come. */
 import { Temporal } from 'temporal-polyfill';
-import { type Cloud, type FakeSchedule, found, fromTagList, page, toTagList } from './cloud.ts';
+import { type Cloud, type FakeSchedule, found, fromTagList, toTagList } from './cloud.ts';
 import type { Handlers } from './services.ts';
 import { AwsError, type Wire } from './wire.ts';
 
@@ -26,10 +26,20 @@ export interface Callable {
 export function scheduler(cloud: Cloud, services: Readonly<Record<string, Callable>>): Handlers {
   const arnOf = (group: string) => cloud.arn('scheduler', `schedule-group/${group}`);
   const groupNamed = (name: string) =>
-    found(cloud.scheduleGroups.get(name), 'ResourceNotFoundException', `Schedule group ${name} does not exist.`, 404);
+    found(
+      cloud.scheduleGroups.get(name),
+      'ResourceNotFoundException',
+      `Schedule group ${name} does not exist.`,
+      404,
+    );
   const groupAt = (arn: string) => groupNamed(arn.split('/').at(-1) ?? '');
   const scheduleNamed = (group: string, name: string) =>
-    found(groupNamed(group).schedules.get(name), 'ResourceNotFoundException', `Schedule ${name} does not exist.`, 404);
+    found(
+      groupNamed(group).schedules.get(name),
+      'ResourceNotFoundException',
+      `Schedule ${name} does not exist.`,
+      404,
+    );
   const check = ({ StartDate, Target }: ScheduleInput) => {
     if (StartDate !== undefined && StartDate * 1000 < cloud.nowMs - 300_000)
       throw new AwsError('ValidationException', 'StartDate is in the past.');
@@ -47,7 +57,8 @@ export function scheduler(cloud: Cloud, services: Readonly<Record<string, Callab
           invoke(input, services);
         }
         const isOnce = input.ScheduleExpression.startsWith('at(') && schedule.lastMs > 0;
-        if ((isOver || isOnce) && input.ActionAfterCompletion === 'DELETE') group.schedules.delete(schedule.name);
+        if ((isOver || isOnce) && input.ActionAfterCompletion === 'DELETE')
+          group.schedules.delete(schedule.name);
       }
     }
   };
@@ -66,7 +77,9 @@ export function scheduler(cloud: Cloud, services: Readonly<Record<string, Callab
       cloud.scheduleGroups.delete(Name);
       return {};
     },
-    ListTagsForResource: ({ ResourceArn }: { ResourceArn: string }) => ({ Tags: toTagList(groupAt(ResourceArn).tags) }),
+    ListTagsForResource: ({ ResourceArn }: { ResourceArn: string }) => ({
+      Tags: toTagList(groupAt(ResourceArn).tags),
+    }),
     TagResource({ ResourceArn, Tags }: { ResourceArn: string; Tags: { Key: string; Value: string }[] }) {
       for (const { Value } of Tags) {
         if (!/^[\p{L}\p{Z}\p{N}_.:/=+\-@]{1,256}$/u.test(Value))
@@ -81,7 +94,10 @@ export function scheduler(cloud: Cloud, services: Readonly<Record<string, Callab
     },
     ListSchedules({ GroupName, NextToken }: { GroupName?: string; NextToken?: string }) {
       const groups = GroupName === undefined ? [...cloud.scheduleGroups.values()] : [groupNamed(GroupName)];
-      const { items, next } = page(groups.flatMap((group) => [...group.schedules.values()]), NextToken);
+      const { items, next } = cloud.page(
+        groups.flatMap((group) => [...group.schedules.values()]),
+        NextToken,
+      );
       return {
         NextToken: next,
         Schedules: items.map(({ name, group, input }) => ({
@@ -93,9 +109,14 @@ export function scheduler(cloud: Cloud, services: Readonly<Record<string, Callab
       };
     },
     GetSchedule({ GroupName = 'default', Name }: { GroupName?: string; Name: string }) {
-      const { StartDate, EndDate, ClientToken: _, ...input } = scheduleNamed(GroupName, Name)
-        .input as unknown as ScheduleInput & { ClientToken?: string };
-      const date = (seconds: number | undefined) => (seconds === undefined ? undefined : new Date(seconds * 1000));
+      const {
+        StartDate,
+        EndDate,
+        ClientToken: _,
+        ...input
+      } = scheduleNamed(GroupName, Name).input as unknown as ScheduleInput & { ClientToken?: string };
+      const date = (seconds: number | undefined) =>
+        seconds === undefined ? undefined : new Date(seconds * 1000);
       return { State: 'ENABLED', ...input, StartDate: date(StartDate), EndDate: date(EndDate) };
     },
     CreateSchedule(input: ScheduleInput) {
@@ -121,15 +142,23 @@ export function scheduler(cloud: Cloud, services: Readonly<Record<string, Callab
 }
 
 function isDue({ input, lastMs }: FakeSchedule, nowMs: number): boolean {
-  const { ScheduleExpression, ScheduleExpressionTimezone = 'UTC', StartDate } = input as unknown as ScheduleInput;
+  const {
+    ScheduleExpression,
+    ScheduleExpressionTimezone = 'UTC',
+    StartDate,
+  } = input as unknown as ScheduleInput;
   const local = Temporal.Instant.fromEpochMilliseconds(nowMs).toZonedDateTimeISO(ScheduleExpressionTimezone);
   const [, once] = /^at\((.+)\)$/.exec(ScheduleExpression) ?? [];
   // One that is in the past when it is made acts at once.
   if (once !== undefined)
-    return lastMs === 0 && Temporal.PlainDateTime.compare(local.toPlainDateTime(), Temporal.PlainDateTime.from(once)) >= 0;
+    return (
+      lastMs === 0 &&
+      Temporal.PlainDateTime.compare(local.toPlainDateTime(), Temporal.PlainDateTime.from(once)) >= 0
+    );
   if (StartDate !== undefined && nowMs < StartDate * 1000) return false;
   if (ScheduleExpression === 'rate(1 hour)') return nowMs - lastMs >= 3_600_000;
-  const [, minute, hour, days = ''] = /^cron\((\d+) (\d+) \? \* ([A-Z,]+) \*\)$/.exec(ScheduleExpression) ?? [];
+  const [, minute, hour, days = ''] =
+    /^cron\((\d+) (\d+) \? \* ([A-Z,]+) \*\)$/.exec(ScheduleExpression) ?? [];
   if (minute === undefined) throw new Error(`no such expression: ${ScheduleExpression}`);
   const day = ['MON', 'TUE', 'WED', 'THU', 'FRI', 'SAT', 'SUN'][local.dayOfWeek - 1] ?? '';
   return Number(minute) === local.minute && Number(hour) === local.hour && days.split(',').includes(day);
@@ -145,10 +174,9 @@ function invoke({ Target }: ScheduleInput, services: Readonly<Record<string, Cal
   const { wire, handlers } = found(services[service], 'ValidationException', `no service ${service}`);
   const handler = found(handlers[operation], 'ValidationException', `no operation ${operation}`);
   const own = new Map(
-    wire.inputNames(operation).map((name) => [
-      name.slice(0, 1).toUpperCase() + name.slice(1).replace(/^B(?=[A-Z])/, 'b'),
-      name,
-    ]),
+    wire
+      .inputNames(operation)
+      .map((name) => [name.slice(0, 1).toUpperCase() + name.slice(1).replace(/^B(?=[A-Z])/, 'b'), name]),
   );
   const input = Object.entries(JSON.parse(Target.Input ?? '{}') as object).map(([key, value]) => [
     found(own.get(key), 'ValidationException', `${operation} has no ${key}`),

@@ -109,7 +109,8 @@ export class FakeAws {
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const body = await text(request);
-    const scope = /Credential=[^/]+\/\d+\/([^/]+)\/([^/]+)\//.exec(String(request.headers.authorization)) ?? [];
+    const scope =
+      /Credential=[^/]+\/\d+\/([^/]+)\/([^/]+)\//.exec(String(request.headers.authorization)) ?? [];
     const [, region = '', service = ''] = scope;
     const wire = loadWires()[service as ServiceName];
     if (wire === undefined) {

@@ -1,5 +1,5 @@
 /** What the services of the fake AWS answer, operation by operation. Names of members are those of botocore. */
-import { ACCOUNT, type Cloud, type FakeDatabase, found, page, type Tags, toTagList } from './cloud.ts';
+import { ACCOUNT, type Cloud, type FakeDatabase, found, type Tags, toTagList } from './cloud.ts';
 import { AwsError } from './wire.ts';
 
 export type Handlers = Record<string, (input: never) => object>;
@@ -26,12 +26,16 @@ export function ec2(cloud: Cloud): Handlers {
   const stateOf = (Name: keyof typeof codes) => ({ Name, Code: codes[Name] });
   return {
     DescribeInstances(input: { InstanceIds?: string[]; Filters?: Filter[]; NextToken?: string }) {
-      const all = (input.InstanceIds === undefined ? [...cloud.instances.values()] : named(input.InstanceIds)).filter(
+      const all = (
+        input.InstanceIds === undefined ? [...cloud.instances.values()] : named(input.InstanceIds)
+      ).filter(
         ({ tags, state }) =>
           matchesTags(tags, input.Filters) &&
-          (input.Filters ?? []).every(({ Name, Values }) => Name !== 'instance-state-name' || Values?.includes(state)),
+          (input.Filters ?? []).every(
+            ({ Name, Values }) => Name !== 'instance-state-name' || Values?.includes(state),
+          ),
       );
-      const { items, next } = page(all, input.NextToken);
+      const { items, next } = cloud.page(all, input.NextToken);
       return {
         NextToken: next,
         Reservations: items.map((instance) => ({
@@ -77,7 +81,11 @@ export function ec2(cloud: Cloud): Handlers {
             cloud.memberStopped(instance);
           });
         }
-        return { InstanceId: instance.id, PreviousState: stateOf(before), CurrentState: stateOf(instance.state) };
+        return {
+          InstanceId: instance.id,
+          PreviousState: stateOf(before),
+          CurrentState: stateOf(instance.state),
+        };
       });
       return { StoppingInstances: changes };
     },
@@ -100,7 +108,11 @@ export function ec2(cloud: Cloud): Handlers {
             instance.state = 'running';
           });
         }
-        return { InstanceId: instance.id, PreviousState: stateOf(before), CurrentState: stateOf(instance.state) };
+        return {
+          InstanceId: instance.id,
+          PreviousState: stateOf(before),
+          CurrentState: stateOf(instance.state),
+        };
       });
       return { StartingInstances: changes };
     },
@@ -111,17 +123,24 @@ export function autoScaling(cloud: Cloud): Handlers {
   const named = (name: string) =>
     found(cloud.groups.get(name), 'ValidationError', `AutoScalingGroup name not found - ${name}`);
   return {
-    DescribeAutoScalingGroups(input: { AutoScalingGroupNames?: string[]; Filters?: Filter[]; NextToken?: string }) {
+    DescribeAutoScalingGroups(input: {
+      AutoScalingGroupNames?: string[];
+      Filters?: Filter[];
+      NextToken?: string;
+    }) {
       const all = [...cloud.groups.values()].filter(
         ({ name, tags }) =>
           (input.AutoScalingGroupNames?.includes(name) ?? true) && matchesTags(tags, input.Filters),
       );
-      const { items, next } = page(all, input.NextToken);
+      const { items, next } = cloud.page(all, input.NextToken);
       return {
         NextToken: next,
         AutoScalingGroups: items.map((group) => ({
           AutoScalingGroupName: group.name,
-          AutoScalingGroupARN: cloud.arn('autoscaling', `autoScalingGroup:x:autoScalingGroupName/${group.name}`),
+          AutoScalingGroupARN: cloud.arn(
+            'autoscaling',
+            `autoScalingGroup:x:autoScalingGroupName/${group.name}`,
+          ),
           MinSize: group.min,
           DesiredCapacity: group.desired,
           MaxSize: group.max,
@@ -156,7 +175,10 @@ export function autoScaling(cloud: Cloud): Handlers {
       // Without a wish of its own the desired number follows the bounds.
       const desired = input.DesiredCapacity ?? Math.min(Math.max(group.desired, min), max);
       if (min > max)
-        throw new AwsError('ValidationError', `Max bound, ${max}, must be greater than or equal to min bound, ${min}`);
+        throw new AwsError(
+          'ValidationError',
+          `Max bound, ${max}, must be greater than or equal to min bound, ${min}`,
+        );
       if (desired < min || desired > max) {
         throw new AwsError(
           'ValidationError',
@@ -176,7 +198,8 @@ export function autoScaling(cloud: Cloud): Handlers {
 
 export function ecs(cloud: Cloud): Handlers {
   const serviceArn = (cluster: string, name: string) => cloud.arn('ecs', `service/${cluster}/${name}`);
-  const find = (cluster: string, service: string) => cloud.services.get(`${cluster}/${service.split('/').at(-1)}`);
+  const find = (cluster: string, service: string) =>
+    cloud.services.get(`${cluster}/${service.split('/').at(-1)}`);
   const describe = (service: ReturnType<typeof find> & object) => ({
     serviceArn: serviceArn(service.cluster, service.name),
     serviceName: service.name,
@@ -185,7 +208,9 @@ export function ecs(cloud: Cloud): Handlers {
     desiredCount: service.desired,
     runningCount: service.running,
     pendingCount: Math.max(service.desired - service.running, 0),
-    deployments: [{ id: 'ecs-svc/1', status: 'PRIMARY', desiredCount: service.desired, runningCount: service.running }],
+    deployments: [
+      { id: 'ecs-svc/1', status: 'PRIMARY', desiredCount: service.desired, runningCount: service.running },
+    ],
     tags: Object.entries(service.tags).map(([key, value]) => ({ key, value })),
   });
   return {
@@ -199,7 +224,10 @@ export function ecs(cloud: Cloud): Handlers {
           const service = find(cluster, one);
           return service === undefined ? [] : [describe(service)];
         }),
-        failures: failures.map((one) => ({ arn: serviceArn(cluster, one.split('/').at(-1) ?? ''), reason: 'MISSING' })),
+        failures: failures.map((one) => ({
+          arn: serviceArn(cluster, one.split('/').at(-1) ?? ''),
+          reason: 'MISSING',
+        })),
       };
     },
     UpdateService(input: { cluster?: string; service: string; desiredCount?: number }) {
@@ -208,7 +236,8 @@ export function ecs(cloud: Cloud): Handlers {
         'ServiceNotFoundException',
         'Service not found.',
       );
-      if (service.status !== 'ACTIVE') throw new AwsError('ServiceNotActiveException', 'Service was not ACTIVE.');
+      if (service.status !== 'ACTIVE')
+        throw new AwsError('ServiceNotActiveException', 'Service was not ACTIVE.');
       const desired = input.desiredCount ?? service.desired;
       service.desired = desired;
       cloud.after(35_000, () => {
@@ -218,7 +247,11 @@ export function ecs(cloud: Cloud): Handlers {
     },
     TagResource({ resourceArn, tags }: { resourceArn: string; tags: { key: string; value: string }[] }) {
       const [, cluster = '', name = ''] = /service\/([^/]+)\/([^/]+)$/.exec(resourceArn) ?? [];
-      const service = found(find(cluster, name), 'InvalidParameterException', 'The specified resource was not found.');
+      const service = found(
+        find(cluster, name),
+        'InvalidParameterException',
+        'The specified resource was not found.',
+      );
       for (const { key, value } of tags) service.tags[key] = value;
       return {};
     },
@@ -231,16 +264,29 @@ export function rds(cloud: Cloud): Handlers {
     cluster: { name: 'DBCluster', missing: 'DBClusterNotFoundFault', wrong: 'InvalidDBClusterStateFault' },
   } as const;
   const named = (kind: 'db' | 'cluster', id: string) =>
-    found(cloud.databases.get(`${kind} ${id}`), words[kind].missing, `${words[kind].name} ${id} not found.`, 404);
-  const list = (kind: 'db' | 'cluster', id: string | undefined, filter: Filter | undefined, token: string | undefined) => {
+    found(
+      cloud.databases.get(`${kind} ${id}`),
+      words[kind].missing,
+      `${words[kind].name} ${id} not found.`,
+      404,
+    );
+  const list = (
+    kind: 'db' | 'cluster',
+    id: string | undefined,
+    filter: Filter | undefined,
+    token: string | undefined,
+  ) => {
     if (id !== undefined) named(kind, id);
     const all = [...cloud.databases.values()].filter(
       (one) =>
-        one.kind === kind && (id ?? one.id) === one.id && (filter === undefined || filter.Values?.includes(one.id)),
+        one.kind === kind &&
+        (id ?? one.id) === one.id &&
+        (filter === undefined || filter.Values?.includes(one.id)),
     );
-    return page(all, token);
+    return cloud.page(all, token);
   };
-  const restart = (one: FakeDatabase) => (one.restartsAtMs === undefined ? undefined : new Date(one.restartsAtMs));
+  const restart = (one: FakeDatabase) =>
+    one.restartsAtMs === undefined ? undefined : new Date(one.restartsAtMs);
   const instance = (one: FakeDatabase) => ({
     DBInstanceIdentifier: one.id,
     DBInstanceArn: cloud.arn('rds', `db:${one.id}`),
@@ -262,7 +308,10 @@ export function rds(cloud: Cloud): Handlers {
   const stop = (kind: 'db' | 'cluster', id: string) => {
     const database = named(kind, id);
     if (database.clusterId !== undefined)
-      throw new AwsError('InvalidParameterCombination', 'aurora instances are not eligible for stopping or starting.');
+      throw new AwsError(
+        'InvalidParameterCombination',
+        'aurora instances are not eligible for stopping or starting.',
+      );
     if (database.state !== 'available')
       throw new AwsError(words[kind].wrong, `Instance ${id} is not in available state.`);
     cloud.stopDatabase(database);
@@ -271,9 +320,15 @@ export function rds(cloud: Cloud): Handlers {
   const start = (kind: 'db' | 'cluster', id: string) => {
     const database = named(kind, id);
     if (database.clusterId !== undefined)
-      throw new AwsError('InvalidParameterCombination', 'aurora instances are not eligible for stopping or starting.');
+      throw new AwsError(
+        'InvalidParameterCombination',
+        'aurora instances are not eligible for stopping or starting.',
+      );
     if (database.state !== 'stopped')
-      throw new AwsError(words[kind].wrong, `Instance ${id} is not stopped or inaccessible-encryption-credentials-recoverable.`);
+      throw new AwsError(
+        words[kind].wrong,
+        `Instance ${id} is not stopped or inaccessible-encryption-credentials-recoverable.`,
+      );
     cloud.startDatabase(database);
     return database;
   };
@@ -288,17 +343,25 @@ export function rds(cloud: Cloud): Handlers {
       const { items, next } = list('cluster', input.DBClusterIdentifier, filter, input.Marker);
       return { Marker: next, DBClusters: items.map(cluster) };
     },
-    StopDBInstance: (input: { DBInstanceIdentifier: string }) => ({ DBInstance: instance(stop('db', input.DBInstanceIdentifier)) }),
-    StartDBInstance: (input: { DBInstanceIdentifier: string }) => ({ DBInstance: instance(start('db', input.DBInstanceIdentifier)) }),
-    StopDBCluster: (input: { DBClusterIdentifier: string }) => ({ DBCluster: cluster(stop('cluster', input.DBClusterIdentifier)) }),
-    StartDBCluster: (input: { DBClusterIdentifier: string }) => ({ DBCluster: cluster(start('cluster', input.DBClusterIdentifier)) }),
+    StopDBInstance: (input: { DBInstanceIdentifier: string }) => ({
+      DBInstance: instance(stop('db', input.DBInstanceIdentifier)),
+    }),
+    StartDBInstance: (input: { DBInstanceIdentifier: string }) => ({
+      DBInstance: instance(start('db', input.DBInstanceIdentifier)),
+    }),
+    StopDBCluster: (input: { DBClusterIdentifier: string }) => ({
+      DBCluster: cluster(stop('cluster', input.DBClusterIdentifier)),
+    }),
+    StartDBCluster: (input: { DBClusterIdentifier: string }) => ({
+      DBCluster: cluster(start('cluster', input.DBClusterIdentifier)),
+    }),
   };
 }
 
 export function elastiCache(cloud: Cloud): Handlers {
   return {
     DescribeCacheClusters({ Marker }: { Marker?: string }) {
-      const { items, next } = page([...cloud.caches.values()], Marker);
+      const { items, next } = cloud.page([...cloud.caches.values()], Marker);
       return {
         Marker: next,
         CacheClusters: items.map(({ id, nodeType, replicationGroup }) => ({
@@ -322,23 +385,34 @@ export function tagging(cloud: Cloud): Handlers {
       PaginationToken?: string;
     }) {
       const all = [
-        ...[...cloud.instances.values()].map(({ id, tags }) => ({ arn: cloud.arn('ec2', `instance/${id}`), tags })),
+        ...[...cloud.instances.values()].map(({ id, tags }) => ({
+          arn: cloud.arn('ec2', `instance/${id}`),
+          tags,
+        })),
         ...[...cloud.services.values()].map(({ cluster, name, tags }) => ({
           arn: cloud.arn('ecs', `service/${cluster}/${name}`),
           tags,
         })),
-        ...[...cloud.databases.values()].map(({ kind, id, tags }) => ({ arn: cloud.arn('rds', `${kind}:${id}`), tags })),
-        ...[...cloud.caches.values()].map(({ id, tags }) => ({ arn: cloud.arn('elasticache', `cluster:${id}`), tags })),
+        ...[...cloud.databases.values()].map(({ kind, id, tags }) => ({
+          arn: cloud.arn('rds', `${kind}:${id}`),
+          tags,
+        })),
+        ...[...cloud.caches.values()].map(({ id, tags }) => ({
+          arn: cloud.arn('elasticache', `cluster:${id}`),
+          tags,
+        })),
         ...cloud.staleArns,
       ].filter(({ arn, tags }) => {
         const [, , service, , , resource = ''] = arn.split(':');
         const type = `${service}:${resource.split('/')[0]}`;
         return (
           (input.ResourceTypeFilters?.includes(type) ?? true) &&
-          (input.TagFilters ?? []).every(({ Key, Values }) => Values?.includes(tags[Key] ?? '') ?? tags[Key] !== undefined)
+          (input.TagFilters ?? []).every(
+            ({ Key, Values }) => Values?.includes(tags[Key] ?? '') ?? tags[Key] !== undefined,
+          )
         );
       });
-      const { items, next } = page(all, input.PaginationToken || undefined);
+      const { items, next } = cloud.page(all, input.PaginationToken || undefined);
       return {
         PaginationToken: next ?? '',
         ResourceTagMappingList: items.map(({ arn, tags }) => ({ ResourceARN: arn, Tags: toTagList(tags) })),
@@ -346,4 +420,3 @@ export function tagging(cloud: Cloud): Handlers {
     },
   };
 }
-

@@ -75,7 +75,9 @@ export class Wire {
   /** @param folder of the service in botocore's data */
   constructor(folder: string) {
     const versions = readdirSync(join(DATA, folder)).sort();
-    this.#about = JSON.parse(readFileSync(join(DATA, folder, versions.at(-1) ?? '', 'service-2.json'), 'utf8'));
+    this.#about = JSON.parse(
+      readFileSync(join(DATA, folder, versions.at(-1) ?? '', 'service-2.json'), 'utf8'),
+    );
   }
 
   get operations(): readonly string[] {
@@ -119,13 +121,19 @@ export class Wire {
     if (protocol === 'json' || protocol === 'rest-json') {
       const body = member === undefined ? {} : this.#toJson(member, output);
       const type = protocol === 'json' ? 'application/x-amz-json-1.1' : 'application/json';
-      return { status: 200, headers: { 'content-type': type, 'x-amzn-requestid': 'fake' }, body: JSON.stringify(body) };
+      return {
+        status: 200,
+        headers: { 'content-type': type, 'x-amzn-requestid': 'fake' },
+        body: JSON.stringify(body),
+      };
     }
     const inner = member === undefined ? '' : this.#structureToXml(this.#shape(member), output);
     const wrapper = member?.resultWrapper;
     const result = wrapper === undefined ? inner : `<${wrapper}>${inner}</${wrapper}>`;
     const end =
-      protocol === 'ec2' ? '<requestId>fake</requestId>' : '<ResponseMetadata><RequestId>fake</RequestId></ResponseMetadata>';
+      protocol === 'ec2'
+        ? '<requestId>fake</requestId>'
+        : '<ResponseMetadata><RequestId>fake</RequestId></ResponseMetadata>';
     const body = `<${operation}Response xmlns="${xmlNamespace}">${result}${end}</${operation}Response>`;
     return { status: 200, headers: { 'content-type': 'text/xml' }, body };
   }
@@ -136,7 +144,7 @@ export class Wire {
       const headers = { 'content-type': 'application/x-amz-json-1.1', 'x-amzn-errortype': code };
       return { status, headers, body: JSON.stringify({ __type: code, message, Message: message }) };
     }
-    const error = `<Code>${escape(code)}</Code><Message>${escape(message)}</Message>`;
+    const error = `<Code>${escapeXml(code)}</Code><Message>${escapeXml(message)}</Message>`;
     const body =
       protocol === 'ec2'
         ? `<Response><Errors><Error>${error}</Error></Errors><RequestID>fake</RequestID></Response>`
@@ -184,7 +192,8 @@ export class Wire {
     const unread = new Set([...form.keys()].filter((key) => key !== 'Action' && key !== 'Version'));
     const input = about.input === undefined ? {} : this.#fromForm(about.input, form, '', unread);
     const [unknown] = unread;
-    if (unknown !== undefined) throw new AwsError('UnknownParameter', `${operation} has no parameter ${unknown}`);
+    if (unknown !== undefined)
+      throw new AwsError('UnknownParameter', `${operation} has no parameter ${unknown}`);
     if (about.input) this.#check(about.input, input, '');
     return { operation, input: (input ?? {}) as Record<string, unknown> };
   }
@@ -265,7 +274,9 @@ export class Wire {
       .map(([name, item]) => {
         const inner = shape.members?.[name];
         if (inner === undefined) throw new Error(`${name} is not in the description`);
-        return item === undefined || item === null ? '' : this.#toXml(inner, inner.locationName ?? name, item);
+        return item === undefined || item === null
+          ? ''
+          : this.#toXml(inner, inner.locationName ?? name, item);
       })
       .join('');
   }
@@ -280,12 +291,14 @@ export class Wire {
         .join('');
       return isFlat ? items : `<${name}>${items}</${name}>`;
     }
-    if (shape.type === 'structure') return `<${name}>${this.#structureToXml(shape, value as object)}</${name}>`;
+    if (shape.type === 'structure')
+      return `<${name}>${this.#structureToXml(shape, value as object)}</${name}>`;
     const text = shape.type === 'timestamp' ? (value as Date).toISOString() : String(value);
-    return `<${name}>${escape(text)}</${name}>`;
+    return `<${name}>${escapeXml(text)}</${name}>`;
   }
 }
 
 const capital = (name: string) => name.slice(0, 1).toUpperCase() + name.slice(1);
 
-const escape = (text: string) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+const escapeXml = (text: string) =>
+  text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
