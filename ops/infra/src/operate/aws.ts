@@ -80,6 +80,8 @@ const MAX_ATTEMPTS = 6;
 
 /** Loads the SDK, which takes a quarter of a second: only commands that talk to AWS call this. */
 export async function openAws(options: AwsOptions): Promise<Aws> {
+  // It would tell every user of Node 20, at every command, about versions of the SDK that are not the pinned ones.
+  process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
   const [autoScaling, cloudFormation, ec2, ecs, elastiCache, rds, tagging, scheduler] = await Promise.all([
     import('@aws-sdk/client-auto-scaling'),
     import('@aws-sdk/client-cloudformation'),

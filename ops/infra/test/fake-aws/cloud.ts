@@ -137,6 +137,7 @@ export class Cloud {
   /** Called at every full minute that passes; the Scheduler's. */
   onMinute: (nowMs: number) => void = () => {};
   #events: Due[] = [];
+  #nextMinuteMs = this.nowMs + 60_000;
   #count = 0;
 
   constructor(region: string) {
@@ -147,18 +148,21 @@ export class Cloud {
   advance(ms: number): void {
     const untilMs = this.nowMs + ms;
     for (;;) {
-      const nextMinuteMs = (Math.floor(this.nowMs / 60_000) + 1) * 60_000;
       const event = this.#events.reduce<Due | undefined>(
         (first, one) => (first === undefined || one.atMs < first.atMs ? one : first),
         undefined,
       );
-      const nextMs = Math.min(nextMinuteMs, event?.atMs ?? Number.POSITIVE_INFINITY);
+      const isEvent = event !== undefined && event.atMs <= this.#nextMinuteMs;
+      const nextMs = isEvent ? event.atMs : this.#nextMinuteMs;
       if (nextMs > untilMs) break;
       this.nowMs = Math.max(this.nowMs, nextMs);
-      if (event !== undefined && event.atMs <= nextMs) {
+      if (isEvent) {
         this.#events.splice(this.#events.indexOf(event), 1);
         event.act();
-      } else this.onMinute(this.nowMs);
+      } else {
+        this.#nextMinuteMs += 60_000;
+        this.onMinute(this.nowMs);
+      }
     }
     this.nowMs = untilMs;
   }
@@ -307,6 +311,7 @@ export class Cloud {
   copy(other: Cloud): void {
     this.nowMs = other.nowMs;
     this.#count = other.#count;
+    this.#nextMinuteMs = other.#nextMinuteMs;
     for (const key of [
       'instances',
       'groups',

@@ -3,7 +3,13 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { makePeriod } from '../../src/operate/hours.ts';
 import { pauseDeployment, readState, resumeDeployment } from '../../src/operate/pause.ts';
 import { scaleDeployment } from '../../src/operate/scale.ts';
-import { overrideHours, readSchedules, removeHours, setHours, syncSchedules } from '../../src/operate/schedules.ts';
+import {
+  overrideHours,
+  readSchedules,
+  removeHours,
+  setHours,
+  syncSchedules,
+} from '../../src/operate/schedules.ts';
 import { fullWorld, NAME, strangersTouched, type World } from './world.ts';
 
 const worlds: World[] = [];
@@ -60,7 +66,10 @@ describe('opening hours', () => {
     const times = (edge: string) =>
       schedules
         .filter(({ name }) => name.includes(`.${edge}.`))
-        .map(({ input }) => `${String(input.ScheduleExpression).slice(5, 9)} ${String(input.Description).slice(10)}`)
+        .map(
+          ({ input }) =>
+            `${String(input.ScheduleExpression).slice(5, 9)} ${String(input.Description).slice(10)}`,
+        )
         .sort();
     expect(times('close').map((line) => line.replace(/ i-\w+/, ''))).toEqual([
       '0 17 pause instance',
@@ -74,7 +83,7 @@ describe('opening hours', () => {
       '5 17 pause instance',
     ]);
     expect(times('open')[0]).toContain('resume instance i-0000000000000000'); // the bastion
-    expect(times('open').at(-1)).toMatch(/^5 9 \? ?.*resume instance/);
+    expect(times('open').at(-1)).toMatch(/^5 9 .*resume instance/);
   });
 
   it('are set again without a change when nothing changed, and are moved when they did', async () => {
@@ -83,7 +92,11 @@ describe('opening hours', () => {
     world.fake.calls.length = 0;
     await syncSchedules(await world.connect(), NAME);
     expect(world.fake.mutations).toEqual([]);
-    await setHours(await world.connect(), NAME, makePeriod('office', 'mon-fri', '09:00', '18:00', 'Europe/Dublin'));
+    await setHours(
+      await world.connect(),
+      NAME,
+      makePeriod('office', 'mon-fri', '09:00', '18:00', 'Europe/Dublin'),
+    );
     const calls = new Set(world.fake.mutations.map(({ call }) => call));
     expect([...calls].sort()).toEqual(['scheduler:TagResource', 'scheduler:UpdateSchedule']);
     goTo(world, '2026-11-02T17:30:00Z');
@@ -104,7 +117,9 @@ describe('opening hours', () => {
         world.cloud.copy(before.cloud);
         world.fake.calls.length = 0;
         world.fake.cut = { atCall, isDone };
-        await expect(setHours(await world.connect(), NAME, office)).rejects.toMatchObject({ code: 'AWS_UNREACHABLE' });
+        await expect(setHours(await world.connect(), NAME, office)).rejects.toMatchObject({
+          code: 'AWS_UNREACHABLE',
+        });
         world.fake.cut = undefined;
         await setHours(await world.connect(), NAME, office);
         expect(JSON.stringify(world.cloud.snapshot()), `cut at call ${atCall}`).toBe(wanted);
@@ -156,10 +171,15 @@ describe('opening hours', () => {
     const world = await open();
     await setHours(await world.connect(), NAME, office);
     await setHours(await world.connect(), NAME, makePeriod('sale', 'sat', '10:00', '14:00', 'Europe/Dublin'));
-    expect((await readSchedules(await world.connect(), NAME)).periods.map(({ name }) => name)).toEqual(['office', 'sale']);
+    expect((await readSchedules(await world.connect(), NAME)).periods.map(({ name }) => name)).toEqual([
+      'office',
+      'sale',
+    ]);
     await removeHours(await world.connect(), NAME, 'sale');
     await removeHours(await world.connect(), NAME, 'office');
-    await expect(removeHours(await world.connect(), NAME, 'office')).rejects.toMatchObject({ code: 'SCHEDULE_NOT_FOUND' });
+    await expect(removeHours(await world.connect(), NAME, 'office')).rejects.toMatchObject({
+      code: 'SCHEDULE_NOT_FOUND',
+    });
     expect(world.cloud.scheduleGroups.get('starling-demo')?.schedules.size).toBe(0);
     goTo(world, '2026-11-05T03:00:00Z');
     expect(await condition(world)).toBe('running');
@@ -205,7 +225,11 @@ describe('scale', () => {
   it('sets a group and a service, and the opening hours follow', async () => {
     const world = await open();
     await setHours(await world.connect(), NAME, office);
-    const done = await scaleDeployment(await world.connect(), NAME, counts({ 'demo-frontends': 4, coordinator: 3 }));
+    const done = await scaleDeployment(
+      await world.connect(),
+      NAME,
+      counts({ 'demo-frontends': 4, coordinator: 3 }),
+    );
     expect(done[0]).toBe('demo-frontends: at least 4 from now on, and up to 5 under load.');
     expect(world.cloud.groups.get('demo-frontends')).toMatchObject({ min: 4, desired: 4 });
     expect(world.cloud.services.get('demo/coordinator')).toMatchObject({ desired: 3 });
@@ -233,20 +257,24 @@ describe('scale', () => {
       scaleDeployment(await world.connect(), NAME, counts(entries));
     await expect(scale({ 'demo-frontends': 6 })).rejects.toMatchObject({
       code: 'SCALE_LIMIT',
-      message: 'demo-frontends may have at most 5 machines: raise that in the deployment file and deploy again.',
+      message:
+        'demo-frontends may have at most 5 machines: raise that in the deployment file and deploy again.',
     });
     await expect(scale({ coordinator: 4, backend: 2 })).rejects.toMatchObject({
       code: 'SCALE_FIXED',
       message: expect.stringContaining('change its number in deploy.yaml'),
     });
-    await expect(scale({ relay: 2 })).rejects.toThrow('The role relay is no group and no service of this deployment.');
+    await expect(scale({ relay: 2 })).rejects.toThrow(
+      'The role relay is no group and no service of this deployment.',
+    );
     expect(world.fake.mutations).toEqual([]);
   });
 
   it('interrupted at every call and run again is the same', async () => {
     const before = await open();
     await setHours(await before.connect(), NAME, office);
-    const scale = async (world: World) => scaleDeployment(await world.connect(), NAME, counts({ 'demo-frontends': 4 }));
+    const scale = async (world: World) =>
+      scaleDeployment(await world.connect(), NAME, counts({ 'demo-frontends': 4 }));
     const reference = await open();
     reference.cloud.copy(before.cloud);
     await scale(reference);
