@@ -13,7 +13,7 @@ interface TemplateFlags extends AwsFlags {
 
 export function addStackCommands(infra: Command, context: CommandContext): void {
   const { io, wantsJson } = context;
-  const showChanges = ({ stack, region, isNew, changes }: StackChanges, output = io.stdout) => {
+  const showChanges = ({ stack, region, isNew, isEmpty, changes }: StackChanges, output = io.stdout) => {
     output.write(`${stack} in ${region}${isNew ? ' (new)' : ''}:\n`);
     printTable(
       output,
@@ -24,7 +24,7 @@ export function addStackCommands(infra: Command, context: CommandContext): void 
         type,
         replacement === undefined ? '' : replacement === 'True' ? 'made anew' : 'may be made anew',
       ]),
-      'Nothing changes.',
+      isEmpty ? 'Nothing changes.' : 'Only outputs, parameters or tags change.',
     );
   };
   const optionsOf = ({ template, parameter }: TemplateFlags) => ({
@@ -59,10 +59,8 @@ export function addStackCommands(infra: Command, context: CommandContext): void 
           }),
         (items) => {
           if (wantsJson()) return printJson(io.stdout, { items });
-          for (const { stack, changes, outputs } of items) {
-            io.stdout.write(
-              `${stack} ${changes.length === 0 ? 'is as the template says already' : 'is done'}.\n`,
-            );
+          for (const { stack, isEmpty, outputs } of items) {
+            io.stdout.write(`${stack} ${isEmpty ? 'is as the template says already' : 'is done'}.\n`);
             printTable(io.stdout, ['OUTPUT', 'VALUE'], Object.entries(outputs), 'It has no outputs.');
           }
         },

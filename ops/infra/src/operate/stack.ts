@@ -5,7 +5,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Change, Parameter, Stack } from '@aws-sdk/client-cloudformation';
-import { type Aws, awsErrorName } from './aws.ts';
+import { type Aws, awsErrorName, isMissing } from './aws.ts';
 import { OperateError } from './error.ts';
 import { removeSchedules, syncSchedules } from './schedules.ts';
 import { checkDeploymentName, DEPLOYMENT_TAG } from './units.ts';
@@ -39,6 +39,8 @@ export interface StackChanges {
   readonly stack: string;
   readonly region: string;
   readonly isNew: boolean;
+  /** Nothing changes at all. Where it is false and there are no changes, outputs, parameters or tags do. */
+  readonly isEmpty: boolean;
   readonly changes: readonly StackChange[];
 }
 
@@ -64,10 +66,10 @@ export async function deployStacks(
   confirm: (changes: StackChanges) => Promise<boolean>,
 ): Promise<DeployedStack[]> {
   const deployed: DeployedStack[] = [];
-  for (const template of readTemplates(name, options.path)) {
+  for (const template of readTemplates(name, options)) {
     const there = await regionOf(aws, template);
     const changes = await prepare(there, name, template, options.parameters);
-    if (changes.changes.length > 0) {
+    if (!changes.isEmpty) {
       aws.report({
         kind: 'step',
         text: `${changes.isNew ? 'Creating' : 'Changing'} the stack ${template.stack}`,
@@ -100,7 +102,7 @@ export async function deployStacks(
 /** What {@link deployStacks} would change. Nothing is changed. */
 export async function diffStacks(aws: Aws, name: string, options: DeployOptions): Promise<StackChanges[]> {
   const found: StackChanges[] = [];
-  for (const template of readTemplates(name, options.path)) {
+  for (const template of readTemplates(name, options)) {
     const there = await regionOf(aws, template);
     const changes = await prepare(there, name, template, options.parameters);
     await discard(there, changes);
@@ -170,8 +172,18 @@ export async function destroyStacks(
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** In the order in which they are made: one after those that it depends on. */
-function readTemplates(name: string, path: string): Template[] {
+function readTemplates(name: string, { path, parameters }: DeployOptions): Template[] {
   checkDeploymentName(name);
+  const templates = readAssembly(name, path);
+  const unknown = [...parameters.keys()].find(
+    (key) => !templates.some((one) => one.parameters.includes(key)),
+  );
+  if (unknown !== undefined)
+    throw new OperateError('STACK_BAD_TEMPLATE', `No template in ${path} has a parameter "${unknown}".`);
+  return templates;
+}
+
+function readAssembly(name: string, path: string): Template[] {
   const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
   if (!isFolder) return [readTemplate(path, `starling-${name}`, undefined, false)];
   const manifestPath = join(path, 'manifest.json');
@@ -272,6 +284,18 @@ async function readStack(aws: Aws, nameOrId: string): Promise<Stack | undefined>
 const isOurs = (stack: Stack, name: string) =>
   stack.Tags?.some(({ Key, Value }) => Key === DEPLOYMENT_TAG && Value === name) === true;
 
+/** Before a first change set is executed the stack is empty, and may have no tags; the change set has them. */
+async function isInReviewByUs(aws: Aws, { StackName, StackStatus }: Stack, name: string): Promise<boolean> {
+  if (StackStatus !== 'REVIEW_IN_PROGRESS') return false;
+  try {
+    const { Tags } = await aws.cloudFormation.describeChangeSet({ StackName, ChangeSetName: CHANGE_SET });
+    return isOurs({ Tags } as Stack, name);
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+    return false;
+  }
+}
+
 /** The newest first: it may depend on the older ones. What CloudFront uses is always in us-east-1. */
 async function findStacks(aws: Aws, name: string): Promise<{ there: Aws; stack: Stack }[]> {
   const found: { there: Aws; stack: Stack }[] = [];
@@ -299,18 +323,21 @@ async function prepare(
 ): Promise<StackChanges> {
   const StackName = template.stack;
   let stack = await readStack(aws, StackName);
-  if (stack !== undefined && !isOurs(stack, name)) {
+  // Of a run that was interrupted, or of somebody else's. Waiting is harmless.
+  if (stack !== undefined && isUnderWay(stack)) stack = await settle(aws, StackName, { isResult: false });
+  if (stack !== undefined && !(isOurs(stack, name) || (await isInReviewByUs(aws, stack, name)))) {
     throw new OperateError(
       'DEPLOYMENT_NOT_OURS',
       `The stack ${StackName} is not tagged ${DEPLOYMENT_TAG}=${name}: it is left alone. Choose another name for the deployment.`,
     );
   }
-  // Of a run that was interrupted, or of somebody else's.
-  if (stack !== undefined && isUnderWay(stack)) stack = await settle(aws, StackName, { isResult: false });
-  if (stack?.StackStatus === 'ROLLBACK_COMPLETE' || stack?.StackStatus === 'ROLLBACK_FAILED') {
-    aws.report({ kind: 'step', text: `Removing what a first deployment that failed left of ${StackName}` });
+  if (/^(REVIEW_IN_PROGRESS|ROLLBACK_COMPLETE|ROLLBACK_FAILED)$/.test(stack?.StackStatus ?? '')) {
+    aws.report({
+      kind: 'step',
+      text: `Clearing away what a first deployment that did not end left of ${StackName}`,
+    });
     await aws.cloudFormation.deleteStack({ StackName });
-    await settle(aws, stack.StackId ?? StackName);
+    await settle(aws, stack?.StackId ?? StackName);
     stack = undefined;
   }
   if (stack?.StackStatus?.endsWith('_FAILED')) {
@@ -319,14 +346,8 @@ async function prepare(
       `The stack ${StackName} is in ${stack.StackStatus} (${stack.StackStatusReason ?? 'no reason given'}): continue its rollback, or delete it, in the CloudFormation console, then deploy again.`,
     );
   }
-  const isNew = stack === undefined || stack.StackStatus === 'REVIEW_IN_PROGRESS';
+  const isNew = stack === undefined;
   const known = new Set(stack?.Parameters?.map(({ ParameterKey }) => ParameterKey));
-  const unknown = [...parameters.keys()].find((key) => !template.parameters.includes(key));
-  if (unknown !== undefined)
-    throw new OperateError(
-      'STACK_BAD_TEMPLATE',
-      `The template of ${StackName} has no parameter "${unknown}".`,
-    );
   if (stack !== undefined) await aws.cloudFormation.deleteChangeSet({ StackName, ChangeSetName: CHANGE_SET });
   await aws.cloudFormation.createChangeSet({
     StackName,
@@ -348,6 +369,7 @@ async function prepare(
       stack: StackName,
       region,
       isNew,
+      isEmpty: false,
       changes: [{ action: 'Unknown', resource: '', type: '', replacement: undefined }],
     };
   }
@@ -360,13 +382,19 @@ async function prepare(
     changeSet.status === 'FAILED' &&
     !/didn't contain changes|No updates are to be performed/.test(changeSet.reason)
   ) {
-    await discard(aws, { stack: StackName, region, isNew, changes: [] });
+    await discard(aws, { stack: StackName, isNew });
     throw new OperateError(
       'STACK_BAD_TEMPLATE',
       `CloudFormation does not take the template: ${changeSet.reason}`,
     );
   }
-  return { stack: StackName, region, isNew, changes: changeSet.changes };
+  return {
+    stack: StackName,
+    region,
+    isNew,
+    isEmpty: changeSet.status === 'FAILED',
+    changes: changeSet.changes,
+  };
 }
 
 async function readChangeSet(aws: Aws, StackName: string) {
@@ -402,7 +430,7 @@ function toChange({ ResourceChange }: Change): StackChange[] {
 }
 
 /** Drops the change set; and the empty stack that one for a new stack brings with it. */
-async function discard(aws: Aws, { stack, isNew }: StackChanges): Promise<void> {
+async function discard(aws: Aws, { stack, isNew }: Pick<StackChanges, 'stack' | 'isNew'>): Promise<void> {
   await aws.cloudFormation.deleteChangeSet({ StackName: stack, ChangeSetName: CHANGE_SET });
   if (isNew) await aws.cloudFormation.deleteStack({ StackName: stack });
 }

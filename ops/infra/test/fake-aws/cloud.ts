@@ -167,6 +167,12 @@ export class Cloud {
     this.nowMs = untilMs;
   }
 
+  /** Sets the clock; nothing happens meanwhile. */
+  startAt(time: string): void {
+    this.nowMs = Date.parse(time);
+    this.#nextMinuteMs = this.nowMs + 60_000;
+  }
+
   after(ms: number, act: () => void): void {
     this.#events.push({ atMs: this.nowMs + ms, act });
   }

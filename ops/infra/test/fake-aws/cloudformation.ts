@@ -147,6 +147,7 @@ export function cloudFormation(cloud: Cloud): Handlers {
         StackName: stack.name,
         StackId: stack.id,
         ChangeSetName: changeSet.name,
+        Tags: toTagList(changeSet.tags),
         Status: changeSet.status,
         StatusReason: changeSet.reason,
         ExecutionStatus: changeSet.status === 'CREATE_COMPLETE' ? 'AVAILABLE' : 'UNAVAILABLE',

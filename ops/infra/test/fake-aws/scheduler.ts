@@ -48,11 +48,19 @@ export function scheduler(cloud: Cloud, services: Readonly<Record<string, Callab
   };
 
   cloud.onMinute = (nowMs) => {
+    // Once for all: working out local time is slow, and there are half a million minutes in a year.
+    const byZone = new Map<string, Temporal.ZonedDateTime>();
+    const localTime = (zone: string) => {
+      const local =
+        byZone.get(zone) ?? Temporal.Instant.fromEpochMilliseconds(nowMs).toZonedDateTimeISO(zone);
+      byZone.set(zone, local);
+      return local;
+    };
     for (const group of cloud.scheduleGroups.values()) {
       for (const schedule of [...group.schedules.values()]) {
         const input = schedule.input as unknown as ScheduleInput;
         const isOver = input.EndDate !== undefined && nowMs >= input.EndDate * 1000;
-        if (!isOver && isDue(schedule, nowMs)) {
+        if (!isOver && isDue(schedule, nowMs, localTime)) {
           schedule.lastMs = nowMs;
           invoke(input, services);
         }
@@ -141,27 +149,31 @@ export function scheduler(cloud: Cloud, services: Readonly<Record<string, Callab
   };
 }
 
-function isDue({ input, lastMs }: FakeSchedule, nowMs: number): boolean {
+function isDue(
+  { input, lastMs }: FakeSchedule,
+  nowMs: number,
+  localTime: (zone: string) => Temporal.ZonedDateTime,
+): boolean {
   const {
     ScheduleExpression,
     ScheduleExpressionTimezone = 'UTC',
     StartDate,
   } = input as unknown as ScheduleInput;
-  const local = Temporal.Instant.fromEpochMilliseconds(nowMs).toZonedDateTimeISO(ScheduleExpressionTimezone);
   const [, once] = /^at\((.+)\)$/.exec(ScheduleExpression) ?? [];
   // One that is in the past when it is made acts at once.
-  if (once !== undefined)
-    return (
-      lastMs === 0 &&
-      Temporal.PlainDateTime.compare(local.toPlainDateTime(), Temporal.PlainDateTime.from(once)) >= 0
-    );
+  if (once !== undefined) {
+    const now = localTime(ScheduleExpressionTimezone).toPlainDateTime();
+    return lastMs === 0 && Temporal.PlainDateTime.compare(now, Temporal.PlainDateTime.from(once)) >= 0;
+  }
   if (StartDate !== undefined && nowMs < StartDate * 1000) return false;
   if (ScheduleExpression === 'rate(1 hour)') return nowMs - lastMs >= 3_600_000;
   const [, minute, hour, days = ''] =
     /^cron\((\d+) (\d+) \? \* ([A-Z,]+) \*\)$/.exec(ScheduleExpression) ?? [];
   if (minute === undefined) throw new Error(`no such expression: ${ScheduleExpression}`);
+  const local = localTime(ScheduleExpressionTimezone);
+  if (Number(minute) !== local.minute || Number(hour) !== local.hour) return false;
   const day = ['MON', 'TUE', 'WED', 'THU', 'FRI', 'SAT', 'SUN'][local.dayOfWeek - 1] ?? '';
-  return Number(minute) === local.minute && Number(hour) === local.hour && days.split(',').includes(day);
+  return days.split(',').includes(day);
 }
 
 /**

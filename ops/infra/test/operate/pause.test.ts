@@ -204,7 +204,7 @@ describe.each([
       }
     }
     expect(strangersTouched(world)).toEqual([]);
-  }, 120_000);
+  }, 300_000);
 });
 
 describe('when AWS does not play along', () => {
