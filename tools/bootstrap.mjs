@@ -179,6 +179,13 @@ const programs = [
     debian: ['openssh-client'],
     fedora: ['openssh-clients'],
   },
+  {
+    // Whichever `aws` comes first in the PATH need not be this one, whose service descriptions the tests read.
+    find: 'file:/usr/lib/python3/dist-packages/awscli/botocore/data/scheduler',
+    why: 'asks AWS, or what plays it in the tests, as a second implementation',
+    for: ['test'],
+    debian: ['awscli'],
+  },
 ]; // prettier-ignore
 
 function findProgram(name) {

@@ -104,6 +104,7 @@ async function starling(
     env: { STARLING_DATA: dataDir, ...options.env },
     cwd: dataDir,
     readStdin: async () => options.stdin ?? '',
+    readLine: async () => options.stdin ?? '',
     readSecret: async () => options.stdin ?? '',
     onInterrupt(listener) {
       const timer =
@@ -169,6 +170,18 @@ describe('help and misuse', () => {
     ['audit-log'],
     ['cost'],
     ['doctor'],
+    ['pause'],
+    ['resume'],
+    ['status'],
+    ['scale'],
+    ['schedule', 'set'],
+    ['schedule', 'ls'],
+    ['schedule', 'override'],
+    ['schedule', 'rm'],
+    ['schedule', 'sync'],
+    ['infra', 'deploy'],
+    ['infra', 'diff'],
+    ['infra', 'destroy'],
   ];
 
   it.each(commands.map((words) => [words.join(' '), words]))(
