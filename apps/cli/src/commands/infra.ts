@@ -7,7 +7,7 @@ import { addDeploymentOptions, type DeploymentOptions, planOfOptions } from '../
 import { type CommandContext, CommandError } from '../io.ts';
 import { examples, printJson } from '../output.ts';
 
-const emits = ['terraform', 'ansible', 'diagram', 'matrix', 'prices', 'plan'] as const;
+const emits = ['cloudformation', 'terraform', 'ansible', 'diagram', 'matrix', 'prices', 'plan'] as const;
 
 interface SynthOptions extends DeploymentOptions {
   readonly emit: (typeof emits)[number];
@@ -26,20 +26,18 @@ export function addInfraCommands(infra: Command, { io, wantsJson }: CommandConte
       examples(
         'starling infra synth --profile classic-iptv --region us-east-1 --emit terraform --out deploy',
         'starling infra synth --profile production --region eu-west-1 --emit diagram --out docs/network',
+        'starling infra synth --file deploy.yaml --emit cloudformation --out deploy/aws',
         'starling infra synth --file deploy.yaml --emit ansible',
       ),
     )
     .action(async (options: SynthOptions) => {
       const folder = resolve(io.cwd, options.out);
       const plan = await checkedPlan(options, resolve(io.cwd, options.keys ?? join(options.out, 'keys')));
-      const { emitters } = await import('@starling/infra/synth');
-      const files = await inOneSentence(async () => emitters[options.emit](plan));
-      for (const [name, content] of Object.entries(files)) {
-        const path = join(folder, name);
-        mkdirSync(dirname(path), { recursive: true });
-        writeFileSync(path, content);
-      }
-      const paths = Object.keys(files).map((name) => join(folder, name));
+      const names =
+        options.emit === 'cloudformation'
+          ? await writeTemplates(plan, folder)
+          : await writeFiles(plan, options.emit, folder);
+      const paths = names.map((name) => join(folder, name));
       if (wantsJson()) printJson(io.stdout, { files: paths });
       else for (const path of paths) io.stdout.write(`${path}\n`);
     });
@@ -106,6 +104,27 @@ export function addInfraCommands(infra: Command, { io, wantsJson }: CommandConte
     for (const { code, sentence } of findings) io.stderr.write(`warning: ${code}: ${sentence}\n`);
     return plan;
   }
+}
+
+async function writeFiles(
+  plan: Plan,
+  emit: Exclude<SynthOptions['emit'], 'cloudformation'>,
+  folder: string,
+): Promise<string[]> {
+  const { emitters } = await import('@starling/infra/synth');
+  const files: Readonly<Record<string, string>> = await inOneSentence(async () => emitters[emit](plan));
+  for (const [name, content] of Object.entries(files)) {
+    const path = join(folder, name);
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, content);
+  }
+  return Object.keys(files);
+}
+
+async function writeTemplates(plan: Plan, folder: string): Promise<string[]> {
+  // The CDK takes seconds to load; nothing else needs it.
+  const { writeAssembly } = await import('@starling/infra/cloudformation/synthesize');
+  return ['manifest.json', ...writeAssembly(plan, folder).map(({ name }) => `${name}.template.json`)];
 }
 
 async function inOneSentence<T>(work: () => Promise<T>): Promise<T> {

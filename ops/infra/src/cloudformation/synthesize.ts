@@ -93,6 +93,8 @@ export function buildApp(plan: Plan, outdir: string): { app: App; contexts: read
     return context;
   });
   for (const context of contexts) addOutputs(context, contexts);
+  const [first, second] = contexts;
+  if (first !== undefined && second !== undefined) second.stack.addStackDependency(first.stack);
   return { app, contexts };
 }
 
@@ -100,30 +102,38 @@ export function buildApp(plan: Plan, outdir: string): { app: App; contexts: read
 export function synthesize(plan: Plan): readonly StackTemplate[] {
   const outdir = mkdtempSync(join(tmpdir(), 'starling-cdk-'));
   try {
-    const { app, contexts } = buildApp(plan, outdir);
-    const assembly = app.synth();
-    if (assembly.manifest.missing !== undefined && assembly.manifest.missing.length > 0) {
-      throw new Error(`the synthesis wants to ask AWS: ${JSON.stringify(assembly.manifest.missing)}`);
-    }
-    return contexts.map((context) => {
-      const { stackName, templateFullPath } = assembly.getStackByName(context.stack.stackName);
-      const others = contexts.filter((other) => other !== context);
-      return {
-        name: stackName,
-        region: context.stackName === 'edge' ? EDGE_REGION : plan.deployment.region,
-        template: JSON.parse(readFileSync(templateFullPath, 'utf8')) as CloudFormationTemplate,
-        parametersFrom: Object.fromEntries(
-          [...context.asked.keys()].map((parameter) => {
-            const from = others[0];
-            if (from === undefined) throw new Error(`${parameter} comes from no stack`);
-            return [parameter, { stack: from.stack.stackName, output: parameter }];
-          }),
-        ),
-      };
-    });
+    return writeAssembly(plan, outdir);
   } finally {
     rmSync(outdir, { recursive: true, force: true });
   }
+}
+
+/**
+ * Writes a cloud assembly, as the CDK has them: `manifest.json` and a template for each stack. `starling infra deploy`
+ * and AWS's own `cdk deploy --app` read it.
+ */
+export function writeAssembly(plan: Plan, folder: string): readonly StackTemplate[] {
+  const { app, contexts } = buildApp(plan, folder);
+  const assembly = app.synth();
+  if (assembly.manifest.missing !== undefined && assembly.manifest.missing.length > 0) {
+    throw new Error(`the synthesis wants to ask AWS: ${JSON.stringify(assembly.manifest.missing)}`);
+  }
+  return contexts.map((context) => {
+    const { stackName, templateFullPath } = assembly.getStackByName(context.stack.stackName);
+    const others = contexts.filter((other) => other !== context);
+    return {
+      name: stackName,
+      region: context.stackName === 'edge' ? EDGE_REGION : plan.deployment.region,
+      template: JSON.parse(readFileSync(templateFullPath, 'utf8')) as CloudFormationTemplate,
+      parametersFrom: Object.fromEntries(
+        [...context.asked.keys()].map((parameter) => {
+          const from = others[0];
+          if (from === undefined) throw new Error(`${parameter} comes from no stack`);
+          return [parameter, { stack: from.stack.stackName, output: parameter }];
+        }),
+      ),
+    };
+  });
 }
 
 function translate(context: Context, resource: Resource): void {

@@ -66,9 +66,11 @@ export async function deployStacks(
   confirm: (changes: StackChanges) => Promise<boolean>,
 ): Promise<DeployedStack[]> {
   const deployed: DeployedStack[] = [];
+  // What a stack asks of those before it: their outputs of the same names.
+  const parameters = new Map(options.parameters);
   for (const template of readTemplates(name, options)) {
     const there = await regionOf(aws, template);
-    const changes = await prepare(there, name, template, options.parameters);
+    const changes = await prepare(there, name, template, parameters);
     if (!changes.isEmpty) {
       aws.report({
         kind: 'step',
@@ -88,10 +90,8 @@ export async function deployStacks(
         EnableTerminationProtection: true,
       });
     }
-    const outputs = (stack?.Outputs ?? []).map(({ OutputKey = '', OutputValue = '' }) => [
-      OutputKey,
-      OutputValue,
-    ]);
+    const outputs = outputsOf(stack);
+    for (const [key, value] of outputs) if (!options.parameters.has(key)) parameters.set(key, value);
     deployed.push({ ...changes, outputs: Object.fromEntries(outputs) });
   }
   // Machines may have been replaced, and schedules name machines.
@@ -102,13 +102,21 @@ export async function deployStacks(
 /** What {@link deployStacks} would change. Nothing is changed. */
 export async function diffStacks(aws: Aws, name: string, options: DeployOptions): Promise<StackChanges[]> {
   const found: StackChanges[] = [];
+  const parameters = new Map(options.parameters);
   for (const template of readTemplates(name, options)) {
     const there = await regionOf(aws, template);
-    const changes = await prepare(there, name, template, options.parameters);
+    const changes = await prepare(there, name, template, parameters);
     await discard(there, changes);
     found.push(changes);
+    for (const [key, value] of outputsOf(await readStack(there, template.stack))) {
+      if (!options.parameters.has(key)) parameters.set(key, value);
+    }
   }
   return found;
+}
+
+function outputsOf(stack: Stack | undefined): [string, string][] {
+  return (stack?.Outputs ?? []).map(({ OutputKey = '', OutputValue = '' }) => [OutputKey, OutputValue]);
 }
 
 export interface Removal {
