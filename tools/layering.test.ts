@@ -96,6 +96,14 @@ describe('the import rules of the design', () => {
     expect(impure.map(({ from, specifier }) => `${from} imports ${specifier}`)).toEqual([]);
   });
 
+  it('loads the AWS SDK only when a command needs it', () => {
+    const eager = ['ops', 'apps'].flatMap(sourceFiles).filter((path) => {
+      const code = readFileSync(join(root, path), 'utf8');
+      return /^import (?!type\b)[^;]*?from '@aws-sdk\//m.test(code);
+    });
+    expect(eager).toEqual([]);
+  });
+
   it('has no import cycle, type imports included', () => {
     const graph = new Map<string, string[]>();
     for (const { from, target } of imports) {

@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { OperateError } from '../../src/operate/error.ts';
 import { pauseDeployment, readState, resumeDeployment } from '../../src/operate/pause.ts';
 import { RESTART_MS } from '../fake-aws/cloud.ts';
-import { fullWorld, NAME, strangersTouched, type World } from './world.ts';
+import { fullWorld, interruptAtEveryCall, NAME, strangersTouched, type World } from './world.ts';
 
 const worlds: World[] = [];
 
@@ -183,26 +183,7 @@ describe.each([
   it('and run again ends in the same state', async () => {
     const before = await open();
     await prepare(before);
-    const reference = await open();
-    reference.cloud.copy(before.cloud);
-    await operate(await reference.connect(), NAME);
-    const { calls } = reference.fake;
-    const wanted = JSON.stringify(reference.cloud.snapshot());
-    const isRead = (index: number) => /:(Describe|Get|List)/.test(calls[index]?.call ?? '');
-
-    const world = await open();
-    for (let atCall = 0; atCall < calls.length; atCall++) {
-      // The connection drops before the call has its effect, or after. A read has none.
-      for (const isDone of isRead(atCall) ? [false] : [false, true]) {
-        world.cloud.copy(before.cloud);
-        world.fake.calls.length = 0;
-        world.fake.cut = { atCall, isDone };
-        await expect(operate(await world.connect(), NAME)).rejects.toMatchObject({ code: 'AWS_UNREACHABLE' });
-        world.fake.cut = undefined;
-        await operate(await world.connect(), NAME);
-        expect(JSON.stringify(world.cloud.snapshot()), `cut at call ${atCall}`).toBe(wanted);
-      }
-    }
+    const world = await interruptAtEveryCall(open, before, async (one) => operate(await one.connect(), NAME));
     expect(strangersTouched(world)).toEqual([]);
   }, 300_000);
 });

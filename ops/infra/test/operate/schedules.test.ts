@@ -10,7 +10,7 @@ import {
   setHours,
   syncSchedules,
 } from '../../src/operate/schedules.ts';
-import { fullWorld, NAME, strangersTouched, type World } from './world.ts';
+import { fullWorld, interruptAtEveryCall, NAME, strangersTouched, type World } from './world.ts';
 
 const worlds: World[] = [];
 
@@ -110,27 +110,9 @@ describe('opening hours', () => {
   });
 
   it('interrupted at every call and set again are the same', async () => {
-    const before = await open();
-    const reference = await open();
-    reference.cloud.copy(before.cloud);
-    await setHours(await reference.connect(), NAME, office);
-    const wanted = JSON.stringify(reference.cloud.snapshot());
-    const { calls } = reference.fake;
-    const world = await open();
-    for (let atCall = 0; atCall < calls.length; atCall++) {
-      const isRead = /:(Describe|Get|List)/.test(calls[atCall]?.call ?? '');
-      for (const isDone of isRead ? [false] : [false, true]) {
-        world.cloud.copy(before.cloud);
-        world.fake.calls.length = 0;
-        world.fake.cut = { atCall, isDone };
-        await expect(setHours(await world.connect(), NAME, office)).rejects.toMatchObject({
-          code: 'AWS_UNREACHABLE',
-        });
-        world.fake.cut = undefined;
-        await setHours(await world.connect(), NAME, office);
-        expect(JSON.stringify(world.cloud.snapshot()), `cut at call ${atCall}`).toBe(wanted);
-      }
-    }
+    await interruptAtEveryCall(open, await open(), async (world) =>
+      setHours(await world.connect(), NAME, office),
+    );
   }, 300_000);
 
   it('an override holds what is, and hands back at its end', async () => {
@@ -279,25 +261,8 @@ describe('scale', () => {
   it('interrupted at every call and run again is the same', async () => {
     const before = await open();
     await setHours(await before.connect(), NAME, office);
-    const scale = async (world: World) =>
-      scaleDeployment(await world.connect(), NAME, counts({ 'demo-frontends': 4 }));
-    const reference = await open();
-    reference.cloud.copy(before.cloud);
-    await scale(reference);
-    const wanted = JSON.stringify(reference.cloud.snapshot());
-    const { calls } = reference.fake;
-    const world = await open();
-    for (let atCall = 0; atCall < calls.length; atCall++) {
-      const isRead = /:(Describe|Get|List)/.test(calls[atCall]?.call ?? '');
-      for (const isDone of isRead ? [false] : [false, true]) {
-        world.cloud.copy(before.cloud);
-        world.fake.calls.length = 0;
-        world.fake.cut = { atCall, isDone };
-        await expect(scale(world)).rejects.toMatchObject({ code: 'AWS_UNREACHABLE' });
-        world.fake.cut = undefined;
-        await scale(world);
-        expect(JSON.stringify(world.cloud.snapshot()), `cut at call ${atCall}`).toBe(wanted);
-      }
-    }
+    await interruptAtEveryCall(open, before, async (world) =>
+      scaleDeployment(await world.connect(), NAME, counts({ 'demo-frontends': 4 })),
+    );
   }, 300_000);
 });

@@ -1,4 +1,5 @@
 /** A deployment in the fake AWS, strangers beside it, and connections to it. */
+import { expect } from 'vitest';
 import { type Aws, openAws, type Progress } from '../../src/operate/aws.ts';
 import type { Cloud, Tags } from '../fake-aws/cloud.ts';
 import { FakeAws } from '../fake-aws/server.ts';
@@ -102,4 +103,36 @@ export function strangersTouched({ fake, cloud }: World): string[] {
   ].filter((one) => one.tags['starling:deployment'] !== NAME);
   const text = JSON.stringify(fake.mutations);
   return strange.map(({ id }) => id).filter((id) => text.includes(id));
+}
+
+/**
+ * Kills the client at every call, before the call has its effect and after, runs the work again, and expects what the
+ * work does undisturbed.
+ * @param before as it is when the work begins
+ * @returns where it was interrupted, with all its calls
+ */
+export async function interruptAtEveryCall(
+  open: () => Promise<World>,
+  before: World,
+  work: (world: World) => Promise<unknown>,
+): Promise<World> {
+  const reference = await open();
+  reference.cloud.copy(before.cloud);
+  await work(reference);
+  const wanted = JSON.stringify(reference.cloud.snapshot());
+  const world = await open();
+  for (const [atCall, { call }] of reference.fake.calls.entries()) {
+    // A read has no effect.
+    for (const isDone of /:(Describe|Get|List)/.test(call) ? [false] : [false, true]) {
+      world.fake.advance(300_000); // ends what the last turn left under way
+      world.cloud.copy(before.cloud);
+      world.fake.calls.length = 0;
+      world.fake.cut = { atCall, isDone };
+      await expect(work(world)).rejects.toMatchObject({ code: 'AWS_UNREACHABLE' });
+      world.fake.cut = undefined;
+      await work(world);
+      expect(JSON.stringify(world.cloud.snapshot()), `cut at call ${atCall}, ${call}`).toBe(wanted);
+    }
+  }
+  return world;
 }
