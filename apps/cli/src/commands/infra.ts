@@ -131,7 +131,7 @@ async function inOneSentence<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    if (error instanceof Error && ['KeysError', 'TerraformError'].includes(error.name))
+    if (error instanceof Error && ['AnsibleError', 'KeysError', 'TerraformError'].includes(error.name))
       throw new CommandError(error.message);
     throw error;
   }

@@ -9,6 +9,7 @@ import {
   ref,
   resourcesOf,
   type Template,
+  templateParts,
 } from '@starling/model/topology/plan';
 import { stringify } from 'yaml';
 
@@ -107,8 +108,21 @@ export function sshConfig(plan: Plan): Template {
 ${sections.join('\n')}`;
 }
 
-/** Everything that Ansible reads, by the name of its file. */
+export class AnsibleError extends Error {
+  override readonly name = 'AnsibleError';
+}
+
+/**
+ * Everything that Ansible reads, by the name of its file. Public addresses are not known before AWS has given them out:
+ * hosts that have one go by their name in the zone. Terraform writes inventory and SSH configuration with the addresses.
+ * @throws AnsibleError for a profile whose hosts set themselves up
+ */
 export function ansibleFiles(plan: Plan): Files {
+  if (plan.deployment.profile !== 'classic-iptv') {
+    throw new AnsibleError(
+      `Ansible sets up the hosts of classic-iptv; those of ${plan.deployment.profile} set themselves up at their first start.`,
+    );
+  }
   const hostVars = placed(plan).map(({ host }) => [
     `host_vars/${host.hostname}.yaml`,
     yaml({
@@ -125,7 +139,19 @@ export function ansibleFiles(plan: Plan): Files {
   ]);
   return {
     'inventory.yaml': ansibleInventory(plan),
-    ssh_config: sshConfig(plan),
+    ssh_config: templateParts(sshConfig(plan))
+      .map((part) => (typeof part === 'string' ? part : nameOfAddress(plan, part.id)))
+      .join(''),
     ...Object.fromEntries(hostVars),
   };
+}
+
+/** The name in the zone that leads to an address. */
+function nameOfAddress(plan: Plan, address: string): string {
+  const wanted = ref(address, 'publicIp');
+  const record = resourcesOf(plan, 'record').find(
+    ({ target }) => target.kind === 'values' && target.values.includes(wanted),
+  );
+  if (record === undefined) throw new AnsibleError(`The zone has no name for ${address}.`);
+  return record.name;
 }

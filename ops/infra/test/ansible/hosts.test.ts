@@ -102,6 +102,19 @@ describe('Ansible', () => {
     expect(output).not.toContain('WARNING');
   });
 
+  it('runs only in the folder of the inventory, where ssh finds the keys', () => {
+    const started = (cwd: string) =>
+      spawnSync('ansible-playbook', ['-i', join(dir(), 'inventory.yaml'), playbook, '--tags', 'place'], {
+        cwd,
+        env: { ...process.env, PWD: cwd },
+        encoding: 'utf8',
+      });
+    expect(started(dir()).status).toBe(0);
+    const elsewhere = started(folder);
+    expect(elsewhere.status).not.toBe(0);
+    expect(elsewhere.stdout).toContain(`Run this in ${dir()}`);
+  });
+
   it('ssh jumps over the bastion of the zone, with the key of each', () => {
     const resolved = (host: string) => run('ssh', ['-G', '-F', join(dir(), 'ssh_config'), host]).output;
     expect(resolved('backend-0')).toMatch(/^proxyjump bastion-a$/m);

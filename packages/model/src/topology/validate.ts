@@ -421,8 +421,9 @@ function findMachines(plan: Plan): Finding[] {
     if (machine.kind !== 'instance') continue;
     const own = interfaces.filter(({ instance }) => instance === machine.id);
     if (own.length > limits.interfaces) {
-      const fitting = Object.entries(instanceTypes).flatMap(([type, { interfaces: count, architecture }]) =>
-        count >= own.length && architecture === machine.architecture ? [type] : [],
+      const fitting = Object.entries(instanceTypes).flatMap(
+        ([type, { interfaces: count, architecture, isNitro }]) =>
+          isNitro && count >= own.length && architecture === machine.architecture ? [type] : [],
       );
       findings.push(
         finding(

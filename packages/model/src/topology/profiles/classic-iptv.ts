@@ -403,20 +403,18 @@ export function drawClassicIptv(deployment: Deployment): Plan {
     name: domain,
     prices: [always('route53/zone-month', 1)],
   });
-  const record = (id: string, host: string, to: string) =>
+  const record = (id: string, host: string, address: string) =>
     draft.add('record', {
-      ...{
-        id,
-        purpose: `${host} leads to the balancer`,
-        zone: 'Zone',
-        name: host,
-        type: 'A',
-        ttlSeconds: 300,
-      },
-      target: { kind: 'values', values: [to] },
+      ...{ id, purpose: `${host} leads to ${address}`, zone: 'Zone', name: host, type: 'A', ttlSeconds: 300 },
+      target: { kind: 'values', values: [ref(address, 'publicIp')] },
     });
-  record('WatchRecord', watchName, ref('BalancerAddress', 'publicIp'));
-  if (hasIngest) record('IngestRecord', `ingest.${domain}`, ref('BalancerAddress', 'publicIp'));
+  for (const letter of letters) {
+    const suffix = letter.toUpperCase();
+    const { hostname } = draft.get('instance', `Bastion${suffix}`).host;
+    record(`Bastion${suffix}Record`, `${hostname}.${domain}`, `BastionAddress${suffix}`);
+  }
+  record('WatchRecord', watchName, 'BalancerAddress');
+  if (hasIngest) record('IngestRecord', `ingest.${domain}`, 'BalancerAddress');
   draft.add('record', {
     id: 'AuthorityRecord',
     stack: 'edge',
