@@ -18,6 +18,7 @@ async function starling(...argv: string[]) {
     env: {},
     cwd: folder,
     readStdin: async () => '',
+    readLine: async () => '',
     readSecret: async () => '',
     onInterrupt: () => () => undefined,
   });
