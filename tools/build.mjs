@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const sourceFolders = {
-  program: ['packages', 'roles', 'apps/cli', 'tools'],
+  program: ['packages', 'roles', 'apps/cli', 'ops', 'tools'],
   site: ['apps/web', 'packages/model', 'packages/peer'],
 };
 
