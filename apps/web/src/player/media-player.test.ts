@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { bufferedEnd, nextBufferedStart, wallClockDelay } from './media-player.ts';
+import { beyondGap, bufferedEnd, wallClockDelay } from './media-player.ts';
 
 function ranges(...list: [start: number, end: number][]): TimeRanges {
   const edge = (index: number, side: 0 | 1) => {
@@ -19,9 +19,21 @@ test('the buffer ends where the range around the position ends', () => {
   expect(bufferedEnd(ranges(), 0)).toBeUndefined();
 });
 
-test('before a gap, playback goes on at the next range', () => {
-  expect(nextBufferedStart(ranges([0, 4], [6, 10]), 4)).toBe(6);
-  expect(nextBufferedStart(ranges([0, 4]), 4)).toBeUndefined();
+test('playback that comes to a gap, or has passed it, is moved to what follows', () => {
+  const buffered = ranges([0, 4], [4.05, 10]);
+  expect(beyondGap(buffered, 3.8, 3.9)).toBeUndefined();
+  expect(beyondGap(buffered, 3.9, 3.95)).toBeCloseTo(4.051);
+  expect(beyondGap(buffered, 4, 4)).toBeCloseTo(4.051);
+  // A timer that came late: the decoder still stands before the gap.
+  expect(beyondGap(buffered, 3.9, 4.9)).toBe(4.9);
+  expect(beyondGap(buffered, 4.051, 4.1)).toBeUndefined();
+  expect(beyondGap(ranges([0, 4]), 3.9, 4)).toBeUndefined();
+});
+
+test('playback that waits before the first media is moved to it', () => {
+  expect(beyondGap(ranges([5, 10]), 0, 0)).toBeCloseTo(5.001);
+  expect(beyondGap(ranges([0.02, 10]), 0, 0)).toBeUndefined();
+  expect(beyondGap(ranges(), 0, 0)).toBeUndefined();
 });
 
 test('the delay by the clock is left out when the clock is evidently wrong', () => {

@@ -81,6 +81,9 @@ export type Protocol = 'hls' | 'flv';
 /** A clock that is off by more than this says nothing about the delay. */
 const MAX_PLAUSIBLE_DELAY_S = 3_600;
 
+/** Nearer to a gap than this, playback is moved: before the picture stands still. */
+const GAP_MARGIN_S = 0.06;
+
 /** The time from `playingDate` to `nowMs`, unless this computer's clock is evidently wrong. */
 export function wallClockDelay(playingDate: Date | null, nowMs: number): number | undefined {
   if (playingDate === null) return undefined;
@@ -99,10 +102,17 @@ export function bufferedEnd(buffered: TimeRanges, currentTime: number): number |
   return undefined;
 }
 
-/** The start of the first buffered range after the position, where playback is stuck before a gap. */
-export function nextBufferedStart(buffered: TimeRanges, currentTime: number): number | undefined {
+/**
+ * Where playback has to be moved to when on its way between two positions it has come to a gap, or has passed one;
+ * undefined where there was none. Over a small gap the clock and the sound run on, but Chromium's decoder waits at its
+ * beginning for the missing pictures, however much there is after it, until playback is moved.
+ */
+export function beyondGap(buffered: TimeRanges, from: number, to: number): number | undefined {
   for (let index = 0; index < buffered.length; index += 1) {
-    if (buffered.start(index) > currentTime) return buffered.start(index);
+    const gapEnd = buffered.start(index);
+    // The edges of appended media differ from the position by a fraction of a frame, so the first gap is a larger one.
+    const hasReached = index === 0 ? to < gapEnd - 0.1 : buffered.end(index - 1) <= to + GAP_MARGIN_S;
+    if (from < gapEnd && hasReached) return Math.max(to, gapEnd + 0.001);
   }
   return undefined;
 }
