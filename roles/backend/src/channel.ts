@@ -46,7 +46,10 @@ export interface History {
 export interface HistoryReader {
   /** Brings some of what comes next into memory. Never rejects. */
   readAhead(): Promise<void>;
-  /** What is in memory, and whether it reaches to the last event that was pushed into the channel. */
+  /**
+   * What is in memory, and whether it reaches to the last event that was pushed into the channel. The data of units
+   * may be read until the next call.
+   */
   take(): { readonly events: readonly StreamEvent[]; readonly isUpToDate: boolean };
   close(): void;
 }
@@ -95,6 +98,11 @@ export class Channel {
     // Mostly the system takes it at once. The same memory again and again stays in the processor's caches.
     if (isDrained) slab.giveBack(chunks);
     for (const tap of this.#taps) tap(events);
+  }
+
+  /** Somebody listens who may keep the events; the legs only copy from them. */
+  get isTapped(): boolean {
+    return this.#taps.size > 0;
   }
 
   /** Adds a listener to the events themselves: it hears the tracks at once, then every event. */
