@@ -4,6 +4,7 @@ import {
   beyondGap,
   type MediaPlayer,
   type OpenMediaPlayer,
+  resumeEarly,
   UnsupportedProtocolError,
   withoutChoice,
 } from './media-player.ts';
@@ -81,6 +82,9 @@ export const openFlvPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
     watchedTime = video.currentTime;
   }, GAP_WATCH_INTERVAL_MS);
 
+  const closing = new AbortController();
+  resumeEarly(video, closing.signal);
+
   player.attachMediaElement(video);
   player.load();
 
@@ -102,6 +106,7 @@ export const openFlvPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
       };
     },
     close() {
+      closing.abort();
       clearInterval(gapTimer);
       video.removeEventListener('progress', keepUp);
       player.destroy();

@@ -81,6 +81,12 @@ export type Protocol = 'hls' | 'flv';
 /** A clock that is off by more than this says nothing about the delay. */
 const MAX_PLAUSIBLE_DELAY_S = 3_600;
 
+/** Playback that ran dry goes on with so much in the buffer; Chromium begins with 0.2 s. */
+const RESUME_S = 0.5;
+const RESUME_INTERVAL_MS = 100;
+/** How long a seek has to make playback go on. */
+const RESUME_AGAIN_MS = 1000;
+
 /** Nearer to a gap than this, playback is moved: before the picture stands still. */
 const GAP_MARGIN_S = 0.06;
 
@@ -115,4 +121,34 @@ export function beyondGap(buffered: TimeRanges, from: number, to: number): numbe
     if (from < gapEnd && hasReached) return Math.max(to, gapEnd + 0.001);
   }
   return undefined;
+}
+
+/** What {@link resumeEarly} needs of a video element. */
+export type StallingVideo = Pick<
+  HTMLVideoElement,
+  'paused' | 'seeking' | 'readyState' | 'buffered' | 'currentTime' | 'addEventListener'
+>;
+
+/**
+ * Has playback that ran dry go on as soon as there is something to play. Each time that it runs dry Chromium asks for twice
+ * as much as before, up to 3 s of sound (its AudioRendererAlgorithm, IncreasePlaybackThreshold), which a live stream takes
+ * 3 s to bring. Seeking makes it forget, and where playback stands it moves nothing.
+ */
+export function resumeEarly(video: StallingVideo, signal: AbortSignal): void {
+  let timer: ReturnType<typeof setInterval> | undefined;
+  let soughtAtMs = Number.NEGATIVE_INFINITY;
+  const stop = () => {
+    clearInterval(timer);
+    timer = undefined;
+  };
+  const look = () => {
+    if (video.paused || video.readyState > 2) return stop(); // HAVE_FUTURE_DATA: it goes on by itself
+    const end = bufferedEnd(video.buffered, video.currentTime);
+    const isPlayable = end !== undefined && end - video.currentTime >= RESUME_S;
+    if (video.seeking || !isPlayable || Date.now() - soughtAtMs < RESUME_AGAIN_MS) return;
+    soughtAtMs = Date.now();
+    video.currentTime += 0.001;
+  };
+  video.addEventListener('waiting', () => (timer ??= setInterval(look, RESUME_INTERVAL_MS)), { signal });
+  signal.addEventListener('abort', stop);
 }
