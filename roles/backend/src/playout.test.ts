@@ -457,6 +457,7 @@ describe('what a playout channel has had', () => {
         }
       },
       whenDrained: () => Promise.resolve(),
+      overtaken: () => {},
     };
     return { joiner, events };
   }
