@@ -125,7 +125,8 @@ it('programmes of different source formats play through in Chromium and VLC', {
   expect(seen.pictureCount).toBeGreaterThan(PLAY_SECONDS * 20);
 
   // "Called too late" is how VLC says that it ran dry and waits. It leaves pictures out where the processor is taken.
-  const isTrouble = (kind: string) => /(?:demux|decoder|input|mux) error: |is called too late|buffer deadlock/.test(kind);
+  const isTrouble = (kind: string) =>
+    /(?:demux|decoder|input|mux) error: |is called too late|buffer deadlock/.test(kind);
   if (isSoak) expect(Object.keys(recorded.complaints).filter(isTrouble)).toEqual([]);
   expect(recorded.longestHoleSeconds).toBeLessThan(0.1);
   // Before it begins it fills its buffer, for up to a dozen seconds; and it is ended by the clock.
