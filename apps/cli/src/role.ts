@@ -1,10 +1,7 @@
 /** `starling frontend`, `backend`, `coordinator` and `balancer`: one role in this process, from a configuration file. */
 import { isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
-import { startBackend } from '@starling/backend/main';
-import { startCoordinator } from '@starling/coordinator/main';
 import type { OidcSettings } from '@starling/coordinator/oidc';
-import { startFrontend } from '@starling/frontend/main';
 import type { FrontendSection, OidcSection, StarlingConfig } from '@starling/model/config';
 import { DEFAULT_ORIGIN_COUNT } from '@starling/model/distribution';
 import type { CoordinatorAccess } from '@starling/model/node-identity';
@@ -12,7 +9,6 @@ import { listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import packageJson from '../package.json' with { type: 'json' };
-import { reportOnBalancer, startBalancerRole } from './balancer.ts';
 import { type RoleSettings, readSettings } from './config-file.ts';
 import { joinNetwork, leaveNetwork, type Membership } from './joining.ts';
 import { LogShipper } from './log-shipper.ts';
@@ -177,9 +173,10 @@ async function membershipOf(
  * @returns false when something is wrong
  * @throws StartError when the configuration cannot be used
  */
-export function checkBalancerRole(configPath: string, wantsJson: boolean): Promise<boolean> {
+export async function checkBalancerRole(configPath: string, wantsJson: boolean): Promise<boolean> {
   const { config, resolvePath } = readSettings({ path: configPath });
   if (config.balancer === undefined) throw new StartError(`${configPath} has no section "balancer".`);
+  const { reportOnBalancer } = await import('./balancer.ts');
   return reportOnBalancer(config.balancer, { resolvePath, wantsJson });
 }
 
@@ -199,6 +196,10 @@ interface Context {
   readonly readAgain: () => StarlingConfig;
 }
 
+/**
+ * Each loads its role: what the others need would be in memory for months, and V8 would look through it again and
+ * again.
+ */
 const starters: Record<Role, (config: StarlingConfig, context: Context) => Promise<RunningRole>> = {
   async frontend({ frontend: section }, context) {
     if (section === undefined) throw new StartError('no section "frontend"');
@@ -207,6 +208,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     const { logger, registry } = context;
     const nodeId = context.membership?.identity.nodeId;
     const settings = frontendSettings(section, context);
+    const { startFrontend } = await import('@starling/frontend/main');
     const frontend = await startFrontend({ ...settings, logger, registry });
     const health = { isReady: () => frontend.isReady(), metrics: () => registry.metrics() };
     const handle: RequestHandler = (request, response) => {
@@ -252,6 +254,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       publishToken: readSecret(publishTokenFile),
     }));
     const coordinator = accessOf(section.coordinator, context);
+    const { startBackend } = await import('@starling/backend/main');
     const backend = await startBackend({
       dataDir: section.dataDir,
       mediaDir: section.mediaDir && resolvePath(section.mediaDir),
@@ -295,6 +298,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
   async coordinator({ coordinator: section }, { logger, registry, readSecret, resolvePath }) {
     if (section === undefined) throw new StartError('no section "coordinator"');
     const { databaseUrlFile, redisUrlFile } = section;
+    const { startCoordinator } = await import('@starling/coordinator/main');
     const servers = storageServers(process.env);
     const nodeToken = readSecret(section.nodeTokenFile);
     const coordinator = await startCoordinator({
@@ -335,6 +339,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
   async balancer({ balancer: section }, context) {
     if (section === undefined) throw new StartError('no section "balancer"');
     const { logger, registry, resolvePath, readAgain } = context;
+    const { startBalancerRole } = await import('./balancer.ts');
     const running = await startBalancerRole(section, {
       ...{ logger, registry, resolvePath },
       readAgain: () => readAgain().balancer,

@@ -146,7 +146,12 @@ describe('a node', () => {
     };
     const code = await run(['doctor', '--config', configPath, '--json'], {
       ...{ stdout: output, stderr: { write: () => {} }, env: {}, cwd: folder },
-      ...{ readStdin: async () => '', readSecret: async () => '', onInterrupt: () => () => {} },
+      ...{
+        readStdin: async () => '',
+        readSecret: async () => '',
+        readLine: async () => '',
+        onInterrupt: () => () => {},
+      },
     });
     expect(code).toBe(1);
     expect(JSON.parse(stdout).findings).toContainEqual(

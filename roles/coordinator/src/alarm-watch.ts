@@ -450,7 +450,7 @@ export class AlarmWatch {
       'failed-logins': {
         bound: settings.failedLogins,
         message: (n, target) =>
-          `${n} logins failed within ten minutes (${target}). \`starling audit --noun login\` says which.`,
+          `${n} logins failed within ten minutes (${target}). \`starling audit-log --noun login\` says which.`,
       },
       'unusual-api-use': {
         bound: settings.refusedRequests,
