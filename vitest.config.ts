@@ -12,6 +12,7 @@ export default defineConfig({
             'packages/**/*.test.ts',
             'roles/**/*.test.ts',
             'apps/**/*.test.ts',
+            'ops/**/*.test.ts',
             'tools/**/*.test.ts',
             'e2e/*-checker.test.ts',
           ],

@@ -157,6 +157,35 @@ const programs = [
     fedora: ['testssl'],
     macos: ['testssl'],
   },
+  {
+    find: 'ansible-playbook',
+    why: 'checks the inventory and the playbook',
+    for: ['test'],
+    debian: ['ansible-core'],
+    fedora: ['ansible-core'],
+    macos: ['ansible'],
+  },
+  {
+    find: 'nft',
+    why: "checks the hosts' packet filters",
+    for: ['test'],
+    debian: ['nftables'],
+    fedora: ['nftables'],
+  },
+  {
+    find: 'ssh-keygen',
+    why: "makes the operator's keys",
+    for: ['test'],
+    debian: ['openssh-client'],
+    fedora: ['openssh-clients'],
+  },
+  {
+    // Whichever `aws` comes first in the PATH need not be this one, whose service descriptions the tests read.
+    find: 'file:/usr/lib/python3/dist-packages/awscli/botocore/data/scheduler',
+    why: 'asks AWS, or what plays it in the tests, as a second implementation',
+    for: ['test'],
+    debian: ['awscli'],
+  },
 ]; // prettier-ignore
 
 function findProgram(name) {

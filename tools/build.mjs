@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const sourceFolders = {
-  program: ['packages', 'roles', 'apps/cli', 'tools'],
+  program: ['packages', 'roles', 'apps/cli', 'ops', 'tools'],
   site: ['apps/web', 'packages/model', 'packages/peer'],
 };
 
@@ -39,15 +39,8 @@ export async function ensureBuilt() {
   if (isStale(programStamp, sourceFolders.program)) {
     const { build } = await import('esbuild');
     rmSync(join(root, 'dist'), { recursive: true, force: true });
-    await build({
+    const options = {
       absWorkingDir: root,
-      entryPoints: {
-        starling: 'apps/cli/src/main.ts',
-        // A process of its own, and without what the other roles need.
-        'frontend-worker': 'apps/cli/src/frontend-worker.ts',
-        bench: 'tools/bench/main.ts',
-        fuzz: 'tools/fuzz.ts',
-      },
       outdir: 'dist',
       bundle: true,
       platform: 'node',
@@ -66,7 +59,17 @@ export async function ensureBuilt() {
           },
         },
       ],
+    };
+    // What is imported while the program runs goes to files of its own: a role loads what it needs, and no more.
+    await build({
+      ...options,
+      entryPoints: {
+        starling: 'apps/cli/src/main.ts',
+        'frontend-worker': 'apps/cli/src/frontend-worker.ts',
+      },
+      splitting: true,
     });
+    await build({ ...options, entryPoints: { bench: 'tools/bench/main.ts', fuzz: 'tools/fuzz.ts' } });
     // A worker thread starts from a file of its own.
     copyFileSync(
       join(root, 'roles/coordinator/src/database-worker.mjs'),

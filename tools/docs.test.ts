@@ -4,7 +4,9 @@ import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { backendErrorCatalogue } from '@starling/backend/error';
 import { problemCatalogue } from '@starling/coordinator/problem';
+import { operateErrorCatalogue } from '@starling/infra/operate/error';
 import { mediaErrorCatalogue } from '@starling/media/error';
+import { topologyErrorCatalogue } from '@starling/model/topology/error';
 import { describe, expect, it } from 'vitest';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
@@ -27,7 +29,7 @@ describe('the documents', () => {
 
   it('AGENTS.md: every source file that it names exists', () => {
     const text = readFileSync(join(root, 'AGENTS.md'), 'utf8');
-    const named = [...text.matchAll(/`((?:packages|roles|apps|tools|docs|e2e)\/[\w./-]+\.\w+)`/g)].map(
+    const named = [...text.matchAll(/`((?:packages|roles|apps|ops|tools|docs|e2e)\/[\w./-]+\.\w+)`/g)].map(
       (match) => match[1] ?? '',
     );
     expect(named.length).toBeGreaterThan(10);
@@ -37,6 +39,8 @@ describe('the documents', () => {
   it.each([
     ['Media', Object.entries(mediaErrorCatalogue).map(([code, text]) => `\`${code}\` | ${text}`)],
     ['Backend', Object.entries(backendErrorCatalogue).map(([code, text]) => `\`${code}\` | ${text}`)],
+    ['Deployments', Object.entries(topologyErrorCatalogue).map(([code, text]) => `\`${code}\` | ${text}`)],
+    ['Operate', Object.entries(operateErrorCatalogue).map(([code, text]) => `\`${code}\` | ${text}`)],
     [
       'API',
       Object.entries(problemCatalogue).map(([code, [status, title]]) => `\`${code}\` | ${status} | ${title}`),

@@ -31,6 +31,7 @@ const allowedImports: Record<string, readonly string[]> = {
     'roles/balancer',
     'roles/coordinator',
     'roles/relay',
+    'ops/infra',
   ],
   'ops/infra': ['packages/model'],
   'ops/lab': ['packages/model'],
@@ -73,7 +74,7 @@ function targetOf(path: string, specifier: string): string | undefined {
 
 const workspaceOf = (path: string) => path.split('/').slice(0, 2).join('/');
 
-const imports = ['packages', 'roles', 'apps'].flatMap(sourceFiles).flatMap(importsOf);
+const imports = ['packages', 'roles', 'apps', 'ops'].flatMap(sourceFiles).flatMap(importsOf);
 
 describe('the import rules of the design', () => {
   it('finds the sources', () => {
@@ -93,6 +94,14 @@ describe('the import rules of the design', () => {
       ({ from, target }) => workspaceOf(from) === 'packages/media' && target === undefined,
     );
     expect(impure.map(({ from, specifier }) => `${from} imports ${specifier}`)).toEqual([]);
+  });
+
+  it('loads the AWS SDK only when a command needs it', () => {
+    const eager = ['ops', 'apps'].flatMap(sourceFiles).filter((path) => {
+      const code = readFileSync(join(root, path), 'utf8');
+      return /^import (?!type\b)[^;]*?from '@aws-sdk\//m.test(code);
+    });
+    expect(eager).toEqual([]);
   });
 
   it('has no import cycle, type imports included', () => {

@@ -15,6 +15,8 @@ export interface Io {
   readonly cwd: string;
   /** All of standard input. */
   readStdin(): Promise<string>;
+  /** A line that is asked for on a terminal, or the first of standard input. */
+  readLine(prompt: string): Promise<string>;
   /** A line that nobody shall see: asked for on a terminal, where it is not shown, or read from standard input. */
   readSecret(prompt: string): Promise<string>;
   /**

@@ -19,6 +19,16 @@ process.exitCode = await run(process.argv.slice(2), {
   env: process.env,
   cwd: process.cwd(),
   readStdin: () => text(process.stdin),
+  async readLine(prompt) {
+    const lines = createInterface({ input: process.stdin, output: process.stderr });
+    // Where standard input ends without a line, the question would wait for ever.
+    const ended = new Promise<string>((resolve) => lines.once('close', () => resolve('')));
+    try {
+      return await Promise.race([lines.question(prompt), ended]);
+    } finally {
+      lines.close();
+    }
+  },
   async readSecret(prompt) {
     if (!process.stdin.isTTY) return (await text(process.stdin)).replace(/\r?\n$/, '');
     process.stderr.write(prompt);

@@ -2,9 +2,6 @@
 import { readFileSync } from 'node:fs';
 import { isIPv6 } from 'node:net';
 import { dirname, resolve } from 'node:path';
-import { startBackend } from '@starling/backend/main';
-import { startCoordinator } from '@starling/coordinator/main';
-import { startFrontend } from '@starling/frontend/main';
 import { type FrontendSection, StarlingConfig } from '@starling/model/config';
 import { DEFAULT_ORIGIN_COUNT } from '@starling/model/distribution';
 import type { CoordinatorAccess } from '@starling/model/node-identity';
@@ -14,7 +11,6 @@ import type { Registry } from 'prom-client';
 import { Value } from 'typebox/value';
 import { parse as parseYaml } from 'yaml';
 import packageJson from '../package.json' with { type: 'json' };
-import { reportOnBalancer, startBalancerRole } from './balancer.ts';
 import { joinNetwork, leaveNetwork, type Membership } from './joining.ts';
 import {
   balancerAddresses,
@@ -142,9 +138,10 @@ async function membershipOf(
  * @returns false when something is wrong
  * @throws StartError when the configuration cannot be used
  */
-export function checkBalancerRole(configPath: string, wantsJson: boolean): Promise<boolean> {
+export async function checkBalancerRole(configPath: string, wantsJson: boolean): Promise<boolean> {
   const { config, resolvePath } = readSettings({ path: configPath });
   if (config.balancer === undefined) throw new StartError(`${configPath} has no section "balancer".`);
+  const { reportOnBalancer } = await import('./balancer.ts');
   return reportOnBalancer(config.balancer, { resolvePath, wantsJson });
 }
 
@@ -164,6 +161,10 @@ interface Context {
   readonly readAgain: () => StarlingConfig;
 }
 
+/**
+ * Each loads its role: what the others need would be in memory for months, and V8 would look through it again and
+ * again.
+ */
 const starters: Record<Role, (config: StarlingConfig, context: Context) => Promise<RunningRole>> = {
   async frontend({ frontend: section }, context) {
     if (section === undefined) throw new StartError('no section "frontend"');
@@ -171,6 +172,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     if (workers > 1) return startFrontendWorkers({ ...section, workers }, context);
     const { logger, registry } = context;
     const nodeId = context.membership?.identity.nodeId;
+    const { startFrontend } = await import('@starling/frontend/main');
     const frontend = await startFrontend({ ...frontendSettings(section, context), logger, registry });
     const health = { isReady: () => frontend.isReady(), metrics: () => registry.metrics() };
     const handle: RequestHandler = (request, response) => {
@@ -214,6 +216,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
       port,
       publishToken: readSecret(publishTokenFile),
     }));
+    const { startBackend } = await import('@starling/backend/main');
     const backend = await startBackend({
       dataDir: section.dataDir,
       mediaDir: section.mediaDir && resolvePath(section.mediaDir),
@@ -256,6 +259,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
   async coordinator({ coordinator: section }, { logger, readSecret, resolvePath }) {
     if (section === undefined) throw new StartError('no section "coordinator"');
     const { databaseUrlFile, redisUrlFile } = section;
+    const { startCoordinator } = await import('@starling/coordinator/main');
     const servers = storageServers(process.env);
     const coordinator = await startCoordinator({
       dataDir: section.dataDir,
@@ -289,6 +293,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
 
   async balancer({ balancer: section }, { logger, registry, resolvePath, readAgain }) {
     if (section === undefined) throw new StartError('no section "balancer"');
+    const { startBalancerRole } = await import('./balancer.ts');
     return startBalancerRole(section, {
       ...{ logger, registry, resolvePath },
       readAgain: () => readAgain().balancer,

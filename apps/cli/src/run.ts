@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
+import { OperateError } from '@starling/infra/operate/error';
 import { ApiError } from '@starling/model/client';
 import { MAX_WORKERS, type NodeCoordinator, type StarlingConfig } from '@starling/model/config';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
@@ -10,13 +11,18 @@ import packageJson from '../package.json' with { type: 'json' };
 import { addAccountCommands } from './commands/account.ts';
 import { addApiTokenCommands } from './commands/api-token.ts';
 import { addAuditCommand } from './commands/audit.ts';
+import { addAuditLogCommand } from './commands/audit-log.ts';
 import { addBackupCommands } from './commands/backup.ts';
 import { addChannelCommands } from './commands/channel.ts';
+import { addCostCommand } from './commands/cost.ts';
 import { addDestinationCommands } from './commands/destination.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
+import { addInfraCommands } from './commands/infra.ts';
 import { addMediaCommands } from './commands/media.ts';
 import { addNodeCommands } from './commands/node.ts';
+import { addOperateCommands } from './commands/operate.ts';
 import { addRecordingCommands } from './commands/recording.ts';
+import { addStackCommands } from './commands/stack.ts';
 import { addStreamCommands } from './commands/stream.ts';
 import { addTokenCommands } from './commands/token.ts';
 import { addViewersCommands } from './commands/viewers.ts';
@@ -83,9 +89,17 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addWebhookCommands(program, context);
   addAccountCommands(program, context);
   addApiTokenCommands(program, context);
-  addAuditCommand(program, context);
+  addAuditLogCommand(program, context);
   addBackupCommands(program, context);
   addNodeCommands(program, context);
+  addCostCommand(program, context);
+  addAuditCommand(program, context);
+  const infra = program
+    .command('infra')
+    .description('The deployment on AWS: what it is made of, and its stacks.');
+  addInfraCommands(infra, context);
+  addStackCommands(infra, context);
+  addOperateCommands(program, context);
   addDoctorCommand(program, context, { httpPort: DEFAULT_HTTP_PORT, rtmpPort: DEFAULT_RTMP_PORT });
   program.addHelpText(
     'after',
@@ -102,7 +116,12 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
       io.stderr.write(`${notRunning(context.dataDir()).message}\n`);
       return 1;
     }
-    if (error instanceof CommandError || error instanceof StartError || error instanceof ApiError) {
+    const isExplained =
+      error instanceof CommandError ||
+      error instanceof StartError ||
+      error instanceof ApiError ||
+      error instanceof OperateError;
+    if (isExplained) {
       io.stderr.write(`${error.message}\n`);
       return 1;
     }

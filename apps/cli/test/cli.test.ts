@@ -104,6 +104,7 @@ async function starling(
     env: { STARLING_DATA: dataDir, ...options.env },
     cwd: dataDir,
     readStdin: async () => options.stdin ?? '',
+    readLine: async () => options.stdin ?? '',
     readSecret: async () => options.stdin ?? '',
     onInterrupt(listener) {
       const timer =
@@ -178,7 +179,21 @@ describe('help and misuse', () => {
     ['api-token', 'ls'],
     ['api-token', 'revoke'],
     ['audit'],
+    ['audit-log'],
+    ['cost'],
     ['doctor'],
+    ['pause'],
+    ['resume'],
+    ['status'],
+    ['scale'],
+    ['schedule', 'set'],
+    ['schedule', 'ls'],
+    ['schedule', 'override'],
+    ['schedule', 'rm'],
+    ['schedule', 'sync'],
+    ['infra', 'deploy'],
+    ['infra', 'diff'],
+    ['infra', 'destroy'],
   ];
 
   it.each(commands.map((words) => [words.join(' '), words]))(
@@ -673,14 +688,14 @@ describe('access', () => {
   });
 
   it('shows who changed what', async () => {
-    const { stdout } = await starling(['audit', '--target', 'hers', '--noun', 'streams']);
+    const { stdout } = await starling(['audit-log', '--target', 'hers', '--noun', 'streams']);
     expect(stdout).toMatch(/^TIME +WHO +FROM +WHAT +WHICH +CHANGED/);
     expect(stdout).toMatch(/Z +operator token +127\.0\.0\.1 +streams update +hers +owner$/m);
-    const first = JSON.parse((await starling(['audit', '--limit', '1', '--json'])).stdout);
+    const first = JSON.parse((await starling(['audit-log', '--limit', '1', '--json'])).stdout);
     expect(first.items).toHaveLength(1);
-    const second = await starling(['audit', '--limit', '1', '--cursor', first.nextCursor, '--json']);
+    const second = await starling(['audit-log', '--limit', '1', '--cursor', first.nextCursor, '--json']);
     expect(JSON.parse(second.stdout).items[0].number).toBeLessThan(first.items[0].number);
-    expect((await starling(['audit', '--since', 'yesterday'])).code).toBe(2);
+    expect((await starling(['audit-log', '--since', 'yesterday'])).code).toBe(2);
   });
 });
 

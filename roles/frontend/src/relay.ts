@@ -74,7 +74,14 @@ export class Relay {
         if (!socket.write(chunks)) stallTimer ??= setTimeout(end, STALL_DEADLINE_MS);
         if (socket.writableLength > MAX_QUEUED_BYTES) process.nextTick(end);
       },
-      whenDrained: async () => {}, // asked of a channel with a history only
+      async whenDrained() {
+        if (socket.destroyed || !socket.writableNeedDrain) return;
+        await new Promise<void>((resolve) => {
+          socket.once('drain', resolve);
+          socket.once('close', resolve);
+        });
+      },
+      overtaken: () => end(),
     });
   }
 
