@@ -5,12 +5,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startCoordinator } from '@starling/coordinator/main';
 import { startFrontend } from '@starling/frontend/main';
+import { CoordinatorClient } from '@starling/model/client';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { generate } from 'selfsigned';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
 import { freePort } from '../../../tools/free-port.ts';
+import { joinNetwork } from '../src/joining.ts';
 import { checkSkew, examineNode } from '../src/node-checks.ts';
 import { run } from '../src/run.ts';
 
@@ -134,6 +136,45 @@ describe('a node', () => {
     other.close();
     writeConfig({ rtmpPort: frontendPort });
     expect(await findingOf('port rtmp')).toMatchObject({ result: 'ok' });
+  });
+
+  it('that joins by invitation is well once it has joined, with the frontends that it heard of', async () => {
+    const dataDir = join(folder, 'joined');
+    mkdirSync(dataDir);
+    const coordinatorUrl = `http://127.0.0.1:${coordinatorPort}`;
+    const backend = { dataDir, rtmp: { host: '127.0.0.1', port: 0 }, coordinator: { url: coordinatorUrl } };
+    writeFileSync(configPath, stringify({ backend }));
+    expect(await findingOf('node key')).toMatchObject({
+      result: 'fail',
+      message: 'this node has not joined yet',
+      advice: expect.stringContaining('starling node invite --role backend'),
+    });
+
+    const operator = new CoordinatorClient({ baseUrl: coordinatorUrl, token: 'operator' });
+    const { token } = await operator.nodes.invite({ role: 'backend', expiresInSeconds: 60 });
+    await joinNetwork({
+      ...{ dataDir, coordinatorUrl, role: 'backend', name: 'studio', advertisedHost: '127.0.0.1' },
+      ...{ readJoinToken: async () => token, logger: pino({ level: 'silent' }) },
+    });
+    const addresses = { host: '127.0.0.1', pushPorts: [frontendPort, 1] };
+    const frontend = { id: '00000000000000f1', name: 'edge', role: 'frontend', addresses };
+    const fleet = {
+      revision: 1,
+      nodes: [{ ...frontend, publicKey: 'A'.repeat(43), state: 'joined', restartBootId: null }],
+    };
+    writeFileSync(join(dataDir, 'fleet.json'), JSON.stringify(fleet));
+    const findings = await examineNode(configPath, {});
+    expect(findings).toContainEqual({
+      ...{ check: 'coordinator', result: 'ok', message: `${coordinatorUrl} answers, and takes the key` },
+    });
+    const frontends = findings.filter(({ check }) => check === 'frontend');
+    expect(frontends.map(({ result }) => result)).toEqual(['ok', 'fail']);
+
+    await operator.nodes.remove('studio');
+    expect(await findingOf('coordinator')).toMatchObject({
+      result: 'fail',
+      advice: expect.stringMatching(/^Was this node removed\?/),
+    });
   });
 
   it('is judged by the exit code, and as JSON', async () => {
