@@ -41,6 +41,7 @@ describe('a line of the log', () => {
     ['the code of a second factor', { code: '123456', x: SECRET.slice(0, 0) }],
     ['a stream key', {}, `got sk_${SECRET}${SECRET}`],
     ['an API token', {}, `got sat_${SECRET}${SECRET}`],
+    ['a join token', {}, `got sjt_${SECRET}${SECRET}`],
     ['a JSON Web Token', {}, `got eyJhbGciOi.${SECRET}.${SECRET}`],
   ])('does not have %s', (_what, fields, message) => {
     const text = JSON.stringify(line(fields, message));

@@ -122,7 +122,7 @@ function scrubbed(text: string): string {
     )
     .replace(/([a-z][a-z0-9+.-]*:\/\/)[^/\s@"'<>]+@/gi, `$1${SECRET}@`)
     .replace(/\b(Bearer|Basic)\s+[\w.~+/=-]+/gi, `$1 ${SECRET}`)
-    .replace(/\b(?:sk_|sat_|whsec_)[\w-]{10,}/g, SECRET)
+    .replace(/\b(?:sk_|sat_|sjt_|whsec_)[\w-]{10,}/g, SECRET)
     .replace(/\beyJ[\w-]+\.[\w-]+\.[\w-]+/g, SECRET)
     .replace(/\b(starling=)[\w-]{20,}/g, `$1${SECRET}`);
 }
