@@ -139,7 +139,7 @@ describe('workers', () => {
     );
     for (const { pid } of toldOf('serve')) {
       const ofWorker = told().filter((one) => one.pid === pid);
-      expect(ofWorker.map(({ order }) => order.type)).toEqual(['start', 'filled', 'serve']);
+      expect(ofWorker.slice(0, 3).map(({ order }) => order.type)).toEqual(['start', 'filled', 'serve']);
     }
     expect(workers.isReady()).toBe(true);
     await workers.metrics(new Registry(), []);
