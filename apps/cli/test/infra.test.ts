@@ -19,6 +19,7 @@ async function starling(...argv: string[]) {
     cwd: folder,
     readStdin: async () => '',
     readSecret: async () => '',
+    readLine: async () => '',
     onInterrupt: () => () => undefined,
   });
   return { code, ...texts };
