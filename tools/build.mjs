@@ -39,15 +39,8 @@ export async function ensureBuilt() {
   if (isStale(programStamp, sourceFolders.program)) {
     const { build } = await import('esbuild');
     rmSync(join(root, 'dist'), { recursive: true, force: true });
-    await build({
+    const common = {
       absWorkingDir: root,
-      entryPoints: {
-        starling: 'apps/cli/src/main.ts',
-        // A process of its own, and without what the other roles need.
-        'frontend-worker': 'apps/cli/src/frontend-worker.ts',
-        bench: 'tools/bench/main.ts',
-        fuzz: 'tools/fuzz.ts',
-      },
       outdir: 'dist',
       bundle: true,
       platform: 'node',
@@ -66,7 +59,20 @@ export async function ensureBuilt() {
           },
         },
       ],
+    };
+    await build({
+      ...common,
+      entryPoints: {
+        starling: 'apps/cli/src/main.ts',
+        // A process of its own, and without what the other roles need.
+        'frontend-worker': 'apps/cli/src/frontend-worker.ts',
+      },
+      // What a command imports when it runs stays in a file of its own: in one file, its npm packages would be loaded at
+      // every start, the CDK among them.
+      splitting: true,
     });
+    // One file each: fuzzing counts what is covered in its own.
+    await build({ ...common, entryPoints: { bench: 'tools/bench/main.ts', fuzz: 'tools/fuzz.ts' } });
     // A worker thread starts from a file of its own.
     copyFileSync(
       join(root, 'roles/coordinator/src/database-worker.mjs'),

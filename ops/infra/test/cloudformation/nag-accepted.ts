@@ -34,7 +34,7 @@ export const accepted: readonly NagAcceptance[] = [
   },
   {
     rule: 'AwsSolutions-IAM5',
-    resources: ['FlowLogRole', 'HostRole', 'ExecutionRole', 'TaskRole', 'FunctionRole'],
+    resources: ['FlowLogRole', 'HostRole', 'ExecutionRole', 'TaskRole', 'FunctionRole', 'ScheduleRole'],
     reason:
       'Wildcards within one log group, one prefix of one bucket, or instances that carry the tag of the deployment; calls that take no resource (DescribeAddresses, ecr:GetAuthorizationToken) need *.',
   },

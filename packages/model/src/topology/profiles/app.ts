@@ -154,6 +154,10 @@ export function drawApp(deployment: Deployment): Plan {
     },
     usage: [logUsage(stage.logGb + stage.flowGb)],
     outputs: {
+      schedulerRoleArn: {
+        value: ref('ScheduleRole', 'arn'),
+        description: 'What `starling schedule` lets EventBridge Scheduler act as',
+      },
       watchUrl: { value: `https://watch.${domain}/`, description: 'For viewers' },
       balancerName: { value: ref('HttpBalancer', 'dnsName'), description: 'Of the load balancer' },
       ...(natGateway

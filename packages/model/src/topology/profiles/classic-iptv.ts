@@ -455,6 +455,10 @@ export function drawClassicIptv(deployment: Deployment): Plan {
     },
     usage: [],
     outputs: {
+      schedulerRoleArn: {
+        value: ref('ScheduleRole', 'arn'),
+        description: 'What `starling schedule` lets EventBridge Scheduler act as',
+      },
       bastionPublicIp: { value: ref('BastionAddressA', 'publicIp'), description: 'Where SSH comes in' },
       balancerPublicIp: { value: ref('BalancerAddress', 'publicIp'), description: 'Where viewers come in' },
       frontendPrivateIps: { value: frontendIps.join(','), description: 'Frontends, inside the VPC' },

@@ -272,6 +272,10 @@ export function drawContainers(deployment: Deployment): Plan {
     },
     usage: [logUsage(8)],
     outputs: {
+      schedulerRoleArn: {
+        value: ref('ScheduleRole', 'arn'),
+        description: 'What `starling schedule` lets EventBridge Scheduler act as',
+      },
       watchUrl: { value: `https://watch.${domain}/`, description: 'For viewers' },
       ingestName: { value: ref('IngestBalancer', 'dnsName'), description: 'Where encoders come in' },
       repository: { value: ref('Repository', 'uri'), description: 'Where images are pushed' },

@@ -979,18 +979,12 @@ export function logUsage(gb: number): Price {
   return assumed('logs/ingest-gb', gb);
 }
 
-/** Days and hours of the deployment's schedule as EventBridge Scheduler's own calls, resource by resource. */
+/**
+ * Days and hours of the deployment's schedule as EventBridge Scheduler's own calls, resource by resource. The role is there
+ * without a schedule, too: `starling schedule` and `starling pause` need it.
+ */
 export function drawSchedules(draft: Draft): void {
   const { schedule, name, region } = draft.deployment;
-  if (schedule === null) return;
-  const week = ['SUN', 'MON', 'TUE', 'WED', 'THU', 'FRI', 'SAT'];
-  // A stop before the start of the day is the next morning's.
-  const isNextDay = schedule.stop <= schedule.start;
-  const stopDays = schedule.days.map((day) => (isNextDay ? (week[(week.indexOf(day) + 1) % 7] ?? day) : day));
-  const cron = (time: string, days: readonly string[]) => {
-    const [hour, minute] = time.split(':').map(Number);
-    return `cron(${minute} ${hour} ? * ${days.length === 7 ? '*' : days.join(',')} *)`;
-  };
   const calls: {
     subject: string;
     service: string;
@@ -1059,7 +1053,7 @@ export function drawSchedules(draft: Draft): void {
   }
   draft.add('role', {
     id: 'ScheduleRole',
-    purpose: 'Pauses and resumes by the schedule',
+    purpose: 'Pauses and resumes at the opening hours, and stops again what RDS starts after seven days',
     name: `${name}-${region}-schedule`,
     trusts: { service: 'scheduler.amazonaws.com', sourceAccountOnly: true },
     managedPolicies: [],
@@ -1068,6 +1062,15 @@ export function drawSchedules(draft: Draft): void {
     })),
     instanceProfile: null,
   });
+  if (schedule === null) return;
+  const week = ['SUN', 'MON', 'TUE', 'WED', 'THU', 'FRI', 'SAT'];
+  // A stop before the start of the day is the next morning's.
+  const isNextDay = schedule.stop <= schedule.start;
+  const stopDays = schedule.days.map((day) => (isNextDay ? (week[(week.indexOf(day) + 1) % 7] ?? day) : day));
+  const cron = (time: string, days: readonly string[]) => {
+    const [hour, minute] = time.split(':').map(Number);
+    return `cron(${minute} ${hour} ? * ${days.length === 7 ? '*' : days.join(',')} *)`;
+  };
   for (const { subject, service, pause, resume } of calls) {
     const one = (
       does: 'pause' | 'resume',

@@ -138,6 +138,10 @@ export function drawServerless(deployment: Deployment): Plan {
     },
     usage: [logUsage(5)],
     outputs: {
+      schedulerRoleArn: {
+        value: ref('ScheduleRole', 'arn'),
+        description: 'What `starling schedule` lets EventBridge Scheduler act as',
+      },
       watchUrl: { value: `https://watch.${domain}/`, description: 'For viewers' },
       ingestAddress: { value: ref('IngestAddress', 'publicIp'), description: 'Where encoders come in' },
       api: {
