@@ -307,6 +307,7 @@ function resolve(cloud: Cloud, stack: FakeStack, value: unknown): unknown {
       'ValidationError',
       `Unresolved resource dependencies [${id}]`,
     ).physicalId;
+    if (attribute === 'Arn' && physicalId.startsWith('arn:')) return physicalId;
     return attribute === 'Arn' ? cloud.arn('fake', physicalId) : `${attribute} of ${physicalId}`;
   }
   if (name === 'Fn::Join') {

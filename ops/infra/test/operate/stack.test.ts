@@ -6,7 +6,7 @@ import { drawPlan } from '@starling/model/topology/draw-plan';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { writeAssembly } from '../../src/cloudformation/synthesize.ts';
 import { makePeriod } from '../../src/operate/hours.ts';
-import { pauseDeployment, readState } from '../../src/operate/pause.ts';
+import { pauseDeployment, readState, resumeDeployment } from '../../src/operate/pause.ts';
 import { setHours } from '../../src/operate/schedules.ts';
 import { deployStacks, destroyStacks, diffStacks } from '../../src/operate/stack.ts';
 import { addRoleStack, emptyWorld, interruptAtEveryCall, NAME, REGION, type World } from './world.ts';
@@ -351,6 +351,11 @@ describe('what synth writes', () => {
       ViewerCertificateArn: edge?.resources.get('ViewerCertificate')?.physicalId,
     });
     expect(made[0]?.outputs.FirewallArn).toContain('demo-edge-firewall');
+    // Pausing the database for more than seven days takes the role that the template makes.
+    expect(made[1]?.outputs.SchedulerRoleArn).toMatch(/demo-main-schedulerole$/);
+    await pauseDeployment(await world.connect(), NAME);
+    expect([...world.cloud.scheduleGroups.keys()]).toEqual(['starling-demo']);
+    await resumeDeployment(await world.connect(), NAME);
 
     const before = JSON.stringify([world.cloud.snapshot(), world.fake.cloud('us-east-1').snapshot()]);
     const again = await deployStacks(await world.connect(), NAME, options(), async () =>
