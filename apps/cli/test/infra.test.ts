@@ -119,3 +119,25 @@ describe('starling infra', () => {
     );
   });
 });
+
+describe('docs/deploy.md', () => {
+  it('has only commands and options that the program has', async () => {
+    const text = readFileSync(join(import.meta.dirname, '../../../docs/deploy.md'), 'utf8').replace(
+      /\\\n/g,
+      ' ',
+    );
+    const lines = [
+      ...text.matchAll(/(?:^|`|\n\s*)(?:npx )?starling ((?:infra |schedule )?[a-z]+)([^\n`#]*)/g),
+    ];
+    expect(lines.length).toBeGreaterThan(25);
+    const helps = new Map<string, string>();
+    for (const [, command = '', rest = ''] of lines) {
+      if (command === 'up') continue;
+      const help = helps.get(command) ?? (await starling(...command.split(' '), '--help')).stdout;
+      helps.set(command, help);
+      expect(help, command).toContain(`Usage: starling ${command}`);
+      for (const [flag] of rest.matchAll(/--[a-z-]+/g))
+        expect(help, `${command} ${flag}`).toMatch(new RegExp(`${flag}\\b`));
+    }
+  });
+});
