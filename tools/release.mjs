@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * Packs what a host of the cloud runs into one file: the built program and site, the npm packages that it needs, Node
+ * Packs what a host of the cloud, or a container, runs into one file: the built program and site, the npm packages that it needs, Node
  * itself. Needs no network.
  *
  *   node tools/release.mjs [FILE]       dist/starling.tar.gz, and beside it its SHA-256
@@ -23,6 +23,9 @@ import { fileURLToPath } from 'node:url';
 import { ensureBuilt } from './build.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+
+/** Only commands that speak to AWS load them, and those run where the operator is. */
+const operatorPackages = ['aws-cdk-lib', '@aws-cdk', 'constructs', '@aws-sdk', '@smithy'];
 
 function fail(text) {
   process.stderr.write(`release: ${text}\n`);
@@ -65,9 +68,11 @@ try {
     ['prune', '--omit=dev', '--ignore-scripts', '--no-audit', '--no-fund', '--offline'],
     stage,
   );
+  for (const name of operatorPackages)
+    rmSync(join(stage, 'node_modules', name), { recursive: true, force: true });
   mkdirSync(join(stage, 'dist'));
   for (const name of readdirSync(join(root, 'dist'))) {
-    if (/^(starling|frontend-worker|database-worker)\.m?js(\.map)?$/.test(name)) {
+    if (/\.m?js(\.map)?$/.test(name) && !/^(bench|fuzz)\./.test(name)) {
       copyFileSync(join(root, 'dist', name), join(stage, 'dist', name));
     }
   }
@@ -79,7 +84,9 @@ try {
     join(stage, 'bin/starling'),
     '#!/bin/sh\nhere=$(dirname "$(readlink -f "$0")")\nexec "$here/node" --enable-source-maps "$here/../dist/starling.js" "$@"\n',
   );
-  for (const name of ['node', 'starling']) chmodSync(join(stage, 'bin', name), 0o755);
+  for (const name of ['starling-health', 'starling-container.mjs'])
+    copyFileSync(join(root, 'ops/container', name), join(stage, 'bin', name));
+  for (const name of ['node', 'starling', 'starling-health']) chmodSync(join(stage, 'bin', name), 0o755);
 
   const file = resolve(process.argv[2] ?? join(root, 'dist/starling.tar.gz'));
   runOrFail('tar', ['-czf', file, '--owner=0', '--group=0', '--numeric-owner', '-C', stage, '.']);

@@ -18,8 +18,8 @@ async function starling(...argv: string[]) {
     env: {},
     cwd: folder,
     readStdin: async () => '',
-    readLine: async () => '',
     readSecret: async () => '',
+    readLine: async () => '',
     onInterrupt: () => () => undefined,
   });
   return { code, ...texts };
@@ -117,5 +117,27 @@ describe('starling infra', () => {
     expect((await starling('infra', 'inventory', '--profile', 'classic-iptv')).stdout).toMatch(
       /bastions:\n\s+hosts:\n\s+bastion:/,
     );
+  });
+});
+
+describe('docs/deploy.md', () => {
+  it('has only commands and options that the program has', async () => {
+    const text = readFileSync(join(import.meta.dirname, '../../../docs/deploy.md'), 'utf8').replace(
+      /\\\n/g,
+      ' ',
+    );
+    const lines = [
+      ...text.matchAll(/(?:^|`|\n\s*)(?:npx )?starling ((?:infra |schedule )?[a-z]+)([^\n`#]*)/g),
+    ];
+    expect(lines.length).toBeGreaterThan(25);
+    const helps = new Map<string, string>();
+    for (const [, command = '', rest = ''] of lines) {
+      if (command === 'up') continue;
+      const help = helps.get(command) ?? (await starling(...command.split(' '), '--help')).stdout;
+      helps.set(command, help);
+      expect(help, command).toContain(`Usage: starling ${command}`);
+      for (const [flag] of rest.matchAll(/--[a-z-]+/g))
+        expect(help, `${command} ${flag}`).toMatch(new RegExp(`${flag}\\b`));
+    }
   });
 });

@@ -66,8 +66,12 @@ export async function withAws<T>(
 
 /** A template fills pages. */
 function withoutLongText(input: unknown): unknown {
-  const { TemplateBody, ...rest } = input as { TemplateBody?: string };
-  return TemplateBody === undefined ? rest : { ...rest, TemplateBody: `(${TemplateBody.length} characters)` };
+  return Object.fromEntries(
+    Object.entries(input as object).map(([key, value]) => [
+      key,
+      ['TemplateBody', 'Body'].includes(key) ? `(${String(value).length} characters)` : value,
+    ]),
+  );
 }
 
 export function addOperateCommands(program: Command, context: CommandContext): void {

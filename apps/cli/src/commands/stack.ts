@@ -8,6 +8,7 @@ import { type AwsFlags, addAwsOptions, withAws } from './operate.ts';
 
 interface TemplateFlags extends AwsFlags {
   readonly template: string;
+  readonly bucket?: string;
   readonly parameter?: (readonly [string, string])[];
 }
 
@@ -27,8 +28,9 @@ export function addStackCommands(infra: Command, context: CommandContext): void 
       isEmpty ? 'Nothing changes.' : 'Only outputs, parameters or tags change.',
     );
   };
-  const optionsOf = ({ template, parameter }: TemplateFlags) => ({
+  const optionsOf = ({ template, parameter, bucket }: TemplateFlags) => ({
     path: resolve(io.cwd, template),
+    bucket,
     parameters: new Map(parameter ?? []),
   });
   /** Asks on a terminal; without one, standard input answers. */
@@ -45,6 +47,7 @@ export function addStackCommands(infra: Command, context: CommandContext): void 
       `\nPrints the changes first, and asks. When it is interrupted, run it again.${examples(
         'starling infra deploy --template cdk.out',
         'starling infra deploy --template cdk.out --deployment iptv --region eu-west-1 --yes',
+        'starling infra deploy --template cdk.out --bucket example-templates',
       )}`,
     )
     .action(async (flags: TemplateFlags & { yes?: true }) => {
@@ -130,6 +133,7 @@ function addTemplateOptions(command: Command): Command {
   return addAwsOptions(
     command
       .requiredOption('--template <path>', 'a template, or the folder that `starling infra synth` wrote')
+      .option('--bucket <name>', 'your bucket, in the region, for templates that are too long for a call')
       .option('--parameter <key=value...>', 'a parameter of the templates', parseParameter),
     { dryRun: command.name() === 'deploy' },
   );

@@ -147,8 +147,13 @@ function addOutputs(context: Context, all: readonly Context[]): void {
     const ids = [...value.matchAll(/\$\{([A-Za-z0-9]+)\./g)].map((match) => match[1]);
     const stacks = new Set(plan.resources.filter((one) => ids.includes(one.id)).map((one) => one.stack));
     const home: StackName = stacks.size === 1 && stacks.has('edge') ? 'edge' : 'main';
-    if (home === stackName)
-      new CfnOutput(stack, `${capital(name)}Output`, { value: context.text(value), description });
+    if (home !== stackName) continue;
+    // A resource may have the name; `starling schedule` looks for SchedulerRoleArn.
+    const isTaken = plan.resources.some(({ id }) => id === capital(name));
+    new CfnOutput(stack, `${capital(name)}${isTaken ? 'Output' : ''}`, {
+      value: context.text(value),
+      description,
+    });
   }
   for (const other of all) {
     if (other === context) continue;

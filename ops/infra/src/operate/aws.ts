@@ -11,6 +11,7 @@ import type { ECS } from '@aws-sdk/client-ecs';
 import type { ElastiCache } from '@aws-sdk/client-elasticache';
 import type { RDS } from '@aws-sdk/client-rds';
 import type { ResourceGroupsTaggingAPI } from '@aws-sdk/client-resource-groups-tagging-api';
+import type { S3 } from '@aws-sdk/client-s3';
 import type { Scheduler } from '@aws-sdk/client-scheduler';
 import { OperateError } from './error.ts';
 
@@ -58,6 +59,8 @@ export interface Aws {
   readonly rds: RDS;
   readonly scheduler: Scheduler;
   readonly tagging: ResourceGroupsTaggingAPI;
+  /** Loaded when it is asked for: only long templates need it. */
+  s3(): Promise<S3>;
   /** The same account elsewhere. */
   inRegion(region: string): Promise<Aws>;
   /**
@@ -123,6 +126,12 @@ export async function openAws(options: AwsOptions): Promise<Aws> {
     dryRun: options.dryRun === true,
     clock,
     report: options.report,
+    async s3() {
+      const { S3 } = await import('@aws-sdk/client-s3');
+      const client = new S3(config);
+      watchCalls(client, options);
+      return client;
+    },
     inRegion: (region) => openAws({ ...options, region }),
     async waitFor(ask, isDone, { describe, deadlineMs }) {
       const startedMs = clock.nowMs();

@@ -25,6 +25,7 @@ export const operateErrorCatalogue = {
   SCHEDULE_NOT_FOUND: 'There are no opening hours of that name.',
   SCHEDULE_NO_ROLE: 'EventBridge Scheduler has no role with which it could start and stop things.',
   STACK_BAD_TEMPLATE: 'The template cannot be read, or CloudFormation does not take it.',
+  STACK_NEEDS_BUCKET: 'The template is too long for a call; CloudFormation takes it out of a bucket.',
   STACK_FAILED: 'CloudFormation could not make the change, and rolled it back.',
   STACK_STUCK: 'The stack is in a state that it only leaves by hand.',
   STACK_PROTECTED: 'The stack is protected from deletion.',

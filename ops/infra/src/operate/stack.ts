@@ -2,6 +2,7 @@
  * The deployment's stacks of CloudFormation: made, changed and removed. Always through a change set, so that what is
  * going to happen is known before it does.
  */
+import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Change, Parameter, Stack } from '@aws-sdk/client-cloudformation';
@@ -10,8 +11,9 @@ import { OperateError } from './error.ts';
 import { removeSchedules, syncSchedules } from './schedules.ts';
 import { checkDeploymentName, DEPLOYMENT_TAG } from './units.ts';
 
-/** CloudFormation takes a longer template only out of a bucket. */
-const MAX_TEMPLATE_BYTES = 51_200;
+/** Of a template in a call, and in a bucket (CloudFormation User Guide, "Understand CloudFormation quotas"). */
+const MAX_BYTES_IN_CALL = 51_200;
+const MAX_BYTES_IN_BUCKET = 1_000_000;
 const CHANGE_SET = 'starling';
 const MINUTE_MS = 60_000;
 /** CloudFront and databases in two zones take the longest. */
@@ -48,6 +50,8 @@ export interface DeployOptions {
   /** A template, or a folder that `starling infra synth` wrote. */
   readonly path: string;
   readonly parameters: ReadonlyMap<string, string>;
+  /** Takes templates that are too long for a call. In the region of their stack; it has to exist. */
+  readonly bucket?: string | undefined;
 }
 
 export interface DeployedStack extends StackChanges {
@@ -70,7 +74,7 @@ export async function deployStacks(
   const parameters = new Map(options.parameters);
   for (const template of readTemplates(name, options)) {
     const there = await regionOf(aws, template);
-    const changes = await prepare(there, name, template, parameters);
+    const changes = await prepare(there, name, template, { ...options, parameters });
     if (!changes.isEmpty) {
       aws.report({
         kind: 'step',
@@ -105,7 +109,7 @@ export async function diffStacks(aws: Aws, name: string, options: DeployOptions)
   const parameters = new Map(options.parameters);
   for (const template of readTemplates(name, options)) {
     const there = await regionOf(aws, template);
-    const changes = await prepare(there, name, template, parameters);
+    const changes = await prepare(there, name, template, { ...options, parameters });
     await discard(there, changes);
     found.push(changes);
     for (const [key, value] of outputsOf(await readStack(there, template.stack))) {
@@ -180,9 +184,22 @@ export async function destroyStacks(
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** In the order in which they are made: one after those that it depends on. */
-function readTemplates(name: string, { path, parameters }: DeployOptions): Template[] {
+function readTemplates(name: string, { path, parameters, bucket }: DeployOptions): Template[] {
   checkDeploymentName(name);
   const templates = readAssembly(name, path);
+  for (const { stack, body } of templates) {
+    const bytes = Buffer.byteLength(body);
+    if (bytes > MAX_BYTES_IN_BUCKET)
+      throw new OperateError(
+        'STACK_BAD_TEMPLATE',
+        `The template of ${stack} is ${bytes} bytes, and CloudFormation takes ${MAX_BYTES_IN_BUCKET} at most: divide it.`,
+      );
+    if (bytes > MAX_BYTES_IN_CALL && bucket === undefined)
+      throw new OperateError(
+        'STACK_NEEDS_BUCKET',
+        `The template of ${stack} is ${bytes} bytes, and CloudFormation takes ${MAX_BYTES_IN_CALL} in a call: add --bucket with the name of a bucket of yours in the region of the stack.`,
+      );
+  }
   const unknown = [...parameters.keys()].find(
     (key) => !templates.some((one) => one.parameters.includes(key)),
   );
@@ -251,12 +268,6 @@ function readTemplate(
       `${path} is no template of CloudFormation: it has no Resources.`,
     );
   const body = JSON.stringify(parsed);
-  if (Buffer.byteLength(body) > MAX_TEMPLATE_BYTES) {
-    throw new OperateError(
-      'STACK_BAD_TEMPLATE',
-      `${path} is ${Buffer.byteLength(body)} bytes, and CloudFormation takes ${MAX_TEMPLATE_BYTES} in a call: put it into a bucket and deploy it with \`aws cloudformation deploy --s3-bucket\`.`,
-    );
-  }
   return { stack, region, body, parameters: Object.keys(parsed.Parameters ?? {}), isProtected };
 }
 
@@ -322,12 +333,29 @@ async function findStacks(aws: Aws, name: string): Promise<{ there: Aws; stack: 
   return found.sort((a, b) => madeMs(b) - madeMs(a));
 }
 
+/** The template as a call takes it: as it is, or put into the bucket, under a name that changes with it. */
+async function contentOf(
+  aws: Aws,
+  name: string,
+  { stack, body }: Template,
+  bucket: string | undefined,
+): Promise<{ TemplateBody: string } | { TemplateURL: string }> {
+  if (bucket === undefined || Buffer.byteLength(body) <= MAX_BYTES_IN_CALL) return { TemplateBody: body };
+  const digest = createHash('sha256').update(body).digest('hex');
+  const key = `starling/${name}/${stack}-${digest}.template.json`;
+  const s3 = await aws.s3();
+  await s3.putObject({ Bucket: bucket, Key: key, Body: body, ContentType: 'application/json' });
+  // Before the bucket's name, a dot in it would not be in Amazon's certificate.
+  const domain = aws.region.startsWith('cn-') ? 'amazonaws.com.cn' : 'amazonaws.com';
+  return { TemplateURL: `https://s3.${aws.region}.${domain}/${bucket}/${key}` };
+}
+
 /** Brings the stack to where it can be changed, and makes a change set. */
 async function prepare(
   aws: Aws,
   name: string,
   template: Template,
-  parameters: ReadonlyMap<string, string>,
+  { parameters, bucket }: DeployOptions,
 ): Promise<StackChanges> {
   const StackName = template.stack;
   let stack = await readStack(aws, StackName);
@@ -355,13 +383,14 @@ async function prepare(
     );
   }
   const isNew = stack === undefined;
+  const content = await contentOf(aws, name, template, bucket);
   const known = new Set(stack?.Parameters?.map(({ ParameterKey }) => ParameterKey));
   if (stack !== undefined) await aws.cloudFormation.deleteChangeSet({ StackName, ChangeSetName: CHANGE_SET });
   await aws.cloudFormation.createChangeSet({
     StackName,
     ChangeSetName: CHANGE_SET,
     ChangeSetType: isNew ? 'CREATE' : 'UPDATE',
-    TemplateBody: template.body,
+    ...content,
     Capabilities: ['CAPABILITY_IAM', 'CAPABILITY_NAMED_IAM'],
     Tags: [{ Key: DEPLOYMENT_TAG, Value: name }],
     Parameters: template.parameters.flatMap((ParameterKey): Parameter[] => {

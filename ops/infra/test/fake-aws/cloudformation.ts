@@ -9,14 +9,16 @@ import {
   type Tags,
   toTagList,
 } from './cloud.ts';
+import type { Buckets } from './s3.ts';
 import type { Handlers } from './services.ts';
 import { AwsError } from './wire.ts';
 
 const STEP_MS = 20_000;
+const MAX_BYTES_IN_CALL = 51_200;
 
 type TagList = { Key: string; Value: string }[];
 
-export function cloudFormation(cloud: Cloud): Handlers {
+export function cloudFormation(cloud: Cloud, buckets: Buckets): Handlers {
   const find = (nameOrId: string) =>
     [...cloud.stacks.values()].find(
       ({ id, name, status }) => id === nameOrId || (name === nameOrId && status !== 'DELETE_COMPLETE'),
@@ -51,13 +53,7 @@ export function cloudFormation(cloud: Cloud): Handlers {
       ParameterValue,
     })),
     Outputs: Object.entries(stack.status.endsWith('COMPLETE') ? (stack.template.Outputs ?? {}) : {}).map(
-      ([OutputKey, { Value }]) => ({
-        OutputKey,
-        OutputValue:
-          typeof Value === 'string'
-            ? Value
-            : (stack.resources.get((Value as { Ref: string }).Ref)?.physicalId ?? ''),
-      }),
+      ([OutputKey, { Value }]) => ({ OutputKey, OutputValue: String(resolve(cloud, stack, Value)) }),
     ),
   });
 
@@ -75,6 +71,7 @@ export function cloudFormation(cloud: Cloud): Handlers {
       ChangeSetName: string;
       ChangeSetType?: string;
       TemplateBody?: string;
+      TemplateURL?: string;
       Capabilities?: string[];
       Tags?: TagList;
       Parameters?: { ParameterKey: string; ParameterValue?: string; UsePreviousValue?: boolean }[];
@@ -96,7 +93,7 @@ export function cloudFormation(cloud: Cloud): Handlers {
             `Stack:${stack.id} is in ${stack.status} state and can not be updated.`,
           );
       }
-      const template = JSON.parse(input.TemplateBody ?? '{}') as FakeTemplate;
+      const template = JSON.parse(readTemplate(input, buckets)) as FakeTemplate;
       const usesIam = Object.values(template.Resources).some(({ Type }) => Type.startsWith('AWS::IAM::'));
       if (usesIam && !input.Capabilities?.includes('CAPABILITY_NAMED_IAM'))
         throw new AwsError(
@@ -270,6 +267,57 @@ export function cloudFormation(cloud: Cloud): Handlers {
       };
     },
   };
+}
+
+function readTemplate(
+  { TemplateBody, TemplateURL }: { TemplateBody?: string; TemplateURL?: string },
+  buckets: Buckets,
+): string {
+  if (TemplateURL === undefined) {
+    if (TemplateBody === undefined || Buffer.byteLength(TemplateBody) > MAX_BYTES_IN_CALL)
+      throw new AwsError(
+        'ValidationError',
+        `1 validation error detected: Value at 'templateBody' failed to satisfy constraint: Member must have length less than or equal to ${MAX_BYTES_IN_CALL}`,
+      );
+    return TemplateBody;
+  }
+  const [, bucket = '', key = ''] =
+    /^https:\/\/s3\.[a-z0-9-]+\.amazonaws\.com\/([^/]+)\/(.+)$/.exec(TemplateURL) ?? [];
+  return found(
+    buckets.get(bucket)?.objects.get(key),
+    'ValidationError',
+    'S3 error: The specified key does not exist.',
+  );
+}
+
+/** Of the functions those whose value a parameter of another stack can be. */
+function resolve(cloud: Cloud, stack: FakeStack, value: unknown): unknown {
+  if (typeof value !== 'object' || value === null) return value;
+  const [[name = '', of = undefined] = []] = Object.entries(value as Record<string, unknown>);
+  if (name === 'Ref' && typeof of === 'string') {
+    if (of === 'AWS::Region') return cloud.region;
+    const id = stack.resources.get(of)?.physicalId ?? stack.parameters[of];
+    return found(id, 'ValidationError', `Unresolved resource dependencies [${of}]`);
+  }
+  if (name === 'Fn::GetAtt') {
+    const [id = '', attribute = ''] = of as string[];
+    const resource = stack.resources.get(id);
+    const physicalId = found(
+      resource,
+      'ValidationError',
+      `Unresolved resource dependencies [${id}]`,
+    ).physicalId;
+    if (attribute === 'Arn' && physicalId.startsWith('arn:')) return physicalId;
+    return attribute === 'Arn' ? cloud.arn('fake', physicalId) : `${attribute} of ${physicalId}`;
+  }
+  if (name === 'Fn::Join') {
+    const [separator, parts] = of as [string, unknown];
+    const list = Array.isArray(parts)
+      ? parts.map((part) => resolve(cloud, stack, part))
+      : [resolve(cloud, stack, parts)];
+    return list.join(separator);
+  }
+  throw new AwsError('ValidationError', `${name} is not modelled`);
 }
 
 function makeStack(cloud: Cloud, name: string): FakeStack {

@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { Cloud } from './cloud.ts';
 import { cloudFormation } from './cloudformation.ts';
+import { type Buckets, s3 } from './s3.ts';
 import { type Callable, scheduler } from './scheduler.ts';
 import { autoScaling, ec2, ecs, elastiCache, type Handlers, rds, tagging } from './services.ts';
 import { AwsError, type Response, Wire } from './wire.ts';
@@ -24,6 +25,7 @@ const folders = {
   tagging: 'resourcegroupstaggingapi',
   scheduler: 'scheduler',
   cloudformation: 'cloudformation',
+  s3: 's3',
 } as const;
 type ServiceName = keyof typeof folders;
 
@@ -47,11 +49,14 @@ const refusals: Record<ServiceName, { throttled: string; denied: string }> = {
   tagging: { throttled: 'ThrottledException', denied: 'AccessDeniedException' },
   scheduler: { throttled: 'ThrottlingException', denied: 'AccessDeniedException' },
   cloudformation: { throttled: 'Throttling', denied: 'AccessDenied' },
+  s3: { throttled: 'SlowDown', denied: 'AccessDenied' },
 };
 
 export class FakeAws {
   /** By region. */
   readonly clouds = new Map<string, Cloud>();
+  /** Of all regions: their names are the world's. */
+  readonly buckets: Buckets = new Map();
   readonly calls: RecordedCall[] = [];
   /** Calls that are not allowed, as `ec2:StopInstances`. */
   readonly denied = new Set<string>();
@@ -92,7 +97,7 @@ export class FakeAws {
     if (cloud === undefined) {
       cloud = new Cloud(region);
       this.clouds.set(region, cloud);
-      this.#handlers.set(region, handlersOf(cloud));
+      this.#handlers.set(region, handlersOf(cloud, this.buckets));
     }
     return cloud;
   }
@@ -156,7 +161,7 @@ export class FakeAws {
   }
 }
 
-function handlersOf(cloud: Cloud): Record<ServiceName, Handlers> {
+function handlersOf(cloud: Cloud, buckets: Buckets): Record<ServiceName, Handlers> {
   const all = loadWires();
   const own = { ec2: ec2(cloud), autoscaling: autoScaling(cloud), ecs: ecs(cloud), rds: rds(cloud) };
   const callable = Object.fromEntries(
@@ -167,6 +172,7 @@ function handlersOf(cloud: Cloud): Record<ServiceName, Handlers> {
     elasticache: elastiCache(cloud),
     tagging: tagging(cloud),
     scheduler: scheduler(cloud, callable),
-    cloudformation: cloudFormation(cloud),
+    cloudformation: cloudFormation(cloud, buckets),
+    s3: s3(buckets, cloud.region),
   };
 }

@@ -1,6 +1,6 @@
 /**
  * What goes over the wire between a client of AWS and AWS, as botocore's service descriptions say it: requests to
- * objects, objects to responses, in the protocols `query`, `ec2`, `json` and `rest-json`. The descriptions are those
+ * objects, objects to responses, in the protocols `query`, `ec2`, `json`, `rest-json` and, for one object, `rest-xml`. The descriptions are those
  * that Debian's awscli brings; nothing about any service is written here.
  */
 import { readdirSync, readFileSync } from 'node:fs';
@@ -13,6 +13,8 @@ interface Shape {
   readonly members?: Readonly<Record<string, Member>>;
   readonly member?: Member;
   readonly required?: readonly string[];
+  /** Of a structure: the member that is the body. */
+  readonly payload?: string;
   readonly enum?: readonly string[];
   readonly flattened?: boolean;
   readonly error?: { readonly code?: string; readonly httpStatusCode?: number };
@@ -35,7 +37,7 @@ interface Operation {
 
 interface Description {
   readonly metadata: {
-    readonly protocol: 'query' | 'ec2' | 'json' | 'rest-json';
+    readonly protocol: 'query' | 'ec2' | 'json' | 'rest-json' | 'rest-xml';
     readonly xmlNamespace?: string;
     readonly targetPrefix?: string;
   };
@@ -97,6 +99,11 @@ export class Wire {
     const { operation, path } = protocol === 'json' ? this.#byTarget(request) : this.#byUri(request);
     const about = this.#about.operations[operation];
     const input: Record<string, unknown> = { ...path };
+    if (protocol === 'rest-xml') {
+      const payload = about?.input && this.#shape(about.input).payload;
+      if (payload !== undefined) input[payload] = request.body;
+      return { operation, input };
+    }
     const body = request.body === '' ? {} : (JSON.parse(request.body) as Record<string, unknown>);
     const shape = about?.input && this.#shape(about.input);
     for (const [name, member] of Object.entries(shape?.members ?? {})) {
@@ -127,6 +134,11 @@ export class Wire {
         body: JSON.stringify(body),
       };
     }
+    if (protocol === 'rest-xml') {
+      const payload = member && this.#shape(member).payload;
+      const body = payload === undefined ? '' : String((output as Record<string, unknown>)[payload]);
+      return { status: 200, headers: {}, body };
+    }
     const inner = member === undefined ? '' : this.#structureToXml(this.#shape(member), output);
     const wrapper = member?.resultWrapper;
     const result = wrapper === undefined ? inner : `<${wrapper}>${inner}</${wrapper}>`;
@@ -145,6 +157,8 @@ export class Wire {
       return { status, headers, body: JSON.stringify({ __type: code, message, Message: message }) };
     }
     const error = `<Code>${escapeXml(code)}</Code><Message>${escapeXml(message)}</Message>`;
+    if (protocol === 'rest-xml')
+      return { status, headers: { 'content-type': 'application/xml' }, body: `<Error>${error}</Error>` };
     const body =
       protocol === 'ec2'
         ? `<Response><Errors><Error>${error}</Error></Errors><RequestID>fake</RequestID></Response>`
@@ -165,14 +179,24 @@ export class Wire {
     return { operation, path: {} };
   }
 
-  #byUri({ method, url }: Request): { operation: string; path: Record<string, string> } {
-    const { pathname } = new URL(url, 'http://aws');
+  #byUri({ method, url, headers }: Request): { operation: string; path: Record<string, string> } {
+    const { pathname, searchParams } = new URL(url, 'http://aws');
     for (const [operation, { http, input }] of Object.entries(this.#about.operations)) {
       if (http.method !== method) continue;
-      const names = [...http.requestUri.matchAll(/\{(\w+)\}/g)].map((match) => match[1] ?? '');
-      const match = new RegExp(`^${http.requestUri.replace(/\{\w+\}/g, '([^/]+)')}/?$`).exec(pathname);
+      const [template = '', query] = http.requestUri.split('?');
+      const shape = input && this.#shape(input);
+      // Of S3, several operations have one path, and are told apart by what they require.
+      const isComplete = (shape?.required ?? []).every((name) => {
+        const { location, locationName = name } = shape?.members?.[name] ?? {};
+        if (location === 'header') return headers[locationName.toLowerCase()] !== undefined;
+        return location !== 'querystring' || searchParams.has(locationName);
+      });
+      if (!isComplete || (query !== undefined && !searchParams.has(query))) continue;
+      const names = [...template.matchAll(/\{(\w+)\+?\}/g)].map((match) => match[1] ?? '');
+      const pattern = template.replace(/\{\w+(\+?)\}/g, (_, more) => (more === '+' ? '(.+)' : '([^/]+)'));
+      const match = new RegExp(`^${pattern}/?$`).exec(pathname);
       if (match === null) continue;
-      const members = Object.entries((input && this.#shape(input))?.members ?? {});
+      const members = Object.entries(shape?.members ?? {});
       const path = Object.fromEntries(
         names.map((name, index) => [
           members.find(([own, member]) => (member.locationName ?? own) === name)?.[0] ?? name,

@@ -1,13 +1,15 @@
 /** Stacks through change sets, against the fake CloudFormation. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { drawPlan } from '@starling/model/topology/draw-plan';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { writeAssembly } from '../../src/cloudformation/synthesize.ts';
 import { makePeriod } from '../../src/operate/hours.ts';
-import { pauseDeployment, readState } from '../../src/operate/pause.ts';
+import { pauseDeployment, readState, resumeDeployment } from '../../src/operate/pause.ts';
 import { setHours } from '../../src/operate/schedules.ts';
 import { deployStacks, destroyStacks, diffStacks } from '../../src/operate/stack.ts';
-import { addRoleStack, emptyWorld, interruptAtEveryCall, NAME, type World } from './world.ts';
+import { addRoleStack, emptyWorld, interruptAtEveryCall, NAME, REGION, type World } from './world.ts';
 
 const worlds: World[] = [];
 let folder: string;
@@ -274,13 +276,113 @@ describe('deploy', () => {
     [
       'long.json',
       JSON.stringify({ Resources: { A: { Type: 'x'.repeat(60_000) } } }),
-      /is 60\d+ bytes, and CloudFormation takes 51200/,
+      /is 60\d+ bytes, and CloudFormation takes 51200 in a call: add --bucket/,
+    ],
+    [
+      'endless.json',
+      JSON.stringify({ Resources: { A: { Type: 'x'.repeat(1_000_000) } } }),
+      /is 1000\d+ bytes, and CloudFormation takes 1000000 at most/,
     ],
   ])('%s is refused before AWS is asked', async (name, content, message) => {
     const world = await open();
     if (content !== undefined) writeFileSync(join(folder, name), content);
     await expect(deploy(world, join(folder, name))).rejects.toThrow(message);
     expect(world.fake.calls).toEqual([]);
+  });
+});
+
+describe('what synth writes', () => {
+  let path: string;
+
+  beforeAll(() => {
+    path = join(folder, 'production');
+    writeAssembly(
+      drawPlan({ profile: 'production', region: REGION, name: NAME, domain: 'example.org' }),
+      path,
+    );
+  }, 60_000);
+
+  const BUCKET = 'example-templates';
+  const key = `ssh-ed25519 ${'A'.repeat(68)}`;
+  const options = (more: object = {}) => ({
+    path,
+    parameters: new Map([['InstancesKeyPublicKey', key]]),
+    bucket: BUCKET,
+    ...more,
+  });
+
+  it('is too long for a call: says so, puts it into a bucket, and gives the second stack what the first one has', async () => {
+    const world = await open();
+    await expect(
+      deployStacks(await world.connect(), NAME, options({ bucket: undefined }), async () => true),
+    ).rejects.toMatchObject({
+      code: 'STACK_NEEDS_BUCKET',
+      message: expect.stringMatching(/^The template of demo-main is \d+ bytes, .* add --bucket/),
+    });
+    expect(world.fake.calls).toEqual([]);
+    await expect(deployStacks(await world.connect(), NAME, options(), async () => true)).rejects.toThrow(
+      'AWS refused s3:PutObject: The specified bucket does not exist (NoSuchBucket).',
+    );
+    world.fake.buckets.set(BUCKET, { region: 'us-west-2', objects: new Map() });
+    await expect(
+      deployStacks(await world.connect(), NAME, options(), async () => true),
+    ).rejects.toMatchObject({ code: 'AWS_REFUSED' });
+    const objects = new Map<string, string>();
+    world.fake.buckets.set(BUCKET, { region: REGION, objects });
+
+    const made = await deployStacks(await world.connect(), NAME, options(), async () => true);
+    expect(made.map(({ stack, region, isNew, isEmpty }) => [stack, region, isNew, isEmpty])).toEqual([
+      ['demo-edge', 'us-east-1', false, true],
+      ['demo-main', 'eu-west-1', true, false],
+    ]);
+    // Only what is too long is put there, as it was written.
+    const written = JSON.parse(readFileSync(join(path, 'demo-main.template.json'), 'utf8'));
+    expect([...objects.keys()]).toEqual([
+      expect.stringMatching(/^starling\/demo\/demo-main-[0-9a-f]{64}\.template\.json$/),
+    ]);
+    expect(JSON.parse([...objects.values()][0] ?? '')).toEqual(written);
+    const main = [...world.cloud.stacks.values()].find(({ name }) => name === 'demo-main');
+    const edge = [...world.fake.cloud('us-east-1').stacks.values()][0];
+    expect(main?.template).toEqual(written);
+    expect(main?.parameters).toEqual({
+      InstancesKeyPublicKey: key,
+      ZoneId: edge?.resources.get('Zone')?.physicalId,
+      FirewallArn: made[0]?.outputs.FirewallArn,
+      ViewerCertificateArn: edge?.resources.get('ViewerCertificate')?.physicalId,
+    });
+    expect(made[0]?.outputs.FirewallArn).toContain('demo-edge-firewall');
+    // Pausing the database for more than seven days takes the role that the template makes.
+    expect(made[1]?.outputs.SchedulerRoleArn).toMatch(/demo-main-schedulerole$/);
+    await pauseDeployment(await world.connect(), NAME);
+    expect([...world.cloud.scheduleGroups.keys()]).toEqual(['starling-demo']);
+    await resumeDeployment(await world.connect(), NAME);
+
+    const before = JSON.stringify([world.cloud.snapshot(), world.fake.cloud('us-east-1').snapshot()]);
+    const again = await deployStacks(await world.connect(), NAME, options(), async () =>
+      expect.unreachable('nothing is to be confirmed'),
+    );
+    expect(again.map(({ isEmpty }) => isEmpty)).toEqual([true, true]);
+    expect(await diffStacks(await world.connect(), NAME, options())).toMatchObject([
+      { stack: 'demo-edge', isEmpty: true },
+      { stack: 'demo-main', isEmpty: true },
+    ]);
+    expect(JSON.stringify([world.cloud.snapshot(), world.fake.cloud('us-east-1').snapshot()])).toBe(before);
+    expect(objects.size).toBe(1);
+
+    const { stacks } = await destroy(world);
+    expect(stacks).toEqual(['demo-main', 'demo-edge']);
+    expect(world.cloud.snapshot()).toMatchObject({ stacks: [], groups: [], databases: [] });
+    expect(world.fake.cloud('us-east-1').snapshot()).toMatchObject({ stacks: [] });
+  }, 60_000);
+
+  it('what is put into a bucket is read back', async () => {
+    const world = await open();
+    world.fake.buckets.set(BUCKET, { region: REGION, objects: new Map() });
+    const s3 = await (await world.connect()).s3();
+    await s3.putObject({ Bucket: BUCKET, Key: 'a/b c.json', Body: '{"a":"ä"}' });
+    const { Body } = await s3.getObject({ Bucket: BUCKET, Key: 'a/b c.json' });
+    expect(await Body?.transformToString()).toBe('{"a":"ä"}');
+    await expect(s3.getObject({ Bucket: BUCKET, Key: 'b' })).rejects.toThrow('does not exist');
   });
 });
 
