@@ -63,21 +63,35 @@ afterAll(async () => {
   rmSync(scratch, { recursive: true, force: true });
 });
 
-/** Plays in VLC, and gives what FFmpeg finds in what VLC made of it. */
+/** How often VLC said what, without its addresses and figures. */
+function countKinds(lines: readonly string[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const line of lines) {
+    const kind = line.replace(/^\[\w+\] /, '').replace(/-?\d+/g, '#');
+    if (kind !== '') counts[kind] = (counts[kind] ?? 0) + 1;
+  }
+  return counts;
+}
+
+/**
+ * Plays in VLC, which decodes what it gets and writes it to a file as well; gives what VLC complained of and what FFmpeg
+ * finds in the file.
+ */
 async function playInVlc(
   url: string,
   seconds: number,
-): Promise<{ seconds: number; longestHoleSeconds: number }> {
+): Promise<{ seconds: number; longestHoleSeconds: number; complaints: Record<string, number> }> {
   const recording = join('/tmp', `starling-vlc-mixed-${process.pid}.ts`);
   const vlc = [
-    ...['cvlc', '-q', '-I', 'dummy', '--sout', `#std{access=file,mux=ts,dst=${recording}}`],
+    ...['cvlc', '-v', '-I', 'dummy', '--no-color', '--vout=dummy', '--aout=dummy'],
+    ...['--sout', `#duplicate{dst=std{access=file,mux=ts,dst=${recording}},dst=display}`],
     ...[`--run-time=${seconds}`, url, 'vlc://quit'],
   ];
   // VLC refuses to run as root.
   const asNobody = ['runuser', '-u', 'nobody', '--', 'env', 'HOME=/tmp'];
   const [command = '', ...args] = process.getuid?.() === 0 ? [...asNobody, ...vlc] : vlc;
   try {
-    await run(command, args, { timeoutMs: (seconds + 60) * 1000 });
+    const { stderr } = await run(command, args, { timeoutMs: (seconds + 60) * 1000 });
     const probed = await run('ffprobe', [
       ...'-v error -select_streams v -show_entries packet=pts_time -of csv=p=0'.split(' '),
       recording,
@@ -87,7 +101,11 @@ async function playInVlc(
       .flatMap((line) => (line === '' ? [] : [Number.parseFloat(line)]))
       .sort((a, b) => a - b);
     const holes = times.slice(1).map((time, i) => time - (times[i] ?? time));
-    return { seconds: (times.at(-1) ?? 0) - (times[0] ?? 0), longestHoleSeconds: Math.max(...holes) };
+    return {
+      seconds: (times.at(-1) ?? 0) - (times[0] ?? 0),
+      longestHoleSeconds: Math.max(...holes),
+      complaints: countKinds(stderr.split('\n')),
+    };
   } finally {
     rmSync(recording, { force: true });
   }
@@ -100,12 +118,17 @@ it('programmes of different source formats play through in Chromium and VLC', {
   const viewer = await openViewer(browser, `${site}/watch/mixed?via=hls`);
   await new Promise((wake) => setTimeout(wake, PLAY_SECONDS * 1000));
   const seen = await viewer.stop();
+  const recorded = await inVlc;
+  console.log(`Chromium: ${seen.pictureCount} pictures, ${waitsInWords(seen)}`, recorded);
   expect(seen.errors).toEqual([]);
   expect(seen.stallCount, waitsInWords(seen)).toBe(0);
   expect(seen.pictureCount).toBeGreaterThan(PLAY_SECONDS * 20);
 
-  const recorded = await inVlc;
+  // "Called too late" is how VLC says that it ran dry and waits. It leaves pictures out where the processor is taken.
+  const isTrouble = (kind: string) =>
+    /(?:demux|decoder|input|mux) error: |is called too late|buffer deadlock/.test(kind);
+  if (isSoak) expect(Object.keys(recorded.complaints).filter(isTrouble)).toEqual([]);
   expect(recorded.longestHoleSeconds).toBeLessThan(0.1);
   // Before it begins it fills its buffer, for up to a dozen seconds; and it is ended by the clock.
-  expect(recorded.seconds).toBeGreaterThan(PLAY_SECONDS / 2);
+  expect(recorded.seconds).toBeGreaterThan(PLAY_SECONDS - 20);
 });

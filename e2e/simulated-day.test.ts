@@ -168,6 +168,7 @@ class SimulatedFrontend {
       isDrained: false, // what it was sent stays here: its memory is not to be used again
       send: receive,
       whenDrained: async () => {},
+      overtaken: () => {},
     });
   }
 

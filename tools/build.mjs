@@ -39,7 +39,7 @@ export async function ensureBuilt() {
   if (isStale(programStamp, sourceFolders.program)) {
     const { build } = await import('esbuild');
     rmSync(join(root, 'dist'), { recursive: true, force: true });
-    const common = {
+    const options = {
       absWorkingDir: root,
       outdir: 'dist',
       bundle: true,
@@ -60,19 +60,16 @@ export async function ensureBuilt() {
         },
       ],
     };
+    // What is imported while the program runs goes to files of its own: a role loads what it needs, and no more.
     await build({
-      ...common,
+      ...options,
       entryPoints: {
         starling: 'apps/cli/src/main.ts',
-        // A process of its own, and without what the other roles need.
         'frontend-worker': 'apps/cli/src/frontend-worker.ts',
       },
-      // What a command imports when it runs stays in a file of its own: in one file, its npm packages would be loaded at
-      // every start, the CDK among them.
       splitting: true,
     });
-    // One file each: fuzzing counts what is covered in its own.
-    await build({ ...common, entryPoints: { bench: 'tools/bench/main.ts', fuzz: 'tools/fuzz.ts' } });
+    await build({ ...options, entryPoints: { bench: 'tools/bench/main.ts', fuzz: 'tools/fuzz.ts' } });
     // A worker thread starts from a file of its own.
     copyFileSync(
       join(root, 'roles/coordinator/src/database-worker.mjs'),

@@ -99,6 +99,7 @@ const RELOAD_WAITERS = [
   { viewers: 500, channelCount: 1 },
   { viewers: 2000, channelCount: 1 },
   { viewers: 2000, channelCount: 4 },
+  { viewers: 2000, channelCount: 8 },
 ] as const;
 /** nginx is given so many files of each kind. */
 const COPIED_FILES = 6;

@@ -7,6 +7,7 @@ import { createRequire } from 'node:module';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { defaultFanOutLimits } from '@starling/frontend/fan-out';
 import { freePort } from '../free-port.ts';
 import { makeStamp } from './stamp.ts';
 
@@ -105,7 +106,7 @@ export async function startNginxRtmp(scratch: string): Promise<StreamingServer> 
 }
 
 /** How the floor's servers write: as the frontend does. */
-const FLOOR_INTERVAL_MS = 200;
+const FLOOR_INTERVAL_MS = defaultFanOutLimits.batchMs;
 
 /**
  * Servers that do nothing but write: one in Node, one in C where there is a compiler.

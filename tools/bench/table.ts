@@ -55,7 +55,17 @@ export interface Ratio {
   /** Of CPU seconds per gigabyte; the median of the rounds, in each of which both were measured. */
   readonly median: number;
   readonly rounds: readonly number[];
+  /** No other program had much of the machine in any of them, and viewers got what was sent. */
+  readonly isFirm: boolean;
 }
+
+/** Of one core. A busy machine stretches many small writes more than a few large ones. */
+const MAX_OTHER_CPU_SHARE = 0.25;
+/** Servers that fall behind write more at a time, which is cheaper. */
+const MIN_DELIVERED_SHARE = 0.97;
+
+const isFirm = ({ otherCpuShare, deliveredShare = 1 }: Measurement): boolean =>
+  otherCpuShare <= MAX_OTHER_CPU_SHARE && deliveredShare >= MIN_DELIVERED_SHARE;
 
 /** CPU per gigabyte of two servers that were measured in the same round, divided. */
 export function ratiosOf({ measurements }: EngineReport): Ratio[] {
@@ -64,13 +74,15 @@ export function ratiosOf({ measurements }: EngineReport): Ratio[] {
     measurements.filter((one) => one.subject === subject && one.server === server && one.viewers === viewers);
   return COMPARISONS.flatMap(([dividend, divisor]) =>
     viewerCounts.flatMap((viewers) => {
-      const rounds = find(dividend, viewers).flatMap((our) => {
+      const pairs = find(dividend, viewers).flatMap((our) => {
         const their = find(divisor, viewers).find(({ round }) => round === our.round);
-        return their === undefined ? [] : [our.cpuSecondsPerGigabyte / their.cpuSecondsPerGigabyte];
+        return their === undefined ? [] : [{ our, their }];
       });
-      if (rounds.length === 0) return [];
+      if (pairs.length === 0) return [];
       const what = `${dividend[0]} of ${dividend[1]} / ${divisor[0]} of ${divisor[1]}`;
-      return [{ what, viewers, median: median(rounds), rounds }];
+      const rounds = pairs.map(({ our, their }) => our.cpuSecondsPerGigabyte / their.cpuSecondsPerGigabyte);
+      const areFirm = pairs.every(({ our, their }) => isFirm(our) && isFirm(their));
+      return [{ what, viewers, median: median(rounds), rounds, isFirm: areFirm }];
     }),
   );
 }
@@ -129,9 +141,12 @@ export function tableOf(report: EngineReport): string {
       .join('  '),
   );
   const ratios = ratiosOf(report).map(
-    ({ what, viewers, median: middle, rounds }) =>
+    ({ what, viewers, median: middle, rounds, isFirm: areFirm }) =>
       `${what}, ${viewers} viewers: ${middle.toFixed(2)}` +
-      (rounds.length > 1 ? ` (${rounds.map((ratio) => ratio.toFixed(2)).join(', ')})` : ''),
+      (rounds.length > 1 ? ` (${rounds.map((ratio) => ratio.toFixed(2)).join(', ')})` : '') +
+      (areFirm
+        ? ''
+        : ', not firm: other programs had much of the machine, or viewers got less than was sent'),
   );
   return [
     `${conditions.cores} cores of ${conditions.cpu}, Linux ${conditions.kernel}; load average before: ` +

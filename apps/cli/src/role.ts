@@ -1,16 +1,12 @@
 /** `starling frontend`, `backend`, `coordinator` and `balancer`: one role in this process, from a configuration file. */
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { startBackend } from '@starling/backend/main';
-import { startCoordinator } from '@starling/coordinator/main';
-import { startFrontend } from '@starling/frontend/main';
 import { type FrontendSection, StarlingConfig } from '@starling/model/config';
 import { listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { Value } from 'typebox/value';
 import { parse as parseYaml } from 'yaml';
-import { reportOnBalancer, startBalancerRole } from './balancer.ts';
 import {
   answerHealth,
   asStartError,
@@ -68,9 +64,10 @@ export async function runRole(role: Role, configPath: string, flags: RoleFlags):
  * @returns false when something is wrong
  * @throws StartError when the configuration cannot be used
  */
-export function checkBalancerRole(configPath: string, wantsJson: boolean): Promise<boolean> {
+export async function checkBalancerRole(configPath: string, wantsJson: boolean): Promise<boolean> {
   const { config } = readConfig(configPath);
   if (config.balancer === undefined) throw new StartError(`${configPath} has no section "balancer".`);
+  const { reportOnBalancer } = await import('./balancer.ts');
   const resolvePath = (path: string) => resolve(dirname(configPath), path);
   return reportOnBalancer(config.balancer, { resolvePath, wantsJson });
 }
@@ -89,12 +86,17 @@ interface Context {
   readonly readAgain: () => StarlingConfig;
 }
 
+/**
+ * Each loads its role: what the others need would be in memory for months, and V8 would look through it again and
+ * again.
+ */
 const starters: Record<Role, (config: StarlingConfig, context: Context) => Promise<RunningRole>> = {
   async frontend({ frontend: section }, context) {
     if (section === undefined) throw new StartError('no section "frontend"');
     const workers = context.flags.workers ?? section.workers ?? 1;
     if (workers > 1) return startFrontendWorkers({ ...section, workers }, context);
     const { logger, registry } = context;
+    const { startFrontend } = await import('@starling/frontend/main');
     const frontend = await startFrontend({ ...frontendSettings(section, context), logger, registry });
     const health = { isReady: () => frontend.isReady(), metrics: () => registry.metrics() };
     const handle: RequestHandler = (request, response) => {
@@ -118,6 +120,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
 
   async backend({ backend: section }, { logger, registry, readSecret, resolvePath }) {
     if (section === undefined) throw new StartError('no section "backend"');
+    const { startBackend } = await import('@starling/backend/main');
     const backend = await startBackend({
       dataDir: section.dataDir,
       coordinator: { baseUrl: section.coordinator.url, token: readSecret(section.coordinator.tokenFile) },
@@ -146,6 +149,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
   async coordinator({ coordinator: section }, { logger, readSecret }) {
     if (section === undefined) throw new StartError('no section "coordinator"');
     const { databaseUrlFile, redisUrlFile } = section;
+    const { startCoordinator } = await import('@starling/coordinator/main');
     const servers = storageServers(process.env);
     const coordinator = await startCoordinator({
       dataDir: section.dataDir,
@@ -163,6 +167,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
 
   async balancer({ balancer: section }, { logger, registry, resolvePath, readAgain }) {
     if (section === undefined) throw new StartError('no section "balancer"');
+    const { startBalancerRole } = await import('./balancer.ts');
     return startBalancerRole(section, {
       ...{ logger, registry, resolvePath },
       readAgain: () => readAgain().balancer,

@@ -172,7 +172,7 @@ function withoutPort(entry: string): string {
 }
 
 /** Whom the limits count as one: an IPv4 address, or a network of IPv6, since a subscriber gets at least a /64. */
-function limitKey(address: string): string {
+export function limitKey(address: string): string {
   const plain = normalised(address);
   if (!isIPv6(plain)) return plain;
   const [head = '', tail] = plain.split('::');

@@ -10,9 +10,11 @@ import { MediaError } from '@starling/media/error';
 import type { FlvMessage } from '@starling/media/flv/tag';
 import { type PublishTarget, RtmpServerSession, SHARED_STREAM_ID } from '@starling/media/rtmp/session';
 import type { Logger } from 'pino';
+import { limitKey } from './address-limits.ts';
 import { RefusalLog } from './refusal-log.ts';
 
 const HANDSHAKE_BYTES = 1528;
+const STOPPING = 'this server is stopping';
 
 /** Takes what an accepted publisher sends. */
 export interface PublisherSink {
@@ -72,7 +74,9 @@ export interface RtmpServerOptions {
 export interface RtmpLimits {
   /** Open connections in all; a further one is closed at once. */
   readonly maxConnections: number;
-  /** Connections from one address that have not been accepted as publishers or players yet. */
+  /** Open connections from one address; a household or an office, or a balancer that passes RTMP on, is one. */
+  readonly maxConnectionsPerAddress: number;
+  /** Of these, those that have not been accepted as publishers or players yet, also in the midst of a TLS handshake. */
   readonly maxPendingPerAddress: number;
   /** From the TCP connection to an accepted publish or play. */
   readonly requestDeadlineMs: number;
@@ -81,15 +85,19 @@ export interface RtmpLimits {
   readonly maxMessageBytes: number;
   /** What may wait to be written to a peer that does not read, beside the media of a player. */
   readonly maxQueuedOutputBytes: number;
+  /** From asking a peer to connect anew, when the server stops, to cutting it off. */
+  readonly reconnectDeadlineMs: number;
 }
 
 const defaultLimits: RtmpLimits = {
   maxConnections: 4096,
+  maxConnectionsPerAddress: 2048,
   maxPendingPerAddress: 256,
   requestDeadlineMs: 10_000,
   idleTimeoutMs: 15_000,
   maxMessageBytes: 8 * 1024 * 1024,
   maxQueuedOutputBytes: 256 * 1024,
+  reconnectDeadlineMs: 1000,
 };
 
 /** A listening RTMP server. */
@@ -99,7 +107,10 @@ export class RtmpServer {
   readonly #handlers: RtmpHandlers;
   readonly #limits: RtmpLimits;
   readonly #connections = new Set<Connection>();
-  readonly #pendingByAddress = new Map<string, number>();
+  /** By {@link limitKey}. */
+  readonly #usageByAddress = new Map<string, Usage>();
+  /** Let in at the door and not settled yet, by address and port. */
+  readonly #pendingPeers = new Set<string>();
   readonly #refusals: RefusalLog;
 
   private constructor(options: RtmpServerOptions) {
@@ -107,22 +118,22 @@ export class RtmpServer {
     this.#refusals = new RefusalLog(options.logger, 'too many RTMP connections: refused');
     this.#handlers = options.handlers;
     this.#limits = { ...defaultLimits, ...options.limits };
-    const accept = (socket: Socket) => this.#accept(socket);
+    const { tls } = options;
     this.#server =
-      options.tls === undefined
-        ? createServer({ noDelay: true }, accept)
-        : createTlsServer(
-            {
-              noDelay: true,
-              cert: options.tls.certificate,
-              key: options.tls.privateKey,
-              minVersion: 'TLSv1.2',
-              handshakeTimeout: this.#limits.requestDeadlineMs,
-            },
-            accept,
-          ).on('tlsClientError', (_error, socket) => socket.destroy());
+      tls === undefined
+        ? createServer({ noDelay: true })
+        : createTlsServer({
+            noDelay: true,
+            cert: tls.certificate,
+            key: tls.privateKey,
+            minVersion: 'TLSv1.2',
+            handshakeTimeout: this.#limits.requestDeadlineMs,
+          }).on('tlsClientError', (_error, socket) => socket.destroy());
+    this.#server.on('connection', (socket) => this.#letIn(socket));
+    this.#server.on(tls === undefined ? 'connection' : 'secureConnection', (socket) => this.#accept(socket));
     // Those in the midst of the TLS handshake count, too.
     this.#server.maxConnections = this.#limits.maxConnections;
+    this.#server.on('drop', (peer) => this.#refusals.add(peer?.remoteAddress ?? 'unknown'));
   }
 
   /**
@@ -146,41 +157,80 @@ export class RtmpServer {
     return this.#connections.size;
   }
 
-  /** Stops listening and closes every connection. */
+  /**
+   * Stops listening and closes every connection. Peers that understand it are asked to connect anew, so that they
+   * leave where it suits them, at a key frame: they are served until then, or until their deadline.
+   */
   async close(): Promise<void> {
     if (!this.#server.listening) return;
     const closed = once(this.#server, 'close');
     this.#server.close();
-    for (const connection of this.#connections) connection.disconnect('this server is stopping');
+    for (const connection of this.#connections) {
+      if (!connection.askToReconnect()) connection.disconnect(STOPPING);
+    }
+    const deadline = setTimeout(() => {
+      for (const connection of this.#connections) connection.disconnect(STOPPING);
+    }, this.#limits.reconnectDeadlineMs);
     await closed;
+    clearTimeout(deadline);
   }
 
-  #accept(socket: Socket): void {
-    const address = socket.remoteAddress ?? 'unknown';
-    const pending = this.#pendingByAddress.get(address) ?? 0;
+  /** At the door, before any handshake: counts a connection, until it closes. */
+  #letIn(socket: Socket): void {
+    const { remoteAddress } = socket;
+    if (remoteAddress === undefined) return void socket.destroy(); // it has closed already
+    const key = limitKey(remoteAddress);
+    const usage = this.#usageByAddress.get(key) ?? { connections: 0, pending: 0 };
     if (
-      this.#connections.size >= this.#limits.maxConnections ||
-      pending >= this.#limits.maxPendingPerAddress
+      usage.connections >= this.#limits.maxConnectionsPerAddress ||
+      usage.pending >= this.#limits.maxPendingPerAddress
     ) {
       socket.destroy();
-      this.#refusals.add(address);
+      this.#refusals.add(remoteAddress);
       return;
     }
-    this.#pendingByAddress.set(address, pending + 1);
+    usage.connections++;
+    usage.pending++;
+    this.#usageByAddress.set(key, usage);
+    const peer = peerOf(socket);
+    this.#pendingPeers.add(peer);
+    socket.once('close', () => {
+      this.#settle(key, peer);
+      usage.connections--;
+      if (usage.connections === 0) this.#usageByAddress.delete(key);
+    });
+  }
+
+  /** The peer has become a publisher or a player, or has left before it did. */
+  #settle(key: string, peer: string): void {
+    const usage = this.#usageByAddress.get(key);
+    if (this.#pendingPeers.delete(peer) && usage !== undefined) usage.pending--;
+  }
+
+  /** After the TLS handshake, where there is one. */
+  #accept(socket: Socket): void {
+    const peer = peerOf(socket);
+    if (!this.#pendingPeers.has(peer)) return void socket.destroy(); // refused at the door, or gone
+    const address = socket.remoteAddress ?? 'unknown';
     const connection = new Connection(socket, address, {
       logger: this.#logger,
       handlers: this.#handlers,
       limits: this.#limits,
-      onSettled: () => {
-        const left = (this.#pendingByAddress.get(address) ?? 1) - 1;
-        if (left === 0) this.#pendingByAddress.delete(address);
-        else this.#pendingByAddress.set(address, left);
-      },
+      onSettled: () => this.#settle(limitKey(address), peer),
       onClosed: () => this.#connections.delete(connection),
     });
     this.#connections.add(connection);
   }
 }
+
+/** What one address has open. */
+interface Usage {
+  connections: number;
+  pending: number;
+}
+
+/** The same for a TLS connection and the TCP connection below it. */
+const peerOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`;
 
 interface ConnectionOptions {
   readonly logger: Logger;
@@ -220,6 +270,15 @@ class Connection implements RtmpPeer {
     socket.on('data', (bytes) => this.#receive(bytes));
     socket.on('error', () => {}); // 'close' follows and cleans up; a reset by the peer is no event of note
     socket.on('close', () => this.#cleanUp());
+  }
+
+  /** @returns false where the peer does not understand, or has nothing to go on with: it is told nothing */
+  askToReconnect(): boolean {
+    const { phase } = this.#session.state;
+    if (this.#isClosed || (phase !== 'publishing' && phase !== 'playing')) return false;
+    if (!this.#session.requestReconnect()) return false;
+    this.#flush();
+    return true;
   }
 
   disconnect(reason: string, level: 'info' | 'warn' = 'warn'): void {

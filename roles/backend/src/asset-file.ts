@@ -97,12 +97,23 @@ export class AssetFile {
     if (!segment) throw new RangeError(`Segment ${segmentIndex} of ${this.index.segments.length}`);
     try {
       return parseFragment(
-        await readRange(this.#mediaPath, segment.offsetBytes, segment.sizeBytes),
+        await readRange(
+          this.#mediaPath,
+          segment.offsetBytes,
+          segment.sizeBytes,
+          memory.take(segment.sizeBytes),
+        ),
         this.tracks,
       );
     } catch (error) {
       throw assetError(error, this.#mediaPath);
     }
+  }
+
+  /** Nobody reads the data of these units of a segment any more: its memory is used for another one. */
+  recycle(units: readonly AccessUnit[]): void {
+    const buffer = units[0]?.data.buffer;
+    if (buffer instanceof ArrayBuffer) memory.giveBack(buffer);
   }
 }
 
@@ -120,10 +131,51 @@ function completed(index: unknown): unknown {
   return { ...index, facts: { ...index.facts, ...tracks } };
 }
 
-async function readRange(path: string, offsetBytes: number, sizeBytes: number): Promise<Uint8Array> {
+/**
+ * Memory for segments. What many channels read is some 50 MB a second: new memory for it has the system clear as many
+ * pages, and the collector mark the whole heap every second.
+ */
+class SegmentMemory {
+  /** By their size, a multiple of the step. */
+  readonly #free = new Map<number, ArrayBuffer[]>();
+  #freeBytes = 0;
+
+  /** @returns so many bytes of which nothing is known */
+  take(sizeBytes: number): Uint8Array<ArrayBuffer> {
+    const leastBytes = Math.ceil(sizeBytes / MEMORY_STEP_BYTES) * MEMORY_STEP_BYTES;
+    for (let size = leastBytes; size <= leastBytes * MAX_MEMORY_WASTE; size += MEMORY_STEP_BYTES) {
+      const buffer = this.#free.get(size)?.pop();
+      if (buffer === undefined) continue;
+      this.#freeBytes -= size;
+      return new Uint8Array(buffer, 0, sizeBytes);
+    }
+    return new Uint8Array(Buffer.allocUnsafeSlow(leastBytes).buffer, 0, sizeBytes);
+  }
+
+  giveBack(buffer: ArrayBuffer): void {
+    const size = buffer.byteLength;
+    if (size % MEMORY_STEP_BYTES !== 0 || this.#freeBytes + size > MAX_FREE_MEMORY_BYTES) return;
+    this.#freeBytes += size;
+    const free = this.#free.get(size);
+    if (free === undefined) this.#free.set(size, [buffer]);
+    else free.push(buffer);
+  }
+}
+
+const MEMORY_STEP_BYTES = 64 * 1024;
+/** A segment may lie in memory that is so many times as large as it has to be. */
+const MAX_MEMORY_WASTE = 1.25;
+const MAX_FREE_MEMORY_BYTES = 32 * 1024 * 1024;
+const memory = new SegmentMemory();
+
+async function readRange(
+  path: string,
+  offsetBytes: number,
+  sizeBytes: number,
+  bytes = new Uint8Array(sizeBytes),
+): Promise<Uint8Array> {
   const file = await open(path);
   try {
-    const bytes = new Uint8Array(Buffer.allocUnsafeSlow(sizeBytes).buffer); // all of it is overwritten
     let filledBytes = 0;
     while (filledBytes < sizeBytes) {
       const { bytesRead } = await file.read(

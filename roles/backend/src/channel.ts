@@ -35,6 +35,8 @@ export interface Joiner {
   send(chunks: Buffer): void;
   /** Resolves when what was sent has left the process. */
   whenDrained(): Promise<void>;
+  /** It was so slow with what there was that the backlog has gone on without it. Nothing more comes. */
+  overtaken(): void;
 }
 
 /** Makes again what the channel has had. */
@@ -46,7 +48,10 @@ export interface History {
 export interface HistoryReader {
   /** Brings some of what comes next into memory. Never rejects. */
   readAhead(): Promise<void>;
-  /** What is in memory, and whether it reaches to the last event that was pushed into the channel. */
+  /**
+   * What is in memory, and whether it reaches to the last event that was pushed into the channel. The data of units
+   * may be read until the next call.
+   */
   take(): { readonly events: readonly StreamEvent[]; readonly isUpToDate: boolean };
   close(): void;
 }
@@ -97,6 +102,11 @@ export class Channel {
     for (const tap of this.#taps) tap(events);
   }
 
+  /** Somebody listens who may keep the events; the legs only copy from them. */
+  get isTapped(): boolean {
+    return this.#taps.size > 0;
+  }
+
   /** Adds a listener to the events themselves: it hears the tracks at once, then every event. */
   tap(listener: (events: readonly StreamEvent[]) => void): () => void {
     this.#taps.add(listener);
@@ -110,18 +120,33 @@ export class Channel {
     return this.#joinAfter(this.#history.open(), joiner);
   }
 
+  /** A segment at a time, as fast as the leg takes them: all at once would look as if it did not read. */
   #joinAfterBacklog(joiner: Joiner): () => void {
-    this.#joiners.add(joiner);
+    let hasLeft = false;
     const muxer = new LinkMuxer();
     const cutter = new ChunkCutter();
-    const head = this.#head(this.#backlog[0]?.tracks ?? this.#tracks);
-    for (const event of head) cutter.addAll(muxer.encodeParts(event));
-    joiner.send(cutter.take());
-    for (const { messages } of this.#backlog) {
-      for (const message of messages) cutter.add(message, [message.payload]);
+    const catchUp = async () => {
+      let [segment] = this.#backlog;
+      const head = this.#head(segment?.tracks ?? this.#tracks);
+      for (const event of head) cutter.addAll(muxer.encodeParts(event));
+      while (segment !== undefined && segment !== this.#backlog.at(-1)) {
+        for (const message of segment.messages) cutter.add(message, [message.payload]);
+        joiner.send(cutter.take());
+        if (!joiner.isDrained) await joiner.whenDrained();
+        if (hasLeft) return;
+        const sentIndex = this.#backlog.indexOf(segment);
+        if (sentIndex === -1) return joiner.overtaken();
+        segment = this.#backlog[sentIndex + 1];
+      }
+      for (const message of segment?.messages ?? []) cutter.add(message, [message.payload]);
       joiner.send(cutter.take());
-    }
-    return () => this.#joiners.delete(joiner);
+      this.#joiners.add(joiner);
+    };
+    void catchUp();
+    return () => {
+      hasLeft = true;
+      this.#joiners.delete(joiner);
+    };
   }
 
   #joinAfter(reader: HistoryReader, joiner: Joiner): () => void {

@@ -317,7 +317,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       const isItsTurn = (turn + index++) % TICKS_PER_PLAYOUT_PUSH === 0;
       if (playout !== undefined && isItsTurn) {
         const dueTicks = msToTicks(nowUnixMs + PLAYOUT_LEAD_MS - epochUnixMs, VIDEO_TIMESCALE_HZ);
-        channel.push(playout.eventsUntil(dueTicks));
+        channel.push(playout.eventsUntil(dueTicks, channel.isTapped ? 'kept' : 'copied'));
         history?.advance(dueTicks);
         void playout.readAhead();
       }

@@ -45,7 +45,7 @@ export class PlayoutHistory implements History {
     return {
       readAhead: () => playout.readAhead(),
       take: () => {
-        const events = playout.eventsUntil(this.#pushedTicks);
+        const events = playout.eventsUntil(this.#pushedTicks, 'copied');
         const { nextDueTicks } = playout;
         // Where nothing is on and nothing will be, it stays where it is.
         const isUpToDate = nextDueTicks >= this.#pushedTicks || nextDueTicks === lastDueTicks;

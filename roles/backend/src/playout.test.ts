@@ -338,6 +338,35 @@ describe('playout', () => {
     expect(cuesOf(events).map((cue) => cue.startTicks / SECOND)).toEqual([0, 0.32]);
   });
 
+  it('uses the memory of what nobody keeps again, and of nothing else', async () => {
+    const shown = programme(run(0, 'film', 'news'));
+    const expected = unitsOf(await play(playoutOf(shown, 0), 0, 60 * SECOND)).map(textOf);
+    const [keeping, copying] = [playoutOf(shown, 0), playoutOf(shown, 0)];
+    const kept: AccessUnit[] = [];
+    const keptForAWhile: { unit: AccessUnit; text: string }[] = [];
+    const copies: string[] = [];
+    const buffers = new Set<ArrayBufferLike>();
+    for (let ticks = SECOND / 10; ticks <= 60 * SECOND; ticks += SECOND / 10) {
+      // The other one's memory is free again: it must not be used while this one's units are kept.
+      if (ticks > 30 * SECOND) await keeping.readAhead();
+      kept.push(...unitsOf(keeping.eventsUntil(ticks)));
+      await copying.readAhead();
+      const isKept = ticks > 20.5 * SECOND && ticks < 21 * SECOND;
+      for (const unit of unitsOf(copying.eventsUntil(ticks, isKept ? 'kept' : 'copied'))) {
+        copies.push(textOf(unit));
+        if (ticks < 20 * SECOND) buffers.add(unit.data.buffer);
+        if (isKept) keptForAWhile.push({ unit, text: textOf(unit) });
+      }
+    }
+    expect(copies).toEqual(expected);
+    expect(kept.length).toBeGreaterThan(0);
+    expect(kept.map(textOf)).toEqual(expected.slice(-kept.length));
+    expect(keptForAWhile.length).toBeGreaterThan(0);
+    expect(keptForAWhile.map(({ unit }) => textOf(unit))).toEqual(keptForAWhile.map(({ text }) => text));
+    // Ten segments and more were read in that time.
+    expect(buffers.size).toBeLessThan(6);
+  });
+
   it('goes on with the present when it was asleep for more than 30 s', async () => {
     const playout = playoutOf(programme(run(0, 'news', 'sport')), 0);
     const before = await play(playout, 0, 3 * SECOND);
@@ -428,6 +457,7 @@ describe('what a playout channel has had', () => {
         }
       },
       whenDrained: () => Promise.resolve(),
+      overtaken: () => {},
     };
     return { joiner, events };
   }

@@ -37,7 +37,8 @@ export interface PlayoutProgramme {
 }
 
 /** What playout reads: a stored asset. */
-export type PlayableAsset = Pick<AssetFile, 'index' | 'tracks' | 'segmentEndTicks' | 'readSegment'>;
+export type PlayableAsset = Pick<AssetFile, 'index' | 'tracks' | 'segmentEndTicks' | 'readSegment'> &
+  Partial<Pick<AssetFile, 'recycle'>>;
 
 export interface PlayoutOptions {
   readonly programme: PlayoutProgramme;
@@ -59,6 +60,7 @@ const MAX_BEHIND_TICKS = 30 * VIDEO_TIMESCALE_HZ;
 
 /** A segment of an asset that was read, on the channel's timeline. */
 interface StoredSegment {
+  readonly asset: PlayableAsset;
   readonly segmentIndex: number;
   readonly startTicks: number;
   readonly wholeEndTicks: number;
@@ -98,6 +100,10 @@ export class Playout {
   #segments: ReadSegment[] = [];
   /** Units of the first segment that were handed out; undefined before its cue was. */
   #unitsPlayed: number | undefined;
+  /** Some of these are kept by those who got them. */
+  #areUnitsKept = false;
+  /** Were handed out to the end, and are kept by nobody from the next call on. */
+  #played: StoredSegment[] = [];
   #askedTicks: number;
   #isTimelineAnnounced = false;
   #announcedConfigKey: string | undefined;
@@ -130,8 +136,10 @@ export class Playout {
    * The events with a DTS before `untilTicks` that were not handed out yet and are already in memory,
    * in the order of the contract in access-unit.ts. When they lie too far back, 30 s if nothing else was said, playout goes on
    * with the segment that contains `untilTicks` instead.
+   * @param use `copied`: the data of the units is not read any more after the next call, and is then overwritten
    */
-  eventsUntil(untilTicks: number): StreamEvent[] {
+  eventsUntil(untilTicks: number, use: 'kept' | 'copied' = 'kept'): StreamEvent[] {
+    for (const { asset, wholeUnits } of this.#played.splice(0)) asset.recycle?.(wholeUnits);
     this.#askedTicks = Math.max(this.#askedTicks, untilTicks);
     const segmentTicks = this.#segments[0]?.startTicks ?? Number.NEGATIVE_INFINITY;
     const mayBeBehind = untilTicks - segmentTicks > this.#maxBehindTicks;
@@ -145,7 +153,9 @@ export class Playout {
         // Without the segment that it belongs to, it belongs to none.
         const isOpen = segment.mediaSequenceNumber === this.#openMediaSequenceNumber;
         this.#unitsPlayed = isOpen ? 0 : segment.units.length;
+        this.#areUnitsKept = false;
       }
+      this.#areUnitsKept ||= use === 'kept';
       for (;;) {
         const unit = segment.units[this.#unitsPlayed];
         if (!unit) break;
@@ -155,6 +165,7 @@ export class Playout {
       }
       this.#segments.shift();
       this.#unitsPlayed = undefined;
+      if (!this.#areUnitsKept) this.#played.push(segment);
     }
   }
 
@@ -287,6 +298,7 @@ export class Playout {
     });
     this.#unreadable.delete(facts.contentHash);
     return placedAt(position, {
+      asset,
       segmentIndex,
       startTicks,
       wholeEndTicks: position.originTicks + asset.segmentEndTicks(segmentIndex),

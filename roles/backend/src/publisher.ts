@@ -75,6 +75,7 @@ export class FrontendLeg {
           },
           send: (chunks) => this.#send(publishing, chunks),
           whenDrained: () => publishing.whenDrained(),
+          overtaken: () => this.#fail('it does not keep up'),
         });
       },
       onDrain: () => this.#stopStallTimer(),

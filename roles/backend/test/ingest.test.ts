@@ -1,9 +1,15 @@
 import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { connect as connectTls } from 'node:tls';
 import { RtmpClientSession } from '@starling/media/rtmp/session';
 import { pino } from 'pino';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { Ingest } from '../src/ingest.ts';
+import { readCertificate } from '../src/rtmps-certificate.ts';
 
 const sockets: Socket[] = [];
 let ingest: Ingest | undefined;
@@ -107,5 +113,47 @@ describe('an encoder', () => {
       'NetStream.Publish.Unauthorized',
     );
     expect(await publish(ingest.port, 'live', 'cam?key=sk_new').answer).toBe('ready');
+  });
+});
+
+describe('the port for RTMPS', () => {
+  it('counts who does not end its TLS handshake, and refuses more from the same address', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'starling-ingest-'));
+    try {
+      const logger = pino({ level: 'silent' });
+      const none = { certificatePath: undefined, privateKeyPath: undefined };
+      const certificate = await readCertificate({ port: 0, ...none }, folder, logger);
+      ingest = await Ingest.listen({
+        host: '127.0.0.1',
+        port: 0,
+        rtmps: { port: 0, ...certificate },
+        logger,
+        onPlay: undefined,
+        onEvent: () => {},
+        onPublishChange: () => {},
+      });
+      const open = () => {
+        const socket = connect(ingest?.rtmpsPort ?? 0, '127.0.0.1');
+        socket.on('error', () => {});
+        sockets.push(socket);
+        return socket;
+      };
+      const waiting = Array.from({ length: 256 }, open);
+      await Promise.all(waiting.map((socket) => once(socket, 'connect')));
+      await once(open(), 'close');
+      waiting[0]?.destroy();
+      // There is room for one again, whose handshake ends.
+      await vi.waitFor(async () => {
+        const secured = connectTls({
+          port: ingest?.rtmpsPort ?? 0,
+          host: '127.0.0.1',
+          rejectUnauthorized: false,
+        });
+        sockets.push(secured);
+        await once(secured, 'secureConnect');
+      });
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   });
 });

@@ -116,6 +116,49 @@ describe('the legs of a channel', () => {
     ]);
   });
 
+  it('bring the backlog to a slow one a segment at a time, and give it up once it is overtaken', async () => {
+    const channel = new Channel('test');
+    channel.push([...opening, ...[1, 2, 3].flatMap((number) => segment(number))]);
+    const join = () => {
+      const drains: (() => void)[] = [];
+      const sizes: number[] = [];
+      let overtaken = 0;
+      const leave = channel.join({
+        isDrained: false,
+        send: (chunks) => void sizes.push(chunks.length),
+        whenDrained: () => new Promise((resolve) => void drains.push(resolve)),
+        overtaken: () => void overtaken++,
+      });
+      const drain = async () => {
+        for (const resolve of drains.splice(0)) resolve();
+        await new Promise(setImmediate);
+      };
+      return { sizes, drain, leave, overtaken: () => overtaken };
+    };
+    const slow = join();
+    const gone = join();
+    expect(slow.sizes).toHaveLength(1);
+    channel.push(segment(4)); // while it is at the first
+    for (const count of [2, 3, 4]) {
+      await slow.drain();
+      expect(slow.sizes).toHaveLength(count);
+    }
+    await slow.drain();
+    channel.push(segment(5)); // it is where the others are
+    expect(slow.sizes).toHaveLength(5);
+    const lateSizes = slow.sizes.slice(1);
+    expect(Math.max(...lateSizes) / Math.min(...lateSizes)).toBeLessThan(1.1);
+    expect(slow.overtaken()).toBe(0);
+
+    const stuck = join();
+    channel.push(Array.from({ length: 40 }, (_, at) => segment(6 + at)).flat());
+    await stuck.drain();
+    expect([stuck.sizes.length, stuck.overtaken()]).toEqual([1, 1]);
+    gone.leave();
+    await gone.drain();
+    expect([gone.sizes.length, gone.overtaken()]).toEqual([1, 0]);
+  });
+
   it('do not delay one frontend by another that is dead, never answers, or stops reading', async () => {
     const channel = new Channel('test');
     const mute: Server = createServer((socket: Socket) => socket.pause().on('error', () => {})).listen(

@@ -190,7 +190,7 @@ describe('when the disk is full', () => {
     const { end, parts } = await told(ID, (report) => report.end !== null);
     expect([end?.reason, parts]).toEqual(['disk-full', []]);
     const send = vi.fn();
-    channel.join({ isDrained: true, send, whenDrained: async () => {} });
+    channel.join({ isDrained: true, send, whenDrained: async () => {}, overtaken: () => {} });
     channel.push(stream.gop(3));
     expect(send).toHaveBeenCalled();
   });

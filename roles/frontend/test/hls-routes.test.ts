@@ -2,14 +2,19 @@
 import { once } from 'node:events';
 import { createServer, request as httpRequest, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { gunzipSync } from 'node:zlib';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import type { StreamEvent } from '@starling/media/access-unit';
+import { serialiseMediaPlaylist } from '@starling/media/hls/playlist';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { HlsRoutes } from '../src/hls-routes.ts';
 import { Stream } from '../src/stream.ts';
 import { ViewerRegistry } from '../src/viewers.ts';
 import { head, ladder, ladderHead, ladderSegment, segment } from './synthetic-channel.ts';
+
+// As they are, but counted.
+vi.mock('node:zlib', { spy: true });
+vi.mock('@starling/media/hls/playlist', { spy: true });
 
 const PART_TARGET_MS = 400;
 /** With targets of 2 s and 0.4 s: the Advance Part Limit is 3 / 0.4, rounded up. */
@@ -142,6 +147,25 @@ describe('a blocking reload', () => {
     expect(answer.headers['cache-control']).toBe('public, max-age=12');
     expect(answer.text).toContain('URI="7.1.m4s"\n#EXT-X-PRELOAD-HINT:TYPE=PART,URI="7.2.m4s"');
     expect(routes.waiterCount).toBe(0);
+  });
+
+  it('is rendered and compressed once a part, however many wait and come later', async () => {
+    const first = upToPart(7, 1);
+    push(first);
+    const path = 'main/index.m3u8?_HLS_msn=7&_HLS_part=1';
+    const gzip = { 'accept-encoding': 'gzip' };
+    const waiting = [ask(path, gzip), ask(path, gzip), ask(`${path}&_HLS_skip=YES`, gzip)];
+    await untilWaiting(3);
+    vi.mocked(serialiseMediaPlaylist).mockClear();
+    vi.mocked(gzipSync).mockClear();
+    push(upToPart(7, 2).slice(first.length));
+    const texts = await Promise.all(waiting.map(async ({ answered }) => (await answered).text));
+    expect(texts[1]).toBe(texts[0]);
+    expect((await get(path, gzip)).text).toBe(texts[0]);
+    expect((await get('main/index.m3u8')).text).toBe(texts[0]);
+    // The whole playlist and the delta update.
+    expect(serialiseMediaPlaylist).toHaveBeenCalledTimes(2);
+    expect(gzipSync).toHaveBeenCalledTimes(2);
   });
 
   it('for a segment alone waits for the whole segment', async () => {

@@ -1,10 +1,10 @@
 import mpegts from 'mpegts.js';
 import { BitrateMeter } from './bitrate-meter.ts';
 import {
-  bufferedEnd,
+  beyondGap,
   type MediaPlayer,
-  nextBufferedStart,
   type OpenMediaPlayer,
+  resumeEarly,
   UnsupportedProtocolError,
   withoutChoice,
 } from './media-player.ts';
@@ -16,6 +16,7 @@ const TARGET_LATENCY_S = 0.55;
 const MAX_LATENCY_S = 0.7;
 /** Further behind than this, playing faster would take too long, so playback jumps. */
 const JUMP_LATENCY_S = 6;
+const GAP_WATCH_INTERVAL_MS = 40;
 const STATISTICS_INTERVAL_MS = 1_000;
 const BITRATE_WINDOW_S = 8;
 
@@ -70,9 +71,19 @@ export const openFlvPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
   const keepUp = () => {
     if (video.paused) return;
     if ((readLatencySeconds() ?? 0) > JUMP_LATENCY_S) goLive();
-    else jumpGap(video);
   };
   video.addEventListener('progress', keepUp);
+  // Where the codec configuration changes, mpegts.js gives the last picture before it to the new decoder, which drops
+  // it; and where the server skipped media for a slow viewer, more is missing.
+  let watchedTime = 0;
+  const gapTimer = setInterval(() => {
+    const to = video.seeking ? undefined : beyondGap(video.buffered, watchedTime, video.currentTime);
+    if (to !== undefined && !video.paused) video.currentTime = to;
+    watchedTime = video.currentTime;
+  }, GAP_WATCH_INTERVAL_MS);
+
+  const closing = new AbortController();
+  resumeEarly(video, closing.signal);
 
   player.attachMediaElement(video);
   player.load();
@@ -95,18 +106,13 @@ export const openFlvPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
       };
     },
     close() {
+      closing.abort();
+      clearInterval(gapTimer);
       video.removeEventListener('progress', keepUp);
       player.destroy();
     },
   };
 };
-
-/** Steps over a gap, which is what remains where the server skipped media for a slow viewer. */
-function jumpGap(video: HTMLVideoElement): void {
-  if (bufferedEnd(video.buffered, video.currentTime + 0.05) !== undefined) return;
-  const start = nextBufferedStart(video.buffered, video.currentTime);
-  if (start !== undefined) video.currentTime = start + 0.01;
-}
 
 function classifyFlvError(type: unknown, detail: unknown, info: unknown): PlaybackFailure {
   if (type !== mpegts.ErrorTypes.NETWORK_ERROR) return 'media';

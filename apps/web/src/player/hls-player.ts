@@ -17,6 +17,7 @@ import {
   type ChoiceKind,
   type MediaPlayer,
   type OpenMediaPlayer,
+  resumeEarly,
   UnsupportedProtocolError,
   wallClockDelay,
 } from './media-player.ts';
@@ -51,6 +52,8 @@ export const openHlsPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
     hasPicture = true;
   };
   video.addEventListener('loadeddata', onLoadedData, { once: true });
+  const closing = new AbortController();
+  resumeEarly(video, closing.signal);
   hls.loadSource(url);
   hls.attachMedia(video);
 
@@ -92,6 +95,7 @@ export const openHlsPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
       else hls.nextLevel = index; // what is loaded of the old one is played to its end
     },
     close() {
+      closing.abort();
       video.removeEventListener('loadeddata', onLoadedData);
       hls.destroy();
     },

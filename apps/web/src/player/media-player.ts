@@ -81,6 +81,15 @@ export type Protocol = 'hls' | 'flv';
 /** A clock that is off by more than this says nothing about the delay. */
 const MAX_PLAUSIBLE_DELAY_S = 3_600;
 
+/** Playback that ran dry goes on with so much in the buffer; Chromium begins with 0.2 s. */
+const RESUME_S = 0.5;
+const RESUME_INTERVAL_MS = 100;
+/** How long a seek has to make playback go on. */
+const RESUME_AGAIN_MS = 1000;
+
+/** Nearer to a gap than this, playback is moved: before the picture stands still. */
+const GAP_MARGIN_S = 0.06;
+
 /** The time from `playingDate` to `nowMs`, unless this computer's clock is evidently wrong. */
 export function wallClockDelay(playingDate: Date | null, nowMs: number): number | undefined {
   if (playingDate === null) return undefined;
@@ -99,10 +108,47 @@ export function bufferedEnd(buffered: TimeRanges, currentTime: number): number |
   return undefined;
 }
 
-/** The start of the first buffered range after the position, where playback is stuck before a gap. */
-export function nextBufferedStart(buffered: TimeRanges, currentTime: number): number | undefined {
+/**
+ * Where playback has to be moved to when on its way between two positions it has come to a gap, or has passed one;
+ * undefined where there was none. Over a small gap the clock and the sound run on, but Chromium's decoder waits at its
+ * beginning for the missing pictures, however much there is after it, until playback is moved.
+ */
+export function beyondGap(buffered: TimeRanges, from: number, to: number): number | undefined {
   for (let index = 0; index < buffered.length; index += 1) {
-    if (buffered.start(index) > currentTime) return buffered.start(index);
+    const gapEnd = buffered.start(index);
+    // The edges of appended media differ from the position by a fraction of a frame, so the first gap is a larger one.
+    const hasReached = index === 0 ? to < gapEnd - 0.1 : buffered.end(index - 1) <= to + GAP_MARGIN_S;
+    if (from < gapEnd && hasReached) return Math.max(to, gapEnd + 0.001);
   }
   return undefined;
+}
+
+/** What {@link resumeEarly} needs of a video element. */
+export type StallingVideo = Pick<
+  HTMLVideoElement,
+  'paused' | 'seeking' | 'readyState' | 'buffered' | 'currentTime' | 'addEventListener'
+>;
+
+/**
+ * Has playback that ran dry go on as soon as there is something to play. Each time that it runs dry Chromium asks for twice
+ * as much as before, up to 3 s of sound (its AudioRendererAlgorithm, IncreasePlaybackThreshold), which a live stream takes
+ * 3 s to bring. Seeking makes it forget, and where playback stands it moves nothing.
+ */
+export function resumeEarly(video: StallingVideo, signal: AbortSignal): void {
+  let timer: ReturnType<typeof setInterval> | undefined;
+  let soughtAtMs = Number.NEGATIVE_INFINITY;
+  const stop = () => {
+    clearInterval(timer);
+    timer = undefined;
+  };
+  const look = () => {
+    if (video.paused || video.readyState > 2) return stop(); // HAVE_FUTURE_DATA: it goes on by itself
+    const end = bufferedEnd(video.buffered, video.currentTime);
+    const isPlayable = end !== undefined && end - video.currentTime >= RESUME_S;
+    if (video.seeking || !isPlayable || Date.now() - soughtAtMs < RESUME_AGAIN_MS) return;
+    soughtAtMs = Date.now();
+    video.currentTime += 0.001;
+  };
+  video.addEventListener('waiting', () => (timer ??= setInterval(look, RESUME_INTERVAL_MS)), { signal });
+  signal.addEventListener('abort', stop);
 }
