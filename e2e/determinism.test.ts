@@ -44,6 +44,7 @@ async function openFrontend(rtmpPort: number) {
 beforeAll(async () => {
   cpSync(join(inject('shared').dataDir, 'media'), join(dataDir, 'media'), { recursive: true });
   coordinator = await startCoordinator({
+    registry: new Registry(),
     dataDir,
     operatorToken: 'o',
     nodeToken: 'n',

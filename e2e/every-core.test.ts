@@ -135,7 +135,7 @@ describe('with one of two backends killed', () => {
   });
 
   async function start(role: string, config: string, ...flags: string[]): Promise<RoleProcess> {
-    const started = await startRole(role, join(folder, config), ...flags);
+    const started = await startRole(role, join(folder, config), flags);
     running.push(started);
     return started;
   }

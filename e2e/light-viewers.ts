@@ -48,6 +48,9 @@ class TagReader {
   }
 }
 
+/** After what nobody answered, or only a server's excuse. */
+const RETRY_MS = 100;
+
 const TAG_KINDS = new Map([
   [8, { kind: 'audio', maxStepMs: 22 }], // 1024 samples at 48 kHz, in whole milliseconds
   [9, { kind: 'video', maxStepMs: 40 }], // 25 Hz
@@ -128,14 +131,25 @@ export class FlvViewer implements LightViewer {
     socket.on('close', () => {
       if (this.#hasLeft) return;
       this.brokenCount++;
-      this.#connect();
+      // At once where the stream broke off; a server that does not even answer is left a moment.
+      setTimeout(() => this.#connect(), head === '' ? RETRY_MS : 0);
     });
   }
 }
 
+/** What it takes one after the other: segments, or parts of them. */
+interface Piece {
+  readonly durationMs: number;
+  /** Media sequence number, and index of the part in it. */
+  readonly number: number;
+  readonly part: number;
+  readonly isIndependent: boolean;
+}
+
 /**
- * Plain HLS: three segments behind, on connections that are kept. A stall is a time in which it had
- * nothing left to play. A request that fails is sent again at once, as players do.
+ * HLS on connections that are kept: plain, three segments behind, or low-latency, by parts and blocking reloads. A stall is
+ * a time in which it had nothing left to play. A request that fails is sent again at once, as players do; one that
+ * a server cannot answer now (5xx), a moment later.
  */
 export class HlsViewer implements LightViewer {
   readonly missing: string[] = [];
@@ -143,8 +157,9 @@ export class HlsViewer implements LightViewer {
   readonly #site: string;
   readonly #folder: string;
   readonly #agent: Agent;
-  /** The next segment, by media sequence number. */
-  #next: number | undefined;
+  readonly #isLowLatency: boolean;
+  /** The segment or part that is next. */
+  #next: Pick<Piece, 'number' | 'part'> | undefined;
   #playingSinceMs: number | undefined;
   #bufferedMs = 0;
   #longestMs = 0;
@@ -152,9 +167,10 @@ export class HlsViewer implements LightViewer {
   #hasLeft = false;
   readonly #sockets = new Set<Socket>();
 
-  constructor(site: string, channel: string) {
+  constructor(site: string, channel: string, isLowLatency = false) {
     const options = { keepAlive: true, maxSockets: 2 };
     this.#site = site;
+    this.#isLowLatency = isLowLatency;
     this.#agent = site.startsWith('https:')
       ? new TlsAgent({ ...options, rejectUnauthorized: false })
       : new Agent(options);
@@ -188,28 +204,39 @@ export class HlsViewer implements LightViewer {
     const multivariant = String(await this.#get(`${this.#folder}index.m3u8`));
     const media = `${this.#folder}${/^main\/index\.m3u8.*$/m.exec(multivariant)?.[0]}`;
     while (!this.#hasLeft) {
-      const playlist = String(await this.#get(media));
-      const listed = Array.from(
-        playlist.matchAll(/^#EXTINF:([\d.]+),.*\n(?:#.*\n)*?(\d+)\.m4s$/gm),
-        (match) => ({
-          durationMs: Number(match[1]) * 1000,
-          number: Number(match[2]),
-        }),
-      );
-      this.#next ??= listed.at(-3)?.number;
-      for (const { number, durationMs } of listed) {
-        if (this.#next === undefined || number < this.#next || this.#hasLeft) continue;
-        if (number > this.#next) this.missing.push(`segment ${number} came after ${this.#next - 1}`);
-        await this.#get(`${this.#folder}main/${number}.m4s`);
-        this.#lookAtBuffer();
-        this.#next = number + 1;
-        this.#bufferedMs += durationMs;
-        this.#playingSinceMs ??= performance.now();
-        this.#stalledSinceMs = undefined;
+      const next = this.#next;
+      const blocking =
+        this.#isLowLatency && next !== undefined ? `&_HLS_msn=${next.number}&_HLS_part=${next.part}` : '';
+      const playlist = String(await this.#get(`${media}${blocking}`));
+      const pieces = this.#isLowLatency ? partsIn(playlist) : segmentsIn(playlist);
+      this.#next ??= this.#isLowLatency
+        ? pieces.findLast(({ isIndependent }) => isIndependent)
+        : pieces.at(-3);
+      for (const piece of pieces) {
+        if (this.#next === undefined || isBefore(piece, this.#next) || this.#hasLeft) continue;
+        await this.#take(piece, this.#next);
       }
       this.#lookAtBuffer();
-      await new Promise((wake) => setTimeout(wake, 500 + Math.random() * 500));
+      const waitMs = this.#isLowLatency ? 0 : 500 + Math.random() * 500;
+      await new Promise((wake) => setTimeout(wake, waitMs));
     }
+  }
+
+  async #take(piece: Piece, expected: Pick<Piece, 'number' | 'part'>): Promise<void> {
+    const { number, part, durationMs } = piece;
+    const isNextSegment = number === expected.number + 1 && part === 0;
+    const isNext = number === expected.number && part === expected.part;
+    // How many parts a segment has is known only when the next one begins.
+    if (!isNext && !(this.#isLowLatency && isNextSegment)) {
+      this.missing.push(`${number}.${part} came where ${expected.number}.${expected.part} was next`);
+    }
+    const file = this.#isLowLatency ? `${number}.${part}.m4s` : `${number}.m4s`;
+    await this.#get(`${this.#folder}main/${file}`);
+    this.#lookAtBuffer();
+    this.#next = this.#isLowLatency ? { number, part: part + 1 } : { number: number + 1, part: 0 };
+    this.#bufferedMs += durationMs;
+    this.#playingSinceMs ??= performance.now();
+    this.#stalledSinceMs = undefined;
   }
 
   /** Notes how long there has been nothing to play; after a stall it plays on where it stood. */
@@ -229,11 +256,12 @@ export class HlsViewer implements LightViewer {
         return await this.#tryToGet(path);
       } catch (error) {
         if (this.#hasLeft) return Buffer.alloc(0);
-        if (error instanceof HttpStatusError) {
+        if (error instanceof HttpStatusError && error.status < 500) {
           this.missing.push(error.message);
           return Buffer.alloc(0);
         }
         this.brokenCount++;
+        await new Promise((wake) => setTimeout(wake, error instanceof HttpStatusError ? RETRY_MS : 10));
       }
     }
   }
@@ -250,9 +278,42 @@ export class HlsViewer implements LightViewer {
     const [response] = (await once(request, 'response')) as [IncomingMessage];
     const chunks: Buffer[] = [];
     for await (const chunk of response) chunks.push(chunk as Buffer);
-    if (response.statusCode !== 200) throw new HttpStatusError(`${path} was answered ${response.statusCode}`);
+    if (response.statusCode !== 200) {
+      throw new HttpStatusError(response.statusCode ?? 0, `${path} was answered ${response.statusCode}`);
+    }
     return Buffer.concat(chunks);
   }
 }
 
-class HttpStatusError extends Error {}
+class HttpStatusError extends Error {
+  readonly status: number;
+
+  constructor(status: number, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
+
+function segmentsIn(playlist: string): Piece[] {
+  return Array.from(
+    playlist.matchAll(/^#EXTINF:([\d.]+),.*\n(?:#.*\n)*?(\d+)\.m4s$/gm),
+    ([, seconds, number]) => ({
+      ...{ durationMs: Number(seconds) * 1000, number: Number(number), part: 0, isIndependent: true },
+    }),
+  );
+}
+
+function partsIn(playlist: string): Piece[] {
+  return Array.from(playlist.matchAll(/^#EXT-X-PART:(.*)$/gm), ([, attributes = '']) => {
+    const [, number, part] = /URI="(\d+)\.(\d+)\.m4s"/.exec(attributes) ?? [];
+    return {
+      durationMs: Number(/DURATION=([\d.]+)/.exec(attributes)?.[1]) * 1000,
+      ...{ number: Number(number), part: Number(part) },
+      isIndependent: attributes.includes('INDEPENDENT=YES'),
+    };
+  });
+}
+
+function isBefore(one: Pick<Piece, 'number' | 'part'>, other: Pick<Piece, 'number' | 'part'>): boolean {
+  return one.number < other.number || (one.number === other.number && one.part < other.part);
+}

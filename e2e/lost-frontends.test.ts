@@ -8,9 +8,9 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Channel } from '@starling/backend/channel';
 import { FrontendLeg } from '@starling/backend/publisher';
 import { FlvDemuxer } from '@starling/media/flv/demux';
+import { Channel } from '@starling/net/channel';
 import { RtmpServer } from '@starling/net/rtmp-server';
 import { pino } from 'pino';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -96,7 +96,8 @@ describe('a channel whose frontends are lost', () => {
 
     const channel = new Channel('test');
     const legs = [observer.port, ...ports.map(({ rtmp }) => rtmp)].map(
-      (port) => new FrontendLeg(channel, { host: '127.0.0.1', port, publishToken: 'token' }, logger),
+      (port) =>
+        new FrontendLeg(channel, { host: '127.0.0.1', port, publishToken: 'token' }, async () => '', logger),
     );
     closers.push(() => {
       for (const leg of legs) leg.close();

@@ -67,7 +67,7 @@ export async function startNetwork(options: NetworkOptions = {}): Promise<Networ
   });
   child.stdout.resume();
   const upPath = join(dataDir, 'up.json');
-  const addresses = await until('the program to start', 60_000, () => {
+  const addresses = await until('the program to start', 120_000, () => {
     if (child.exitCode !== null) throw new Error(`starling up ended with ${child.exitCode}:\n${log}`);
     if (!existsSync(upPath)) return undefined;
     const text = readFileSync(upPath, 'utf8');

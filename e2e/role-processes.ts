@@ -13,10 +13,12 @@ export interface RoleProcess {
 export async function startRole(
   role: string,
   configPath: string,
-  ...flags: readonly string[]
+  flags: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
 ): Promise<RoleProcess> {
   const child = spawn(process.execPath, [program, role, '--config', configPath, ...flags], {
     stdio: ['ignore', 'pipe', 'ignore'],
+    env: { ...process.env, ...env },
   });
   const [says] = await Promise.race([
     once(child.stdout, 'data') as Promise<[Buffer]>,

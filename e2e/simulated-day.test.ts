@@ -5,7 +5,6 @@
  * Two hours by default, in which the 32-bit timestamps of RTMP wrap; STARLING_SOAK=1 plays the day.
  */
 import { createHash } from 'node:crypto';
-import { Channel } from '@starling/backend/channel';
 import { planAsset } from '@starling/backend/house-format';
 import { type PlayableAsset, Playout } from '@starling/backend/playout';
 import { Stream } from '@starling/frontend/stream';
@@ -17,6 +16,7 @@ import { mediaPlaylist, serialiseMediaPlaylist } from '@starling/media/hls/playl
 import { DEFAULT_PART_TARGET_MS } from '@starling/media/hls/segmenter';
 import { RtmpClientSession, RtmpServerSession } from '@starling/media/rtmp/session';
 import type { AssetFacts, Run } from '@starling/model/schedule';
+import { Channel } from '@starling/net/channel';
 import { pino } from 'pino';
 import { expect, it } from 'vitest';
 

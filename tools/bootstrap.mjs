@@ -150,6 +150,13 @@ const programs = [
     debian: ['pebble'],
   },
   {
+    find: 'aws',
+    why: 'asks Route 53 as the balancer does, for comparison',
+    for: ['test'],
+    debian: ['awscli'],
+    fedora: ['awscli2'],
+  },
+  {
     find: 'testssl',
     why: "grades the balancer's TLS",
     for: ['test'],

@@ -175,7 +175,7 @@ async function makeChanges(client: CoordinatorClient, signal: AbortSignal): Prom
   return count;
 }
 
-function startCoordinatorProcess(
+export function startCoordinatorProcess(
   program: string,
   scratch: string,
   databaseUrl: string,
@@ -200,7 +200,7 @@ function startCoordinatorProcess(
   });
 }
 
-async function portOf(child: ChildProcess): Promise<number> {
+export async function portOf(child: ChildProcess): Promise<number> {
   const { stdout } = child;
   if (stdout === null) throw new Error('the coordinator has no output');
   for await (const chunk of stdout) {

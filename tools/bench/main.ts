@@ -11,6 +11,8 @@
  *     --channels 200  --ffmpeg 20  --seconds 30  --json
  *   npm run bench -- api                reads a second from a coordinator on PostgreSQL, a minute and a half
  *     --connections 32  --seconds 10
+ *   npm run bench -- fleet              how soon 200 nodes have heard of a change, a minute
+ *     --nodes 200  --changes 40
  */
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -18,6 +20,7 @@ import { parseArgs } from 'node:util';
 import { benchApi, serveApiLoad } from './api.ts';
 import { serveCrowd } from './crowd-process.ts';
 import { benchEngine, SUBJECTS } from './engine.ts';
+import { benchFleet } from './fleet.ts';
 import { serveFloor } from './floor.ts';
 import { benchPlayout, playoutTableOf } from './playout.ts';
 import { serveSink } from './playout-sink.ts';
@@ -29,6 +32,7 @@ async function main(): Promise<void> {
   const [noun] = process.argv.slice(2);
   if (noun === 'api-load') return serveApiLoad();
   if (noun === 'api') return benchApiReads(process.argv.slice(3));
+  if (noun === 'fleet') return benchFleetWatch(process.argv.slice(3));
   if (noun === 'crowd') return serveCrowd();
   if (noun === 'floor') return serveFloor(process.argv.slice(3));
   if (noun === 'sink') return serveSink();
@@ -99,6 +103,23 @@ async function benchApiReads(args: string[]): Promise<void> {
     starlingProgram: join(dirname(program), 'starling.js'),
     connections: Number(values.connections),
     seconds: Number(values.seconds),
+    progress: (text) => process.stderr.write(`${text}\n`),
+  });
+  process.stdout.write(table);
+}
+
+async function benchFleetWatch(args: string[]): Promise<void> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      nodes: { type: 'string', default: '200' },
+      changes: { type: 'string', default: '40' },
+    },
+  });
+  const table = await benchFleet({
+    starlingProgram: join(dirname(program), 'starling.js'),
+    nodes: Number(values.nodes),
+    changes: Number(values.changes),
     progress: (text) => process.stderr.write(`${text}\n`),
   });
   process.stdout.write(table);

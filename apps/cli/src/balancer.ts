@@ -1,18 +1,27 @@
 /** `starling balancer`: from its section of the configuration file to a running nginx, or to a report on it. */
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { CertificateError } from '@starling/balancer/certificates';
-import { type Fleet, ListedFleet } from '@starling/balancer/fleet';
+import { balancedFleet, type Fleet, ListedFleet } from '@starling/balancer/fleet';
 import type { Finding } from '@starling/balancer/grade';
 import { type BalancerConfig, checkBalancer, startBalancer } from '@starling/balancer/main';
 import { NginxError } from '@starling/balancer/nginx';
 import type { BalancerSection } from '@starling/model/config';
+import type { Fleet as KnownFleet } from '@starling/model/node';
 import { listenHttp } from '@starling/net/http-server';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
+import type { NodePart } from './node-agent.ts';
 import { answerHealth, asStartError, StartError } from './process.ts';
 
 /** Not in the PATH of accounts other than root. */
 const DEBIAN_NGINX = '/usr/sbin/nginx';
+
+/** Undefined where it is not installed. */
+export function findNginx(): string | undefined {
+  if (existsSync(DEBIAN_NGINX)) return DEBIAN_NGINX;
+  return spawnSync('nginx', ['-v'], { stdio: 'ignore', timeout: 10_000 }).status === 0 ? 'nginx' : undefined;
+}
 
 interface BalancerContext {
   readonly logger: Logger;
@@ -27,8 +36,11 @@ interface BalancerContext {
 export async function startBalancerRole(
   section: BalancerSection,
   { logger, registry, resolvePath, readAgain }: BalancerContext,
-): Promise<{ says: string; close(): Promise<void> }> {
-  const fleet = new ListedFleet(fleetOf(section));
+): Promise<{ says: string; node: NodePart; close(): Promise<void> }> {
+  let listed = fleetOf(section);
+  let known: KnownFleet = { revision: 0, nodes: [] };
+  const fleet = new ListedFleet(listed);
+  const refit = () => fleet.replace(balancedFleet(known, listed));
   const config = configOf(section, resolvePath);
   const balancer = await startBalancer(config, { fleet, logger, registry }).catch(failAsStartError);
   const readiness = { isReady: () => balancer.isReady(), metrics: () => registry.metrics() };
@@ -50,7 +62,8 @@ export async function startBalancerRole(
       const changed = readAgain();
       if (changed === undefined) throw new StartError('The section "balancer" is gone.');
       balancer.reconfigure(configOf(changed, resolvePath));
-      fleet.replace(fleetOf(changed));
+      listed = fleetOf(changed);
+      refit();
       logger.info('configuration read again');
     } catch (error) {
       logger.error({ err: error }, 'the configuration is not valid; what was before stays');
@@ -59,6 +72,20 @@ export async function startBalancerRole(
   process.on('SIGHUP', reload);
   return {
     says: `balancer: HTTPS on port ${config.https.port}, HTTP on port ${config.http.port}`,
+    node: {
+      ports: () => ({ httpPort: config.https.port }),
+      isReady: () => balancer.isReady(),
+      // Nobody's connections can be moved to another balancer from here: that is DNS's business.
+      isIdle: () => true,
+      channelCount: () => 0,
+      viewerCount: () => 0,
+      onFleet(next) {
+        known = next;
+        refit();
+      },
+      drain() {},
+      resume() {},
+    },
     async close() {
       process.off('SIGHUP', reload);
       await health?.close();
@@ -92,10 +119,15 @@ function summaryOf(findings: readonly Finding[]): string {
   return `${count('pass')} passed, ${count('warn')} with a warning, ${count('fail')} failed`;
 }
 
-const fleetOf = ({ frontends, backends = [] }: BalancerSection): Fleet => ({ frontends, backends });
+const fleetOf = ({ frontends = [], backends = [] }: BalancerSection): Fleet => ({ frontends, backends });
 
 function configOf(section: BalancerSection, resolvePath: (path: string) => string): BalancerConfig {
   const { names, rtmp, rtmps, site, acme, certificate, nginx } = section;
+  const wildcard = names.find((name) => name.startsWith('*.'));
+  if (wildcard !== undefined && acme !== undefined && acme.route53 === undefined && certificate === undefined)
+    throw new StartError(
+      `${wildcard} cannot be proven over HTTP. Set acme.route53, or name a certificate of your own.`,
+    );
   const readPem = (path: string) => {
     try {
       return readFileSync(resolvePath(path), 'utf8');
@@ -113,6 +145,7 @@ function configOf(section: BalancerSection, resolvePath: (path: string) => strin
       directoryUrl: acme.directoryUrl,
       email: acme.email,
       directoryCa: acme.directoryCaFile && readPem(acme.directoryCaFile),
+      route53: acme.route53,
     },
     certificate: certificate && {
       certificatePath: resolvePath(certificate.certificateFile),
@@ -123,7 +156,7 @@ function configOf(section: BalancerSection, resolvePath: (path: string) => strin
     maxConnectionsPerAddress: section.maxConnectionsPerAddress ?? 1000,
     maxRequestsPerSecondPerAddress: section.maxRequestsPerSecondPerAddress ?? 1000,
     cacheMaxBytes: section.cacheMaxBytes ?? 1_073_741_824,
-    nginxProgram: nginx?.program ?? (existsSync(DEBIAN_NGINX) ? DEBIAN_NGINX : 'nginx'),
+    nginxProgram: nginx?.program ?? findNginx() ?? 'nginx',
     nginxUser: nginx?.user ?? 'www-data',
   };
 }

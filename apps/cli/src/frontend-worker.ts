@@ -7,6 +7,8 @@ import { forwardTo } from '@starling/net/http-proxy';
 import { type HttpListener, listenHttp } from '@starling/net/http-server';
 import type { Logger } from 'pino';
 import { letHeapDouble } from './heap.ts';
+import { LogShipper } from './log-shipper.ts';
+import { startNodeReports } from './node-reports.ts';
 import { httpOptions, openLog, openRegistry } from './process.ts';
 import type { WorkerOrder, WorkerReport } from './worker-messages.ts';
 
@@ -18,7 +20,13 @@ const MAX_REPORTED_VIEWERS_PER_SECOND = 2000;
 
 letHeapDouble();
 const registry = openRegistry();
-let running: { readonly frontend: Frontend; readonly logger: Logger } | undefined;
+let running:
+  | {
+      readonly frontend: Frontend;
+      readonly logger: Logger;
+      readonly reports: ReturnType<typeof startNodeReports> | undefined;
+    }
+  | undefined;
 let http: HttpListener | undefined;
 
 process.on('message', (order) => obey(order as WorkerOrder));
@@ -39,6 +47,16 @@ function obey(order: WorkerOrder): void {
     case 'metrics':
       void registry.getMetricsAsJSON().then((metrics) => report({ type: 'metrics', metrics }));
       return;
+    case 'drain':
+      if (order.endlessWithinMs === undefined) running?.frontend.resume();
+      else running?.frontend.drain(order.endlessWithinMs);
+      return;
+    case 'trust':
+      http?.trust(order.addresses);
+      return;
+    case 'peers':
+      running?.frontend.setPeers(order.peers);
+      return;
     case 'stop':
       void stop();
       return;
@@ -47,13 +65,22 @@ function obey(order: WorkerOrder): void {
 
 async function start(order: Extract<WorkerOrder, { type: 'start' }>): Promise<void> {
   registry.setDefaultLabels({ process: `worker-${order.workerNumber}` });
-  const logger = openLog().child({ role: 'frontend', worker: order.workerNumber });
+  const logShipper = new LogShipper();
+  const logger = openLog(logShipper).child({ role: 'frontend', worker: order.workerNumber });
   const frontend = await startFrontend({
+    workerNumber: order.workerNumber,
     ...order.frontend,
     logger,
     registry,
   });
-  running = { frontend, logger };
+  const { coordinator, dataDir, dvr } = order.frontend;
+  const reports =
+    coordinator &&
+    startNodeReports({
+      ...{ coordinator, registry, logShipper, node: `${order.node}/worker-${order.workerNumber}` },
+      folders: [dataDir, dvr?.dir].filter((folder) => folder !== undefined),
+    });
+  running = { frontend, logger, reports };
   report({ type: 'started', rtmpPort: frontend.rtmpPort });
   keepReporting(frontend);
 }
@@ -102,6 +129,7 @@ function keepReporting(frontend: Frontend): void {
 async function stop(): Promise<void> {
   await running?.frontend.close();
   await http?.close();
+  await running?.reports?.close();
   process.exit();
 }
 

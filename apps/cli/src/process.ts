@@ -6,11 +6,13 @@ import { fileURLToPath } from 'node:url';
 import { BackupError } from '@starling/coordinator/backup-error';
 import { DataFolderError } from '@starling/coordinator/data-folder-lock';
 import { DatabaseUnavailable } from '@starling/coordinator/database';
+import { MailError } from '@starling/coordinator/mail';
 import { LOOPBACK } from '@starling/net/address-limits';
 import type { HttpOptions } from '@starling/net/http-server';
 import { type Logger, pino } from 'pino';
 import pinoPretty from 'pino-pretty';
 import { Counter, collectDefaultMetrics, Registry } from 'prom-client';
+import type { LogShipper } from './log-shipper.ts';
 
 /** A reason not to start, in one sentence that says what to do. */
 export class StartError extends Error {}
@@ -18,22 +20,40 @@ export class StartError extends Error {}
 /** From the signal to the end; a supervisor waits about ten seconds before it kills. */
 const STOP_DEADLINE_MS = 4500;
 
-/** Waits for SIGINT or SIGTERM, then closes; a part that does not stop in time does not hold up the end. */
-export function runUntilStopped(close: () => Promise<void>, logger: Logger): Promise<void> {
+/** How a process ends that is to be started again: EX_TEMPFAIL of sysexits(3). Supervisors restart on it. */
+export const RESTART_EXIT_CODE = 75;
+
+/**
+ * Waits for SIGINT or SIGTERM, then closes; a part that does not stop in time does not hold up the end.
+ * @param ended settles where it is to end for another reason
+ * @returns that reason, or `stopped`
+ */
+export function runUntilStopped<Reason = never>(
+  close: () => Promise<void>,
+  logger: Logger,
+  ended?: Promise<Reason>,
+): Promise<Reason | 'stopped'> {
   return new Promise((resolve) => {
-    const stop = (signal: NodeJS.Signals) => {
-      process.off('SIGINT', stop).off('SIGTERM', stop);
-      logger.info({ signal }, 'stopping');
+    const stop = (reason: Reason | 'stopped', exitCode: number) => {
+      process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
       setTimeout(() => {
         logger.error('a part did not stop in time; ending anyway');
-        process.exit(1);
+        process.exit(exitCode);
       }, STOP_DEADLINE_MS).unref();
-      close().then(resolve, (error: unknown) => {
-        logger.error({ err: error }, 'stopping failed');
-        process.exit(1);
-      });
+      close().then(
+        () => resolve(reason),
+        (error: unknown) => {
+          logger.error({ err: error }, 'stopping failed');
+          process.exit(exitCode);
+        },
+      );
     };
-    process.on('SIGINT', stop).on('SIGTERM', stop);
+    const onSignal = (signal: NodeJS.Signals) => {
+      logger.info({ signal }, 'stopping');
+      stop('stopped', 1);
+    };
+    process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+    void ended?.then((reason) => stop(reason, RESTART_EXIT_CODE));
   });
 }
 
@@ -123,17 +143,24 @@ export function asStartError(error: unknown, port: number, remedy: string): unkn
   return error;
 }
 
-/** The servers that the coordinator keeps its things on, which only the environment names: both have passwords. */
+/** The servers that the coordinator keeps its things on and sends e-mails through, which only the environment names: all have passwords. */
 export function storageServers(env: Readonly<Record<string, string | undefined>>): {
   readonly databaseUrl: string | undefined;
   readonly redisUrl: string | undefined;
+  readonly smtpUrl: string | undefined;
 } {
-  return { databaseUrl: env.DATABASE_URL || undefined, redisUrl: env.REDIS_URL || undefined };
+  return {
+    databaseUrl: env.DATABASE_URL || undefined,
+    redisUrl: env.REDIS_URL || undefined,
+    smtpUrl: env.SMTP_URL || undefined,
+  };
 }
 
 /** @throws StartError when the coordinator's storage cannot be used; the error itself where it is of another kind */
 export function explainStorage(error: unknown): never {
-  const isKnown = [BackupError, DataFolderError, DatabaseUnavailable].some((kind) => error instanceof kind);
+  const isKnown = [BackupError, DataFolderError, DatabaseUnavailable, MailError].some(
+    (kind) => error instanceof kind,
+  );
   throw isKnown && error instanceof Error ? new StartError(error.message, { cause: error }) : error;
 }
 
@@ -149,15 +176,23 @@ export function findSite(): string | undefined {
   return existsSync(site) ? site : undefined;
 }
 
-/** Lines for people on a terminal, JSON for machines; on standard error, as standard output carries the results. */
-export function openLog(): Logger {
+/**
+ * Lines for people on a terminal, JSON for machines; on standard error, as standard output carries the results.
+ * @param logShipper gets the lines, too
+ */
+export function openLog(logShipper?: LogShipper, sink = openLogSink()): Logger {
   const level = process.env.STARLING_LOG_LEVEL ?? 'info';
   const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
-  if (!process.stderr.isTTY) return pino(options, pino.destination({ fd: 2, sync: true }));
-  return pino(
-    options,
-    pinoPretty({ destination: 2, sync: true, translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' }),
-  );
+  if (logShipper === undefined) return pino(options, sink);
+  // The logger has the level; its outputs take what comes.
+  const streams = [sink, logShipper].map((stream) => ({ level: 'trace' as const, stream }));
+  return pino(options, pino.multistream(streams));
+}
+
+/** Where the log goes, for one line of JSON at a time. */
+export function openLogSink(): { write(line: string): void } {
+  if (!process.stderr.isTTY) return pino.destination({ fd: 2, sync: true });
+  return pinoPretty({ destination: 2, sync: true, translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' });
 }
 
 /** What the first start says of the account that it made: the password is shown this once, and can be used once. */

@@ -1,5 +1,5 @@
-/** The Starling that runs on a data folder, found by the files that `starling up` keeps there. */
-import { readFileSync } from 'node:fs';
+/** The Starling that runs on a data folder, found by the files that `starling up` and `starling coordinator` keep there. */
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
 import { type Static, Type } from 'typebox';
@@ -10,22 +10,35 @@ import { CommandError } from './io.ts';
 const UpFile = Type.Object({
   pid: Type.Integer({ minimum: 1 }),
   apiUrl: Type.String(),
-  /** Server address for encoders, without the stream's name. */
-  rtmpUrl: Type.String(),
+  /** Server address for encoders, without the stream's name; left out by a coordinator on its own. */
+  rtmpUrl: Type.Optional(Type.String()),
+  /** Where the operator's token lies; in the data folder when left out. */
+  operatorTokenPath: Type.Optional(Type.String()),
   startedAt: Type.String(),
 });
 type UpFile = Static<typeof UpFile>;
 
 export interface RunningStarling extends UpFile {
+  readonly rtmpUrl: string;
   /** With the operator's token. */
   readonly client: CoordinatorClient;
+}
+
+/** Says where a process is that the command line is to speak to. @returns takes it back */
+export function announceRunning(
+  dataDir: string,
+  addresses: Omit<UpFile, 'pid' | 'startedAt'> & { readonly rtmpsUrl?: string },
+): () => void {
+  const path = join(dataDir, 'up.json');
+  const up = { pid: process.pid, ...addresses, startedAt: new Date().toISOString() };
+  writeFileSync(path, JSON.stringify(up, null, 2));
+  return () => rmSync(path, { force: true });
 }
 
 /** @returns undefined when none runs on the folder */
 export function findRunning(dataDir: string): RunningStarling | undefined {
   const text = readIfPresent(join(dataDir, 'up.json'));
-  const token = readIfPresent(join(dataDir, 'operator.token'))?.trim();
-  if (text === undefined || token === undefined) return undefined;
+  if (text === undefined) return undefined;
   let up: unknown;
   try {
     up = JSON.parse(text);
@@ -33,7 +46,11 @@ export function findRunning(dataDir: string): RunningStarling | undefined {
     return undefined; // half written by a process that was killed
   }
   if (!Check(UpFile, up) || !isAlive(up.pid)) return undefined;
-  return { ...up, client: new CoordinatorClient({ baseUrl: up.apiUrl, token }) };
+  const token = readIfPresent(up.operatorTokenPath ?? join(dataDir, 'operator.token'))?.trim();
+  if (token === undefined) return undefined;
+  // A coordinator on its own has no port for encoders: whoever reads it knows a backend's, or the balancer's.
+  const { rtmpUrl = 'rtmp://BACKEND:1935/live' } = up;
+  return { ...up, rtmpUrl, client: new CoordinatorClient({ baseUrl: up.apiUrl, token }) };
 }
 
 /** @throws CommandError when none runs on the folder */

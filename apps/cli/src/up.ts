@@ -6,18 +6,23 @@
  * together they have the HTTP port, and hand on to this process whatever is not for a frontend. The frontend
  * in this process then serves RTMP players only: they come to the port that encoders publish to.
  */
-import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { networkInterfaces } from 'node:os';
 import { join, resolve } from 'node:path';
 import { startBackend } from '@starling/backend/main';
 import { CertificateError } from '@starling/backend/rtmps-certificate';
 import { startCoordinator } from '@starling/coordinator/main';
 import { startFrontend } from '@starling/frontend/main';
 import { CoordinatorClient } from '@starling/model/client';
-import { TEST_CARD_SOURCE } from '@starling/model/entities';
+import type { Fleet } from '@starling/model/node';
 import { type HttpListener, listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
+import packageJson from '../package.json' with { type: 'json' };
+import { keepOperatorToken, makeDemo, prepareDataDir, requireFfmpeg } from './first-start.ts';
+import { joinNetwork, leaveNetwork, type Membership } from './joining.ts';
+import { LogShipper } from './log-shipper.ts';
+import { balancerAddresses, ENDLESS_WITHIN_MS, NodeAgent, pushTargets } from './node-agent.ts';
+import { nodeName, startNodeReports } from './node-reports.ts';
 import {
   answerHealth,
   asStartError,
@@ -32,6 +37,8 @@ import {
   storageServers,
   workerProgram,
 } from './process.ts';
+import { announceRunning } from './running.ts';
+import { startTracing } from './tracing.ts';
 import { Workers } from './workers.ts';
 
 export interface UpOptions {
@@ -55,34 +62,55 @@ export interface UpOptions {
   readonly hdhomerun: boolean;
 }
 
-const DEMO_CHANNEL = 'demo';
-
 /**
- * Runs the network until SIGINT or SIGTERM.
+ * Runs the network until SIGINT or SIGTERM, or until it is told to end as a node.
+ * @returns why it ended
  * @throws StartError when it cannot start
  */
-export async function runUp(options: UpOptions): Promise<void> {
+export async function runUp(options: UpOptions): Promise<'stopped' | 'restart' | 'removed'> {
   const dataDir = resolve(options.dataDir);
-  const logger = openLog();
+  const logShipper = new LogShipper();
+  const logger = openLog(logShipper);
   prepareDataDir(dataDir);
   requireFfmpeg();
 
-  const network = await startNetwork({ ...options, dataDir }, logger);
+  let end = (_why: 'restart' | 'removed') => {};
+  const ended = new Promise<'restart' | 'removed'>((resolve) => {
+    end = resolve;
+  });
+  const endTracing = await startTracing('starling', process.env);
+  const network = await startNetwork({ ...options, dataDir }, { logger, logShipper, onEnd: end });
   network.prepareDemo().then(
     () => process.stdout.write(network.welcome()),
     (error: unknown) => logger.error({ err: error }, 'the demo channel could not be made'),
   );
-  await runUntilStopped(() => network.close(), logger);
+  const close = async () => {
+    await network.close();
+    await endTracing?.();
+  };
+  const why = await runUntilStopped(close, logger, ended);
+  if (why === 'removed') await leaveNetwork(network.membership);
+  return why;
 }
 
 interface Network {
+  readonly membership: Membership;
   /** Makes the demo channel on the first start; resolves when every channel plays. */
   prepareDemo(): Promise<void>;
   welcome(): string;
   close(): Promise<void>;
 }
 
-async function startNetwork(options: UpOptions, logger: Logger): Promise<Network> {
+interface NetworkContext {
+  readonly logger: Logger;
+  readonly logShipper: LogShipper;
+  readonly onEnd: (why: 'restart' | 'removed') => void;
+}
+
+async function startNetwork(
+  options: UpOptions,
+  { logger, logShipper, onEnd }: NetworkContext,
+): Promise<Network> {
   const { dataDir, host } = options;
   const registry = openRegistry();
   const operatorToken = keepOperatorToken(dataDir);
@@ -103,6 +131,7 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       operatorToken,
       nodeToken,
       logger: logger.child({ role: 'coordinator' }),
+      registry,
       webDir: findSite(),
       hdhomerunHttpPort: options.hdhomerun ? options.httpPort : undefined,
       catchUpHours: options.dvrHours,
@@ -126,14 +155,22 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       registry,
     });
     let http: HttpListener | Workers | undefined;
+    let listener: HttpListener | undefined;
     closers.push(async () => {
       await frontend.close(); // says goodbye to its viewers
       await http?.close();
     });
 
+    const client = new CoordinatorClient({ baseUrl: coordinatorUrl, token: operatorToken });
+    // Its backend is a node like any other, so that frontends on further machines take what it pushes.
+    const membership = await joinNetwork({
+      ...{ dataDir, coordinatorUrl, role: 'backend', name: 'main', logger },
+      advertisedHost: addressForOthers(host),
+      readJoinToken: async () => (await client.nodes.invite({ role: 'backend', expiresInSeconds: 60 })).token,
+    });
     const backend = await startBackend({
       dataDir,
-      coordinator: { baseUrl: coordinatorUrl, token: nodeToken },
+      coordinator: { baseUrl: coordinatorUrl, token: membership.identity },
       rtmpHost: host,
       rtmpPort: options.rtmpPort,
       rtmps: {
@@ -155,10 +192,19 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     });
     closers.push(() => backend.close());
 
+    const node = nodeName('up', options.httpPort);
+    const reports = startNodeReports({
+      coordinator: { baseUrl: coordinatorUrl, token: nodeToken },
+      ...{ node, registry, logShipper, folders: [dataDir] },
+    });
+    closers.push(() => reports.close());
+
     let workers: Workers | undefined;
+    let fleet: Fleet = { revision: 0, nodes: [] };
     const pushToFrontends = () => {
       const rtmpPorts = [frontend.rtmpPort, ...(workers?.rtmpPorts ?? [])];
-      backend.setFrontends(rtmpPorts.map((port) => ({ host: '127.0.0.1', port, publishToken })));
+      const own = rtmpPorts.map((port) => ({ host: '127.0.0.1', port, publishToken }));
+      backend.setFrontends([...own, ...pushTargets(fleet)]);
     };
     pushToFrontends();
     let isDemoDone = false;
@@ -174,13 +220,15 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
     const httpSettings = { host, port: options.httpPort, trustedProxies: options.trustedProxies };
     if (options.workers === 1) {
       const limits = httpOptions(registry, httpSettings);
-      http = await listenHttp(httpSettings, logger, handle, frontend.handleUpgrade, limits).catch(
+      listener = await listenHttp(httpSettings, logger, handle, frontend.handleUpgrade, limits).catch(
         explainHttpPort,
       );
+      http = listener;
     } else {
       registry.setDefaultLabels({ process: 'main' });
       workers = new Workers({
         count: options.workers,
+        node,
         program: workerProgram(),
         frontend: frontendSettings,
         http: httpSettings,
@@ -193,20 +241,47 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
       await workers.start().catch(explainHttpPort);
     }
     const { port } = http;
+    const viewerCount = () =>
+      new Set([...frontend.viewers().map(({ id }) => id), ...(workers?.viewerIds ?? [])]).size;
 
-    const upPath = join(dataDir, 'up.json');
-    const addresses = {
-      pid: process.pid,
+    const agent = await NodeAgent.open({
+      ...{ membership, registry, version: packageJson.version },
+      logger: logger.child({ role: 'backend' }),
+      part: {
+        ports: () => ({
+          httpPort: port,
+          rtmpPort: backend.rtmpPort,
+          ...(backend.rtmpsPort === undefined ? {} : { rtmpsPort: backend.rtmpsPort }),
+        }),
+        isReady,
+        isIdle: () => !backend.isBusy && viewerCount() === 0,
+        channelCount: () => backend.channelCount,
+        viewerCount,
+        onFleet(next) {
+          fleet = next;
+          pushToFrontends();
+          (workers ?? listener)?.trust(balancerAddresses(next));
+        },
+        drain() {
+          for (const part of [frontend, workers]) part?.drain(ENDLESS_WITHIN_MS);
+        },
+        resume() {
+          for (const part of [frontend, workers]) part?.resume();
+        },
+      },
+      onEnd,
+    });
+    closers.push(() => agent.close());
+
+    const withdraw = announceRunning(dataDir, {
       apiUrl: `http://127.0.0.1:${port}`,
       rtmpUrl: `rtmp://localhost:${backend.rtmpPort}/live`,
       rtmpsUrl: `rtmps://localhost:${backend.rtmpsPort}/live`,
-      startedAt: new Date().toISOString(),
-    };
-    writeFileSync(upPath, JSON.stringify(addresses, null, 2));
-    closers.push(async () => rmSync(upPath, { force: true }));
+    });
+    closers.push(async () => withdraw());
 
-    const client = new CoordinatorClient({ baseUrl: coordinatorUrl, token: operatorToken });
     return {
+      membership,
       async prepareDemo() {
         await makeDemo(client, dataDir, logger);
         isDemoDone = true;
@@ -222,59 +297,14 @@ async function startNetwork(options: UpOptions, logger: Logger): Promise<Network
   }
 }
 
-/** The first start draws the test card and puts it on the air. */
-async function makeDemo(client: CoordinatorClient, dataDir: string, logger: Logger): Promise<void> {
-  const donePath = join(dataDir, 'demo.created');
-  if (existsSync(donePath)) return;
-  const known = await client.channels.list();
-  if (!known.some((channel) => channel.name === DEMO_CHANNEL)) {
-    logger.info('first start: drawing the test card for the demo channel (about ten seconds)');
-    let asset = await client.assets.create({ source: TEST_CARD_SOURCE, name: 'Test card' });
-    while (asset.state === 'queued' || asset.state === 'importing') {
-      await new Promise((wake) => setTimeout(wake, 100));
-      asset = await client.assets.get(asset.id);
-    }
-    if (asset.state === 'failed') throw new Error(asset.error ?? 'the test card could not be drawn');
-    await client.channels.create({ name: DEMO_CHANNEL, title: 'Demo', loop: [asset.id] });
-  }
-  writeFileSync(donePath, '');
-}
-
-function prepareDataDir(dataDir: string): void {
-  try {
-    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-    accessSync(dataDir, constants.W_OK | constants.X_OK);
-    const probe = join(dataDir, '.probe');
-    writeFileSync(probe, '');
-    rmSync(probe);
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
-    const why = code === 'ENOSPC' ? 'the disk is full' : code;
-    throw new StartError(
-      `The data folder ${dataDir} cannot be written (${why}). Choose another one with --data DIR.`,
-    );
-  }
-}
-
-function requireFfmpeg(): void {
-  for (const program of ['ffmpeg', 'ffprobe']) {
-    const { error, status } = spawnSync(program, ['-version'], { stdio: 'ignore', timeout: 10_000 });
-    if (error !== undefined || status !== 0) {
-      throw new StartError(`${program} is missing. Install it, on Debian with: apt-get install ffmpeg`);
-    }
-  }
-}
-
-/** The operator's token, made on the first start; readable by this account alone. */
-function keepOperatorToken(dataDir: string): string {
-  const path = join(dataDir, 'operator.token');
-  if (existsSync(path)) {
-    const token = readFileSync(path, 'utf8').trim();
-    if (token !== '') return token;
-  }
-  const token = randomBytes(32).toString('base64url');
-  writeFileSync(path, `${token}\n`, { mode: 0o600 });
-  return token;
+/**
+ * Where other machines reach this one: the address that it listens on, or the first that leads off it.
+ * @param host undefined where it listens on all
+ */
+function addressForOthers(host: string | undefined): string {
+  if (host !== undefined && !/^[0.:]+$/.test(host)) return host;
+  const addresses = Object.values(networkInterfaces()).flatMap((all) => all ?? []);
+  return addresses.find(({ internal, family }) => !internal && family === 'IPv4')?.address ?? '127.0.0.1';
 }
 
 function welcomeText(httpPort: number, rtmpPort: number, dataDir: string): string {

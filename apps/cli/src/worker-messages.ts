@@ -1,5 +1,6 @@
 /** What the main process and its workers say to each other over Node's IPC channel. Both are of one build. */
 import type { FrontendConfig, PushedChannel } from '@starling/frontend/main';
+import type { PeerFrontend } from '@starling/frontend/pulls';
 import type { Viewer } from '@starling/frontend/viewers';
 import type { Registry } from 'prom-client';
 import type { HttpSettings } from './process.ts';
@@ -20,6 +21,8 @@ export type WorkerOrder =
       readonly type: 'start';
       /** From 1 on; a worker that takes another's place has its number. */
       readonly workerNumber: number;
+      /** Name of the main process. */
+      readonly node: string;
       readonly frontend: FrontendSettings;
     }
   /** Take viewers, on an HTTP port that all workers share. Once, after the worker has started. */
@@ -30,6 +33,12 @@ export type WorkerOrder =
       readonly mainPort: number;
     }
   | { readonly type: 'metrics' }
+  /** Take no new viewers, and send away those on endless answers; `endlessWithinMs` undefined: take viewers again. */
+  | { readonly type: 'drain'; readonly endlessWithinMs: number | undefined }
+  /** Believe what proxies at these addresses say, beside those of the settings. */
+  | { readonly type: 'trust'; readonly addresses: readonly string[] }
+  /** Pull what is not pushed here from these, and hand on to them what is. */
+  | { readonly type: 'peers'; readonly peers: readonly PeerFrontend[] }
   | { readonly type: 'stop' };
 
 /** From a worker. */

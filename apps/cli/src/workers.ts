@@ -10,6 +10,7 @@ import cluster, { type Worker } from 'node:cluster';
 import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import type { PushedChannel } from '@starling/frontend/main';
+import type { PeerFrontend } from '@starling/frontend/pulls';
 import { LOOPBACK } from '@starling/net/address-limits';
 import { type HttpListener, listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
@@ -26,6 +27,8 @@ import type {
 
 export interface WorkersOptions {
   readonly count: number;
+  /** Name of this process among the nodes. */
+  readonly node: string;
   /** The file that a worker runs. */
   readonly program: string;
   /**
@@ -102,6 +105,9 @@ export class Workers {
   #watchdog: NodeJS.Timeout | undefined;
   #whileStarting: { served(): void; failed(error: Error): void } | undefined;
   #isClosing = false;
+  #isDraining = false;
+  #trustedAddresses: readonly string[] = [];
+  #peers: readonly PeerFrontend[] = [];
 
   constructor(options: WorkersOptions) {
     this.#options = options;
@@ -151,8 +157,46 @@ export class Workers {
     return this.#lives.flatMap(({ rtmpPort }) => rtmpPort ?? []);
   }
 
+  /** Channels that are pushed to any of them. */
+  get channelCount(): number {
+    return new Set(this.#lives.flatMap(({ channels }) => channels.map(({ name }) => name))).size;
+  }
+
+  /** Each viewer once. */
+  get viewerIds(): ReadonlySet<string> {
+    return new Set(this.#lives.flatMap(({ viewers }) => viewers.map(({ id }) => id)));
+  }
+
+  /**
+   * Has the workers take no new viewers.
+   * @param endlessWithinMs until the last one with an endless answer is sent away
+   */
+  drain(endlessWithinMs: number): void {
+    this.#isDraining = true;
+    for (const life of this.#lives) tell(life, { type: 'drain', endlessWithinMs });
+  }
+
+  /** Has them take viewers again. */
+  resume(): void {
+    this.#isDraining = false;
+    for (const life of this.#lives) tell(life, { type: 'drain', endlessWithinMs: undefined });
+  }
+
+  /** Has the workers trust these addresses of proxies, beside those of the settings. */
+  trust(addresses: readonly string[]): void {
+    this.#trustedAddresses = addresses;
+    for (const life of this.#lives) if (life.phase === 'serving') tell(life, { type: 'trust', addresses });
+  }
+
+  /** Whom the workers pull from what is not pushed to them. */
+  setPeers(peers: readonly PeerFrontend[]): void {
+    this.#peers = peers;
+    for (const life of this.#lives) if (life.rtmpPort !== undefined) tell(life, { type: 'peers', peers });
+  }
+
   /** True when all workers serve, and each can play every channel that any of them is pushed. */
   isReady(): boolean {
+    if (this.#isDraining) return false;
     const lives = this.#lives;
     const pushed = [this.#options.ownChannels(), ...lives.map(({ channels }) => channels)].flat();
     const names = new Set(pushed.map(({ name }) => name));
@@ -226,13 +270,14 @@ export class Workers {
     life.silentSeconds = 0;
     switch (report.type) {
       case 'listening': {
-        const { frontend } = this.#options;
+        const { frontend, node } = this.#options;
         const rtmpPort = frontend.rtmpPort === 0 ? 0 : frontend.rtmpPort + workerNumber - 1;
-        tell(life, { type: 'start', workerNumber, frontend: { ...frontend, rtmpPort } });
+        tell(life, { type: 'start', workerNumber, node, frontend: { ...frontend, rtmpPort } });
         return;
       }
       case 'started':
         life.rtmpPort = report.rtmpPort;
+        if (this.#peers.length > 0) tell(life, { type: 'peers', peers: this.#peers });
         life.phase = 'filling';
         life.fillDeadline = setTimeout(() => this.#openTo(life), FILL_DEADLINE_MS);
         this.#options.onRtmpPortsChange();
@@ -244,6 +289,8 @@ export class Workers {
         return;
       case 'serving':
         life.phase = 'serving';
+        tell(life, { type: 'trust', addresses: this.#trustedAddresses });
+        if (this.#isDraining) tell(life, { type: 'drain', endlessWithinMs: 0 });
         this.#options.logger.debug({ worker: workerNumber }, 'worker takes viewers');
         this.#whileStarting?.served();
         return;

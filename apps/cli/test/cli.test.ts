@@ -6,6 +6,7 @@ import { startCoordinator } from '@starling/coordinator/main';
 import { CoordinatorClient } from '@starling/model/client';
 import type { ImportReport } from '@starling/model/entities';
 import { pino } from 'pino';
+import { Registry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { run } from '../src/run.ts';
 
@@ -44,6 +45,7 @@ function reportsOn(source: string): ImportReport[] {
 beforeAll(async () => {
   const logger = pino({ level: 'silent' });
   const coordinator = await startCoordinator({
+    registry: new Registry(),
     dataDir,
     operatorToken: 'operator',
     nodeToken: 'node',
@@ -138,6 +140,18 @@ describe('help and misuse', () => {
     ['channel', 'schedule', 'import'],
     ['channel', 'schedule', 'export'],
     ['channel', 'schedule', 'preview'],
+    ['node', 'invite'],
+    ['node', 'ls'],
+    ['node', 'drain'],
+    ['node', 'cordon'],
+    ['node', 'uncordon'],
+    ['node', 'rm'],
+    ['node', 'restart'],
+    ['node', 'invitation', 'ls'],
+    ['node', 'invitation', 'rm'],
+    ['frontend'],
+    ['backend'],
+    ['balancer'],
     ['stream', 'add'],
     ['stream', 'ls'],
     ['stream', 'rm'],
@@ -158,7 +172,9 @@ describe('help and misuse', () => {
     ['webhook', 'ls'],
     ['webhook', 'rm'],
     ['webhook', 'log'],
+    ['webhook', 'rotate-secret'],
     ['account', 'add'],
+    ['account', 'logout'],
     ['account', 'ls'],
     ['account', 'set'],
     ['account', 'password'],
@@ -687,6 +703,60 @@ describe('access', () => {
   });
 });
 
+describe('nodes', () => {
+  it('are invited with a token that is printed once, and the command to run', async () => {
+    const invited = await starling([
+      'node',
+      'invite',
+      '--role',
+      'frontend',
+      '--name',
+      'paris',
+      '--url',
+      'http://10.0.0.5:8080',
+    ]);
+    expect(invited).toMatchObject({ code: 0, stderr: '' });
+    expect(invited.stdout).toMatch(/^Token +sjt_[\w-]{43}$/m);
+    expect(invited.stdout).toMatch(/^Run +npx starling frontend --join http:\/\/10\.0\.0\.5:8080$/m);
+    const { invitation } = JSON.parse(
+      (await starling(['node', 'invite', '--role', 'backend', '--expires', '2d', '--json'])).stdout,
+    ) as { invitation: { id: string } };
+    const listed = await starling(['node', 'invitation', 'ls']);
+    expect(listed.stdout).toMatch(/backend +open/);
+    expect((await starling(['node', 'invitation', 'rm', invitation.id])).code).toBe(0);
+    expect((await starling(['node', 'invitation', 'ls'])).stdout).not.toContain(invitation.id);
+    expect((await starling(['node', 'ls'])).stdout).toContain('starling node invite --role frontend');
+    for (const verb of ['drain', 'cordon', 'uncordon', 'rm', 'restart'])
+      expect(await starling(['node', verb, 'nobody'])).toMatchObject({
+        code: 1,
+        stderr: 'There is no node nobody.\n',
+      });
+  });
+
+  it('say what is missing', async () => {
+    expect((await starling(['node', 'invite'])).code).toBe(2);
+    expect((await starling(['node', 'invite', '--role', 'emperor'])).code).toBe(2);
+    expect(await starling(['node', 'restart'])).toMatchObject({
+      code: 1,
+      stderr: 'Name the nodes, or say --all.\n',
+    });
+    expect(await starling(['frontend'])).toMatchObject({
+      code: 1,
+      stderr: 'Say either --config FILE or --join URL. See: starling frontend --help\n',
+    });
+    const { apiUrl } = JSON.parse(readFileSync(join(dataDir, 'up.json'), 'utf8')) as { apiUrl: string };
+    const joinAs = (url: string, options: Parameters<typeof starling>[1] = {}) =>
+      starling(['backend', '--join', url, '--data', join(dataDir, 'newcomer')], options);
+    expect((await joinAs('coordinator')).stderr).toContain('is no address of a coordinator');
+    expect((await joinAs(apiUrl)).stderr).toContain('starling node invite --role backend');
+    const guess = await joinAs(apiUrl, { env: { STARLING_JOIN_TOKEN: 'sjt_guess' } });
+    expect(guess).toMatchObject({ code: 1, stdout: '' });
+    expect(guess.stderr).toContain('The join token is unknown, used or expired');
+    const missing = await joinAs(apiUrl, { env: { STARLING_JOIN_TOKEN_FILE: join(dataDir, 'no.token') } });
+    expect(missing.stderr).toContain('no.token cannot be read');
+  });
+});
+
 describe('viewers', () => {
   it('are listed with what is known of them, and shown out', async () => {
     expect((await starling(['viewers', 'ls'])).stdout).toBe('Nobody watches.\n');
@@ -754,5 +824,80 @@ describe('doctor', () => {
     expect(findingsOf(outcome)).toMatchObject({
       ffmpeg: { result: 'fail', advice: expect.stringMatching(/apt-get install ffmpeg/) },
     });
+  });
+});
+
+describe('alarms and logs', () => {
+  it('says what is wrong, who is at it, and that it is over', async () => {
+    const { apiUrl } = JSON.parse(readFileSync(join(dataDir, 'up.json'), 'utf8'));
+    const node = new CoordinatorClient({ baseUrl: apiUrl, token: 'node' });
+    await node.reportHealth({
+      ...{ node: 'frontend@far:8080', version: '0.1.0', isLeaving: false, certificates: [] },
+      ...{ disks: [{ path: '/data', freeBytes: 5, sizeBytes: 100 }], balancedFrontends: null },
+      ...{ refusedPublishCount: 0, recordingFaultCount: 0 },
+    });
+    const listed = async (...args: string[]) =>
+      JSON.parse((await starling(['alarm', 'ls', '--json', ...args])).stdout).items;
+    let items = await listed();
+    while (items.length === 0) items = await listed();
+    const [{ id }] = items;
+    expect((await starling(['alarm', 'ls'])).stdout).toMatch(
+      /warning +raised +disk-filling +5\.0 % are free/,
+    );
+    expect((await starling(['alarm', 'ack', id])).code).toBe(0);
+    expect((await starling(['alarm', 'ls'])).stdout).toContain('operator token is at it');
+    expect((await starling(['alarm', 'resolve', id])).code).toBe(0);
+    expect((await starling(['alarm', 'ls'])).stdout).toBe('All is well.\n');
+    expect(await listed('--all', '--kind', 'disk-filling')).toMatchObject([{ id, state: 'resolved' }]);
+    expect(await starling(['alarm', 'ack', 'nosuch'])).toMatchObject({
+      code: 1,
+      stderr: 'There is no alarm nosuch.\n',
+    });
+  });
+
+  it('changes when there is an alarm', async () => {
+    const changed = await starling(['alarm', 'settings', '--set', 'diskFreePercent=5', '--mute', 'failover']);
+    expect(changed.stdout).toMatch(/^diskFreePercent +5$/m);
+    expect(changed.stdout).toMatch(/^mutedKinds +failover$/m);
+    expect((await starling(['alarm', 'settings', '--mute', 'none'])).stdout).toMatch(/^mutedKinds +none$/m);
+    for (const args of [
+      ['--set', 'nonsense=5'],
+      ['--set', 'diskFreePercent=x'],
+      ['--mute', 'nonsense'],
+    ])
+      expect((await starling(['alarm', 'settings', ...args])).code).toBe(2);
+    expect((await starling(['alarm', 'settings', '--set', 'diskFreePercent=0'])).code).toBe(1);
+  });
+
+  it('tries the ways out, and says which do not work', async () => {
+    expect((await starling(['alarm', 'test'])).stdout).toMatch(/^Nobody hears of alarms/);
+    const added = await starling(['webhook', 'add', 'mailto:ops@example.org']);
+    expect(added.stdout).toMatch(/^Id {6}[0-9a-f]{16}\n\nTry it with: starling alarm test\n$/);
+    const tried = await starling(['alarm', 'test']);
+    expect(tried.code).toBe(1);
+    expect(tried.stdout).toMatch(/mailto:ops@example\.org +waiting +the coordinator knows no SMTP server/);
+    await starling(['webhook', 'rm', /Id {6}(\w+)/.exec(added.stdout)?.[1] ?? '']);
+  });
+
+  it('shows what nodes say, and follows it until Ctrl-C', async () => {
+    const { apiUrl } = JSON.parse(readFileSync(join(dataDir, 'up.json'), 'utf8'));
+    const node = new CoordinatorClient({ baseUrl: apiUrl, token: 'node' });
+    const line = { at: '2026-11-22T12:00:00.000Z', channel: 'news', fields: { channel: 'news', n: 1 } };
+    const lines = [
+      { ...line, level: 'info' as const, message: 'began' },
+      { ...line, level: 'error' as const, message: 'broke\u001b[2J' },
+    ];
+    await node.shipLogs({ node: 'backend@far:1935', lines, droppedCount: 0 });
+    const shown = await starling(['logs', '--node', 'backend@far:1935', '--channel', 'news']);
+    expect(shown.stdout).toBe(
+      '2026-11-22T12:00:00.000Z  INFO   backend@far:1935  began  channel=news  n=1\n' +
+        '2026-11-22T12:00:00.000Z  ERROR  backend@far:1935  broke [2J  channel=news  n=1\n',
+    );
+    const followed = await starling(['logs', '-f', '--json', '--level', 'error', '--since', '2026-11-22'], {
+      interruptAfterMs: 1000,
+    });
+    expect(followed.code).toBe(0);
+    expect(JSON.parse(followed.stdout)).toMatchObject({ level: 'error', node: 'backend@far:1935' });
+    expect((await starling(['logs', '--since', 'yesterday'])).code).toBe(2);
   });
 });

@@ -49,6 +49,7 @@ async function start(answers: string, options: Partial<WorkersOptions> = {}): Pr
     report({ type: 'listening' });`,
   );
   workers = new Workers({
+    node: 'up@test:0',
     count: 2,
     program,
     frontend: { rtmpHost: '127.0.0.1', rtmpPort: 0, publishToken: 'secret' },

@@ -1,7 +1,8 @@
-import { useMutation, useQueryClient } from '@tanstack/react-query';
-import { type FormEvent, type ReactNode, useState } from 'react';
-import { Link, Navigate, useNavigate } from 'react-router';
+import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { type FormEvent, type ReactNode, useEffect, useState } from 'react';
+import { Link, Navigate, useNavigate, useSearchParams } from 'react-router';
 import {
+  arriveFromOutside,
   beginSecondFactor,
   changePassword,
   confirmSecondFactor,
@@ -9,6 +10,7 @@ import {
   logOut,
   type Me,
   RefusedError,
+  readOutsideLabel,
   removeSecondFactor,
   useMe,
 } from './account.ts';
@@ -16,7 +18,14 @@ import { usePageTitle } from './page.ts';
 
 const MIN_PASSWORD_CHARS = 12;
 
-/** Name and password, then the code where the account has a second factor. */
+/** Why a login elsewhere came to nothing, by the code in the address. */
+const refusals: Readonly<Record<string, string>> = {
+  OIDC_REFUSED: 'The login was not confirmed. Begin again.',
+  OIDC_NO_ROLE: 'Nobody has given you a role in this network. Ask its operator.',
+  OIDC_UNAVAILABLE: 'The server that you log in at does not answer. Try again in a minute.',
+};
+
+/** Elsewhere, or name and password, then the code where the account has a second factor. */
 export function LoginPage() {
   usePageTitle('Log in');
   const me = useMe();
@@ -30,10 +39,29 @@ export function LoginPage() {
       if (error instanceof RefusedError && error.code === 'CODE_NEEDED') setIsCodeNeeded(true);
     },
   });
+  const [query] = useSearchParams();
+  const isBack = query.get('from') === 'outside';
+  const { mutate: arrive } = useMutation({
+    mutationFn: arriveFromOutside,
+    onSuccess: () => queryClient.invalidateQueries(),
+  });
+  useEffect(() => {
+    if (isBack) arrive();
+  }, [isBack, arrive]);
+  const methods = useQuery({ queryKey: ['login-methods'], queryFn: readOutsideLabel });
+  const refusal = query.get('refused');
   if (me.data) return <Navigate to="/account" replace />;
   return (
     <div className="page account">
       <h1>Log in</h1>
+      {refusal !== null && <p role="alert">{refusals[refusal] ?? refusals.OIDC_REFUSED}</p>}
+      {typeof methods.data === 'string' && (
+        <p>
+          <a className="button" href="/api/v1/login/oidc">
+            Log in with {methods.data}
+          </a>
+        </p>
+      )}
       <Form onSubmit={login.mutate} isBusy={login.isPending} submitWords="Log in" error={login.error}>
         <Field label="Name" name="name" autoComplete="username" />
         <Field label="Password" name="password" type="password" autoComplete="current-password" />

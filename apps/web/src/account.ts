@@ -45,10 +45,21 @@ async function readMe(): Promise<Me | null> {
  */
 export async function logIn(name: string, password: string, code: string | undefined): Promise<void> {
   await ask('POST', '/login', { name, password, ...(code === undefined ? {} : { code }) });
+  await arriveFromOutside();
+}
+
+/** Finds itself logged in, as after a login elsewhere, and gets what opens the private channels of the account. */
+export async function arriveFromOutside(): Promise<void> {
   remember('hasSession', 'true');
   if ((await readMe())?.hasOneTimePassword !== false) return;
   const token = field(await ask('POST', '/me/viewing-token'), 'token');
   if (typeof token === 'string') keepViewingToken(token);
+}
+
+/** What people call the server where they can log in too; null where there is none. */
+export async function readOutsideLabel(): Promise<string | null> {
+  const oidc = field(await ask('GET', '/login/methods'), 'oidc');
+  return oidc === null ? null : text(oidc, 'label');
 }
 
 export async function logOut(): Promise<void> {

@@ -24,6 +24,11 @@ export const scopes = [
   'viewers:write',
   'webhooks:read',
   'webhooks:write',
+  'alarms:read',
+  'alarms:write',
+  'logs:read',
+  'nodes:read',
+  'nodes:write',
   'status:read',
   'backup:read',
   'accounts:read',
@@ -57,6 +62,7 @@ const editorScopes: readonly Scope[] = [
   'schedules:read',
   'schedules:write',
   'streams:read',
+  'alarms:read',
   'status:read',
 ];
 
@@ -157,6 +163,18 @@ export const Me = Type.Object({
   expiresAt: Type.Union([Time, Type.Null()]),
 });
 export type Me = Static<typeof Me>;
+
+/** Somebody who is logged in at some browser. */
+export const LoginSession = Type.Object({
+  id: Type.String({ pattern: '^[0-9a-f]{16}$' }),
+  createdAt: Time,
+  /** To the minute. */
+  lastUsedAt: Time,
+  expiresAt: Time,
+  /** It is the one that asks. */
+  isThisOne: Type.Boolean(),
+});
+export type LoginSession = Static<typeof LoginSession>;
 
 export const PasswordChange = Type.Object(
   { password: Type.String({ minLength: 1, maxLength: 128 }), newPassword: Password },

@@ -15,6 +15,7 @@ import {
   type NewAccount,
   type NewApiToken,
 } from './account.ts';
+import { Alarm, AlarmSettings, type AlarmSettingsChange, AlarmTest } from './alarm.ts';
 import { Destination, type DestinationUpdate, type NewDestination } from './destination.ts';
 import {
   Asset,
@@ -35,6 +36,7 @@ import {
   type NewViewingToken,
   Problem,
   PublicChannel,
+  type Rotation,
   ScheduleChange,
   ScheduledItem,
   type SourceChoice,
@@ -42,6 +44,7 @@ import {
   type StreamUpdate,
   StreamWithKey,
   ViewerList,
+  ViewerSession,
   ViewingToken,
   ViewingTokenWithSecret,
 } from './entities.ts';
@@ -53,6 +56,17 @@ import {
   type NewWatchedFolder,
   WatchedFolder,
 } from './library.ts';
+import { type LogBatch, LogLine, type LogQuery } from './log.ts';
+import {
+  Fleet,
+  type JoinRequest,
+  type NewNodeInvitation,
+  Node,
+  NodeInvitation,
+  NodeInvitationWithToken,
+  type NodeReport,
+} from './node.ts';
+import type { NodeHealth } from './node-health.ts';
 import { type NewRecording, Recording, type RecordingReport } from './recording.ts';
 import { type Effective, Schedule } from './schedule-definition.ts';
 import { type NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from './webhook.ts';
@@ -86,8 +100,8 @@ export class ApiError extends Error {
 export interface CoordinatorClientOptions {
   /** For instance `http://127.0.0.1:8080`. */
   readonly baseUrl: string;
-  /** The operator's or the node's token; none for the public routes. */
-  readonly token?: string | undefined;
+  /** The operator's or the node's token, or what makes one for each request; none for the public routes. */
+  readonly token?: string | (() => Promise<string>) | undefined;
   readonly fetch?: typeof globalThis.fetch;
 }
 
@@ -95,7 +109,9 @@ type WatchParameters<State> = [
   onState: (state: State) => void,
   signal: AbortSignal,
   /** Hears of each lost connection. */
-  onRetry?: (error: unknown, delayMs: number) => void,
+  onRetry?: ((error: unknown, delayMs: number) => void) | undefined,
+  /** Of each attempt. */
+  headers?: () => Readonly<Record<string, string>>,
 ];
 
 const Page = <T extends TSchema>(item: T) =>
@@ -105,7 +121,7 @@ const Items = <T extends TSchema>(item: T) => Type.Object({ items: Type.Array(it
 /** Every method raises an {@link ApiError}. */
 export class CoordinatorClient {
   readonly #baseUrl: string;
-  readonly #token: string | undefined;
+  readonly #token: string | (() => Promise<string>) | undefined;
   readonly #fetch: typeof globalThis.fetch;
 
   constructor({
@@ -210,8 +226,9 @@ export class CoordinatorClient {
     update: (name: string, update: StreamUpdate): Promise<Stream> =>
       this.#request('PATCH', path`/streams/${name}`, Stream, update),
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/streams/${name}`),
-    rotateKey: (name: string): Promise<StreamWithKey> =>
-      this.#request('POST', path`/streams/${name}/rotate-key`, StreamWithKey),
+    /** An encoder with the old key is cut off at once, or when the overlap is over. */
+    rotateKey: (name: string, rotation: Rotation = {}): Promise<StreamWithKey> =>
+      this.#request('POST', path`/streams/${name}/rotate-key`, StreamWithKey, rotation),
   };
 
   readonly accounts = {
@@ -230,6 +247,8 @@ export class CoordinatorClient {
         AccountWithPassword,
         password === undefined ? {} : { password },
       ),
+    /** Ends all its sessions. */
+    logOut: (name: string): Promise<void> => this.#send('DELETE', path`/accounts/${name}/sessions`),
     remove: (name: string): Promise<void> => this.#send('DELETE', path`/accounts/${name}`),
   };
 
@@ -285,10 +304,52 @@ export class CoordinatorClient {
     /** The answer is the only one that holds the secret. */
     create: (webhook: NewWebhook): Promise<WebhookWithSecret> =>
       this.#request('POST', '/webhooks', WebhookWithSecret, webhook),
+    /** Deliveries are signed with the old secret too while they overlap. */
+    rotateSecret: (id: string, rotation: Rotation = {}): Promise<WebhookWithSecret> =>
+      this.#request('POST', path`/webhooks/${id}/rotate-secret`, WebhookWithSecret, rotation),
     remove: (id: string): Promise<void> => this.#send('DELETE', path`/webhooks/${id}`),
     /** Newest first. */
     deliveries: (id: string): Promise<WebhookDelivery[]> =>
       this.#list(path`/webhooks/${id}/deliveries`, WebhookDelivery),
+  };
+
+  readonly alarms = {
+    /** Newest first. @param query as the API takes it */
+    list: (query: Readonly<Record<string, string>> = {}): Promise<Alarm[]> =>
+      this.#request('GET', `/alarms?${new URLSearchParams(query)}`, Page(Alarm)).then(({ items }) => items),
+    get: (id: string): Promise<Alarm> => this.#request('GET', path`/alarms/${id}`, Alarm),
+    acknowledge: (id: string): Promise<Alarm> =>
+      this.#request('POST', path`/alarms/${id}/acknowledge`, Alarm),
+    resolve: (id: string): Promise<Alarm> => this.#request('POST', path`/alarms/${id}/resolve`, Alarm),
+    settings: (): Promise<AlarmSettings> => this.#request('GET', '/alarms/settings', AlarmSettings),
+    /** Changes those that are given. */
+    changeSettings: (settings: AlarmSettingsChange): Promise<AlarmSettings> =>
+      this.#request('PATCH', '/alarms/settings', AlarmSettings, settings),
+    /** Sends one that is none; its deliveries are those of the webhooks. */
+    test: (): Promise<AlarmTest> => this.#request('POST', '/alarms/test', AlarmTest),
+  };
+
+  readonly logs = {
+    /** The newest that match, oldest first. */
+    list: (query: LogQuery = {}): Promise<LogLine[]> => this.#list(`/logs?${logQuery(query)}`, LogLine),
+    /**
+     * Calls `onLine` with what matches and with what comes, each once, until `signal` aborts; tries again for ever where the coordinator
+     * goes away.
+     */
+    follow: async (query: LogQuery, onLine: (line: LogLine) => void, signal: AbortSignal): Promise<void> => {
+      let lastId: number | undefined;
+      await this.#watch(
+        `/logs?${logQuery(query)}`,
+        LogLine,
+        (line) => {
+          lastId = line.id;
+          onLine(line);
+        },
+        signal,
+        undefined,
+        () => (lastId === undefined ? {} : { 'last-event-id': String(lastId) }),
+      );
+    },
   };
 
   readonly viewingTokens = {
@@ -309,6 +370,12 @@ export class CoordinatorClient {
         channel === undefined ? '/viewers' : path`/viewers?channel=${channel}`,
         ViewerList,
       ),
+    /** The last so many sessions, those that began last first. @param channel all channels when undefined */
+    sessions: async (limit: number, channel?: string): Promise<ViewerSession[]> => {
+      const of = channel === undefined ? '' : path`&channel=${channel}`;
+      const page = await this.#request('GET', `/viewer-sessions?limit=${limit}${of}`, Items(ViewerSession));
+      return page.items;
+    },
     /** Shows a viewer out. */
     kick: (id: string): Promise<void> => this.#send('DELETE', path`/viewers/${id}`),
   };
@@ -318,6 +385,27 @@ export class CoordinatorClient {
     list: (): Promise<PublicChannel[]> => this.#list('/public/channels', PublicChannel),
     get: (name: string): Promise<PublicChannel> =>
       this.#request('GET', path`/public/channels/${name}`, PublicChannel),
+  };
+
+  readonly nodes = {
+    list: (): Promise<Node[]> => this.#list('/nodes', Node, true),
+    get: (name: string): Promise<Node> => this.#request('GET', path`/nodes/${name}`, Node),
+    /** It gets nothing new. */
+    cordon: (name: string): Promise<Node> => this.#request('POST', path`/nodes/${name}/cordon`, Node),
+    /** It works again, whatever kept it from that. */
+    uncordon: (name: string): Promise<Node> => this.#request('POST', path`/nodes/${name}/uncordon`, Node),
+    /** It hands over what it has. */
+    drain: (name: string): Promise<Node> => this.#request('POST', path`/nodes/${name}/drain`, Node),
+    /** It hands over what it has and ends, for its supervisor to start it again. */
+    restart: (name: string): Promise<Node> => this.#request('POST', path`/nodes/${name}/restart`, Node),
+    remove: (name: string): Promise<void> => this.#send('DELETE', path`/nodes/${name}`),
+    invitations: (): Promise<NodeInvitation[]> => this.#list('/node-invitations', NodeInvitation, true),
+    /** The answer is the only one that holds the token. */
+    invite: (invitation: NewNodeInvitation): Promise<NodeInvitationWithToken> =>
+      this.#request('POST', '/node-invitations', NodeInvitationWithToken, invitation),
+    withdraw: (id: string): Promise<void> => this.#send('DELETE', path`/node-invitations/${id}`),
+    /** Needs no token but the one of the invitation. */
+    join: (request: JoinRequest): Promise<Node> => this.#request('POST', '/node/join', Node, request),
   };
 
   /** Which backends run what. */
@@ -349,6 +437,14 @@ export class CoordinatorClient {
     return this.#send('POST', path`/backend/folders/${folderId}`, report);
   }
 
+  reportHealth(health: NodeHealth): Promise<void> {
+    return this.#send('POST', '/node/health', health);
+  }
+
+  shipLogs(batch: LogBatch): Promise<void> {
+    return this.#send('POST', '/node/logs', batch);
+  }
+
   reportBackend(report: BackendReport): Promise<void> {
     return this.#send('POST', '/backend/report', report);
   }
@@ -370,6 +466,23 @@ export class CoordinatorClient {
     return this.#request('POST', '/frontend/report', FrontendReportAnswer, report);
   }
 
+  reportNode(report: NodeReport): Promise<void> {
+    return this.#send('POST', '/node/report', report);
+  }
+
+  /** Follows the nodes of the network; see `#watch`. @param revision of the fleet that is known already */
+  watchFleet(revision: number | undefined, ...how: WatchParameters<Fleet>): Promise<void> {
+    const [onState, signal, onRetry] = how;
+    let known = revision;
+    const keep = (fleet: Fleet) => {
+      known = fleet.revision;
+      onState(fleet);
+    };
+    // Of the fleet that is known already, which then need not come again.
+    const headers = () => (known === undefined ? {} : { 'last-event-id': String(known) });
+    return this.#watch('/node/watch', Fleet, keep, signal, onRetry, headers);
+  }
+
   /** Follows what a backend needs to know; see `#watch`. */
   watchBackendState(...how: WatchParameters<BackendState>): Promise<void> {
     return this.#watch('/backend/watch', BackendState, ...how);
@@ -388,7 +501,7 @@ export class CoordinatorClient {
   async #watch<T extends TSchema>(
     apiPath: string,
     schema: T,
-    ...[onState, signal, onRetry = () => undefined]: WatchParameters<Static<T>>
+    ...[onState, signal, onRetry = () => undefined, headers = () => ({})]: WatchParameters<Static<T>>
   ): Promise<void> {
     let attempt = 0;
     while (!signal.aborted) {
@@ -401,11 +514,12 @@ export class CoordinatorClient {
         await this.#followOnce(
           apiPath,
           (data) => {
-            const state = checked(schema, JSON.parse(data));
+            const state = data === '' ? undefined : checked(schema, JSON.parse(data));
             attempt = 0;
-            onState(state);
+            if (state !== undefined) onState(state);
           },
           signal,
+          headers(),
         );
       } catch (error) {
         reason = error;
@@ -417,8 +531,16 @@ export class CoordinatorClient {
     }
   }
 
-  /** One connection of a watch. Event format: WHATWG HTML, 9.2. */
-  async #followOnce(apiPath: string, onData: (data: string) => void, signal: AbortSignal): Promise<void> {
+  /**
+   * One connection of a watch. Event format: WHATWG HTML, 9.2.
+   * @param onData gets the data of each event; empty for one that only says that the connection lives
+   */
+  async #followOnce(
+    apiPath: string,
+    onData: (data: string) => void,
+    signal: AbortSignal,
+    headers: Readonly<Record<string, string>>,
+  ): Promise<void> {
     const silence = new AbortController();
     const abort = () => silence.abort(signal.reason);
     signal.addEventListener('abort', abort);
@@ -432,7 +554,10 @@ export class CoordinatorClient {
     };
     try {
       expectMore();
-      const response = await this.#fetchApi('GET', apiPath, undefined, silence.signal);
+      const response = await this.#fetchApi('GET', apiPath, undefined, silence.signal, {
+        accept: 'text/event-stream',
+        ...headers,
+      });
       const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
       let unparsed = '';
       for (;;) {
@@ -449,7 +574,7 @@ export class CoordinatorClient {
             .filter((line) => line.startsWith('data:'))
             .map((line) => line.slice('data:'.length))
             .join('\n');
-          if (data !== '') onData(data);
+          onData(data);
         }
       }
     } finally {
@@ -509,12 +634,13 @@ export class CoordinatorClient {
     headers: Readonly<Record<string, string>> = {},
   ): Promise<Response> {
     let response: Response;
+    const token = typeof this.#token === 'function' ? await this.#token() : this.#token;
     try {
       response = await this.#fetch(`${this.#baseUrl}/api/v1${apiPath}`, {
         method,
         signal,
         headers: {
-          ...(this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }),
+          ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
           ...(body === undefined ? {} : { 'content-type': 'application/json' }),
           ...headers,
         },
@@ -540,6 +666,10 @@ export class CoordinatorClient {
 /** A schedule as a file that people write. */
 export type ScheduleFormat = 'yaml' | 'csv';
 const scheduleMediaTypes: Record<ScheduleFormat, string> = { yaml: 'application/yaml', csv: 'text/csv' };
+
+function logQuery(query: LogQuery): URLSearchParams {
+  return new URLSearchParams(Object.entries(query).filter(([, value]) => value !== undefined));
+}
 
 function effectiveQuery(effective: Effective | undefined): string {
   return effective === undefined ? '' : `?effective=${effective}`;

@@ -3,6 +3,7 @@
  * never in it: it names the files that hold them.
  */
 import { type Static, Type } from 'typebox';
+import { DEFAULT_ORIGIN_COUNT } from './distribution.ts';
 
 /** Of one machine. */
 export const MAX_WORKERS = 256;
@@ -12,9 +13,30 @@ const Host = Type.Optional(Type.String({ description: 'Address to listen on; all
 const SecretFile = Type.String({ description: 'File that holds the secret, and nothing else' });
 
 const Coordinator = Type.Object(
-  { url: Type.String(), tokenFile: SecretFile },
+  {
+    url: Type.String(),
+    tokenFile: Type.Optional(
+      Type.String({
+        description:
+          'File that holds the token that nodes share. Left out, this is a node with a key of its own, in dataDir, which joins by invitation',
+      }),
+    ),
+    name: Type.Optional(
+      Type.String({
+        description: 'Of the node, where its invitation names none; after the machine when left out',
+      }),
+    ),
+    advertise: Type.Optional(
+      Type.String({
+        description:
+          'Name or address at which the other nodes reach this machine; left out, the one that it reaches the coordinator from',
+      }),
+    ),
+  },
   { additionalProperties: false },
 );
+
+export type NodeCoordinator = Static<typeof Coordinator>;
 
 export const FrontendSection = Type.Object(
   {
@@ -34,10 +56,18 @@ export const FrontendSection = Type.Object(
       { additionalProperties: false },
     ),
     rtmp: Type.Object({ host: Host, port: Port }, { additionalProperties: false }),
-    publishTokenFile: SecretFile,
+    publishTokenFile: Type.Optional(
+      Type.String({
+        description:
+          'File that holds what backends with no key of their own have to show; left out, only nodes of the network may push',
+      }),
+    ),
     coordinator: Type.Optional(Coordinator),
     dataDir: Type.Optional(
-      Type.String({ description: 'Keeps what the coordinator said last, for a start while it is gone' }),
+      Type.String({
+        description:
+          'Keeps what the coordinator said last, for a start while it is gone, and the key of the node',
+      }),
     ),
     workers: Type.Optional(
       Type.Integer({
@@ -74,6 +104,11 @@ export type FrontendSection = Static<typeof FrontendSection>;
 export const BackendSection = Type.Object(
   {
     dataDir: Type.String(),
+    mediaDir: Type.Optional(
+      Type.String({
+        description: 'The library, which all backends of a network share; `media` in dataDir when left out',
+      }),
+    ),
     rtmp: Type.Object({ host: Host, port: Port }, { additionalProperties: false }),
     rtmps: Type.Optional(
       Type.Object(
@@ -92,16 +127,51 @@ export const BackendSection = Type.Object(
       }),
     ),
     coordinator: Coordinator,
-    frontends: Type.Array(
-      Type.Object(
-        { host: Type.String(), port: Port, publishTokenFile: SecretFile },
-        { additionalProperties: false },
+    frontends: Type.Optional(
+      Type.Array(
+        Type.Object(
+          { host: Type.String(), port: Port, publishTokenFile: SecretFile },
+          { additionalProperties: false },
+        ),
+        { description: 'Those that are no nodes of the network: nodes are found by themselves' },
       ),
     ),
   },
   { additionalProperties: false, description: 'Makes channels and pushes them to the frontends' },
 );
 export type BackendSection = Static<typeof BackendSection>;
+
+const Values = Type.Optional(Type.Array(Type.String(), { minItems: 1 }));
+
+export const OidcSection = Type.Object(
+  {
+    issuer: Type.String({ pattern: '^https?://[^\\s]+$', description: 'https, or http on this machine' }),
+    clientId: Type.String({ minLength: 1 }),
+    clientSecretFile: SecretFile,
+    siteUrl: Type.String({ pattern: '^https?://[^\\s]+$', description: 'Where people reach the site' }),
+    label: Type.Optional(Type.String({ description: "On the button; the issuer's host when left out" })),
+    roleClaim: Type.Optional(
+      Type.String({ default: 'groups', description: 'Dots lead inwards, as in realm_access.roles' }),
+    ),
+    roles: Type.Object(
+      { operator: Values, editor: Values, streamer: Values, viewer: Values },
+      { additionalProperties: false, description: 'Which values of the claim make somebody what' },
+    ),
+    defaultRole: Type.Optional(
+      Type.Union([Type.Literal('editor'), Type.Literal('streamer'), Type.Literal('viewer')], {
+        description: 'Of everybody else over there; nobody else is let in when left out',
+      }),
+    ),
+    scopes: Type.Optional(
+      Type.Array(Type.String(), {
+        default: ['openid', 'profile', 'email'],
+        contains: Type.Literal('openid'),
+      }),
+    ),
+  },
+  { additionalProperties: false, description: 'Logging in with OpenID Connect, beside passwords' },
+);
+export type OidcSection = Static<typeof OidcSection>;
 
 export const CoordinatorSection = Type.Object(
   {
@@ -112,6 +182,27 @@ export const CoordinatorSection = Type.Object(
     ),
     operatorTokenFile: SecretFile,
     nodeTokenFile: SecretFile,
+    rtmpUrl: Type.Optional(
+      Type.String({
+        description:
+          "Server address that encoders are told, such as rtmp://tv.example.org/live: the balancer's or a backend's",
+      }),
+    ),
+    distribution: Type.Optional(
+      Type.Union([Type.Literal('all'), Type.Literal('on-demand')], {
+        default: 'all',
+        description:
+          'Every channel to every frontend that has joined; or to a few of them, and the others pull it while somebody watches there',
+      }),
+    ),
+    originsPerChannel: Type.Optional(
+      Type.Integer({
+        minimum: 1,
+        maximum: 16,
+        default: DEFAULT_ORIGIN_COUNT,
+        description: 'With distribution on-demand: frontends that each channel is pushed to',
+      }),
+    ),
     databaseUrlFile: Type.Optional(
       Type.String({
         description:
@@ -124,13 +215,20 @@ export const CoordinatorSection = Type.Object(
           'File with the address of a Redis server, redis://USER:PASSWORD@HOST:PORT; when left out, $REDIS_URL, or none',
       }),
     ),
+    smtpUrlFile: Type.Optional(
+      Type.String({
+        description:
+          'File with the address of a server for e-mails, smtps://USER:PASSWORD@HOST:PORT?from=ADDRESS; when left out, $SMTP_URL, or none are sent',
+      }),
+    ),
+    oidc: Type.Optional(OidcSection),
   },
   { additionalProperties: false, description: 'REST API, database and site' },
 );
 export type CoordinatorSection = Static<typeof CoordinatorSection>;
 
 /** What goes into nginx's configuration as it is: nothing that could end a directive there. */
-const HostName = Type.String({ pattern: '^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$' });
+const ServedName = Type.String({ pattern: '^(\\*\\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,249}[A-Za-z0-9])?$' });
 const NodeHost = Type.String({
   pattern: '^[A-Za-z0-9:]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$',
   description: 'Name or IP address',
@@ -151,13 +249,24 @@ const Listen = (description: string) =>
 export const BalancerSection = Type.Object(
   {
     dataDir: Type.String({ description: "Certificates, nginx's files, the cache, the access log" }),
-    names: Type.Array(HostName, { minItems: 1, description: 'Hosts that are served; others are refused' }),
+    names: Type.Array(ServedName, {
+      minItems: 1,
+      description:
+        'Hosts that are served; others are refused. *.example.org needs route53 or your own certificate',
+    }),
     http: Type.Optional(Listen('Redirects; port 80 when left out')),
     https: Type.Optional(Listen('Port 443 when left out')),
     rtmp: Type.Optional(Listen("Passed on to the backends' RTMP ports")),
     rtmps: Type.Optional(Listen("Passed on to the backends' RTMPS ports")),
-    frontends: Type.Array(
-      Type.Object({ host: NodeHost, port: OpenPort }, { additionalProperties: false, description: 'HTTP' }),
+    coordinator: Type.Optional(Coordinator),
+    frontends: Type.Optional(
+      Type.Array(
+        Type.Object({ host: NodeHost, port: OpenPort }, { additionalProperties: false, description: 'HTTP' }),
+        {
+          description:
+            'Those that are no nodes of the network: a balancer with a coordinator finds nodes by itself',
+        },
+      ),
     ),
     backends: Type.Optional(
       Type.Array(
@@ -188,6 +297,22 @@ export const BalancerSection = Type.Object(
           email: Type.Optional(Type.String()),
           directoryCaFile: Type.Optional(
             Type.String({ description: "PEM of a private authority's root; the system's when left out" }),
+          ),
+          route53: Type.Optional(
+            Type.Object(
+              {
+                hostedZoneId: Type.Optional(
+                  Type.String({
+                    pattern: '^[A-Z0-9]{1,32}$',
+                    description: 'Found by the name when left out',
+                  }),
+                ),
+              },
+              {
+                additionalProperties: false,
+                description: 'Names are proven with DNS records at Amazon Route 53; over HTTP when left out',
+              },
+            ),
           ),
         },
         {

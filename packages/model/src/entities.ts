@@ -6,6 +6,7 @@ import { type Static, Type } from 'typebox';
 import { DestinationSettings, DestinationStatus } from './destination.ts';
 import { NodeId } from './lease.ts';
 import { LibrarySettings, WatchedFolder } from './library.ts';
+import { SpoolId, SpoolSequence } from './owed.ts';
 import { AlwaysRecord, RecordingOrders } from './recording.ts';
 import { AssetFacts, ProgrammeInfo, Run } from './schedule.ts';
 import { NewStreamInput, ShownStreamInput, StreamInput, Transcode } from './stream-input.ts';
@@ -13,6 +14,8 @@ import { NetworkEvent } from './webhook.ts';
 
 /** The source of the asset that is generated: FFmpeg draws it, no file is read. */
 export const TEST_CARD_SOURCE = 'starling:test-card';
+
+const MAX_OVERLAP_SECONDS = 30 * 24 * 3600;
 
 /** Names appear in addresses: lower-case letters, digits and inner hyphens. */
 export const Name = Type.String({ pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$', examples: ['demo'] });
@@ -65,7 +68,14 @@ const presentation = {
   /** The channel's number on a TV; no two have the same. */
   number: Type.Integer({ minimum: 1, maximum: 99_999 }),
   /** Address of a picture; null for the newest picture of the channel. */
-  logo: Type.Union([Type.String({ pattern: '^https?://[^\\s"<>]+$', maxLength: 2000 }), Type.Null()]),
+  logo: Type.Union([
+    Type.String({
+      pattern: '^https?://[^\\s"<>]+$',
+      maxLength: 2000,
+      examples: ['https://example.org/logo.png'],
+    }),
+    Type.Null(),
+  ]),
   /** Channels of one group stand together in a player's list; null for the kind of the channel. */
   group: Type.Union([Type.String({ minLength: 1, maxLength: 100 }), Type.Null()]),
 };
@@ -239,6 +249,18 @@ export const StreamUpdate = Type.Object(
 );
 export type StreamUpdate = Static<typeof StreamUpdate>;
 
+/** For how long an old secret does beside the new one, so that who uses it has time to change. */
+export const Rotation = Type.Object(
+  {
+    /** Not at all when left out. */
+    overlapSeconds: Type.Optional(
+      Type.Integer({ minimum: 0, maximum: MAX_OVERLAP_SECONDS, examples: [86_400] }),
+    ),
+  },
+  { additionalProperties: false },
+);
+export type Rotation = Static<typeof Rotation>;
+
 /**
  * A stream and its key, in the one answer that ever holds it: the stream key of RTMP, or the passphrase of
  * SRT. A stream that is pulled has none.
@@ -315,6 +337,10 @@ export const BackendState = Type.Object({
       name: Name,
       /** SHA-256 of the stream key, in hex. The key has 160 random bits, so a fast hash is enough. */
       keySha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
+      /** The key before, where it still does. */
+      oldKey: Type.Optional(
+        Type.Object({ sha256: Type.String({ pattern: '^[0-9a-f]{64}$' }), untilUnixMs: Type.Number() }),
+      ),
       input: StreamInput,
       transcode: Type.Union([Transcode, Type.Null()]),
     }),
@@ -348,6 +374,9 @@ export const ImportReport = Type.Union([
 ]);
 export type ImportReport = Static<typeof ImportReport>;
 
+/** Of one report. */
+export const MAX_REPORTED_EVENTS = 256;
+
 /** A backend's report on what it has on the air; sent at each change and every 5 s. */
 export const BackendReport = Type.Object({
   nodeId: NodeId,
@@ -360,7 +389,14 @@ export const BackendReport = Type.Object({
   /** What happens at the destinations. */
   destinations: Type.Array(Type.Object({ name: Name, ...DestinationStatus.properties })),
   /** What happened since the last report that was taken; the coordinator knows by its id what comes again. */
-  events: Type.Array(NetworkEvent, { maxItems: 256 }),
+  events: Type.Array(NetworkEvent, { maxItems: MAX_REPORTED_EVENTS }),
+  /** The spool that the events are of, and their numbers in it. Left out by backends that have none. */
+  eventSpool: Type.Optional(
+    Type.Object({
+      spoolId: SpoolId,
+      sequences: Type.Array(SpoolSequence, { maxItems: MAX_REPORTED_EVENTS }),
+    }),
+  ),
 });
 export type BackendReport = Static<typeof BackendReport>;
 
@@ -408,7 +444,7 @@ export const ViewingTokenKey = Type.Object({
 });
 export type ViewingTokenKey = Static<typeof ViewingTokenKey>;
 
-const ViewerId = Type.String({ pattern: '^[A-Za-z0-9_-]{16}$' });
+export const ViewerId = Type.String({ pattern: '^[A-Za-z0-9_-]{16}$' });
 
 /** Everything that a frontend needs to know. It gets the whole state at each change. */
 export const FrontendState = Type.Object({
@@ -429,6 +465,10 @@ export const FrontendState = Type.Object({
   revokedTokenIds: Type.Array(Type.String()),
   /** Viewers that were shown out lately. */
   endedViewerIds: Type.Array(ViewerId),
+  /** Backends whose pushes are taken. Left out by coordinators that know no nodes. */
+  backends: Type.Optional(
+    Type.Array(Type.Object({ nodeId: NodeId, publicKey: Type.String({ pattern: '^[A-Za-z0-9_-]{43}$' }) })),
+  ),
 });
 export type FrontendState = Static<typeof FrontendState>;
 
@@ -476,6 +516,45 @@ export type ViewerList = Static<typeof ViewerList>;
 /** In one report, so that it fits into a request. */
 export const MAX_REPORTED_VIEWERS = 500;
 
+/** Of one report. */
+export const MAX_REPORTED_STRETCHES = 500;
+
+/** A stretch of a session as one frontend saw it; it may have more before and after, there and on other frontends. */
+export const ViewerStretch = Type.Object({
+  viewerId: ViewerId,
+  channel: Name,
+  protocol: ViewerProtocol,
+  tokenId: Type.Union([Type.String({ maxLength: 64 }), Type.Null()]),
+  fromUnixMs: Type.Integer({ minimum: 0 }),
+  toUnixMs: Type.Integer({ minimum: 0 }),
+  /** What this frontend sent of it. */
+  sentBytes: Type.Integer({ minimum: 0 }),
+});
+export type ViewerStretch = Static<typeof ViewerStretch>;
+
+/** What a frontend owes, see `spool.ts`. */
+export const OwedStretches = Type.Object({
+  spoolId: SpoolId,
+  entries: Type.Array(Type.Object({ sequence: SpoolSequence, value: ViewerStretch }), {
+    maxItems: MAX_REPORTED_STRETCHES,
+  }),
+});
+export type OwedStretches = Static<typeof OwedStretches>;
+
+export const ViewerSession = Type.Object({
+  viewerId: ViewerId,
+  channel: Name,
+  protocol: ViewerProtocol,
+  /** Of the viewing token that let it in, on a private channel. */
+  tokenId: Type.Union([Type.String({ maxLength: 64 }), Type.Null()]),
+  startedAt: Type.String({ format: 'date-time', examples: ['2026-11-22T12:00:00.000Z'] }),
+  /** Of one that goes on: when it was last heard of, some minutes ago. */
+  endedAt: Type.String({ format: 'date-time', examples: ['2026-11-22T12:40:00.000Z'] }),
+  /** By the frontends; a cache in front may have sent more. */
+  sentBytes: Type.Integer({ minimum: 0 }),
+});
+export type ViewerSession = Static<typeof ViewerSession>;
+
 /** A frontend's report on its viewers; sent at each change and every 2 s. */
 export const FrontendReport = Type.Object({
   /** Random, new at each start. */
@@ -487,6 +566,8 @@ export const FrontendReport = Type.Object({
   leftIds: Type.Array(ViewerId, { maxItems: 10 * MAX_REPORTED_VIEWERS }),
   /** What the coordinator knew of this frontend before is void. */
   isFresh: Type.Boolean(),
+  /** Stretches of sessions that are over, or have gone on for some minutes. */
+  owed: Type.Optional(OwedStretches),
 });
 export type FrontendReport = Static<typeof FrontendReport>;
 export type ReportedViewer = FrontendReport['viewers'][number];
@@ -497,6 +578,8 @@ export const FrontendReportAnswer = Type.Object({
   /** Channels and viewing tokens that have all the viewers that they may have, all frontends taken together. */
   fullChannels: Type.Array(Name),
   fullTokenIds: Type.Array(Type.String()),
+  /** Up to which number what was owed has been taken. Left out where nothing was, or by a coordinator that takes none. */
+  takenSequence: Type.Optional(Type.Integer({ minimum: 0 })),
 });
 export type FrontendReportAnswer = Static<typeof FrontendReportAnswer>;
 

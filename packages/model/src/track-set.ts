@@ -5,7 +5,11 @@
 import { type Static, Type } from 'typebox';
 
 /** RFC 5646, for instance `de` or `pt-BR`. */
-export const Language = Type.String({ pattern: '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$', maxLength: 35 });
+export const Language = Type.String({
+  pattern: '^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$',
+  maxLength: 35,
+  examples: ['en'],
+});
 
 export const AssetVideoTrack = Type.Object({
   widthPx: Type.Integer({ minimum: 1 }),

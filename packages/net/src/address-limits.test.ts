@@ -26,6 +26,16 @@ describe('the address of a client', () => {
     expect(proxied().clientAddress(peer, forwardedFor)).toBe(expected);
   });
 
+  it('is what a proxy says that is trusted for now, and no longer', () => {
+    const addresses = proxied();
+    expect(addresses.clientAddress('203.0.113.5', '198.51.100.1')).toBe('203.0.113.5');
+    addresses.trust(['203.0.113.5', 'balancer.example']);
+    expect(addresses.clientAddress('::ffff:203.0.113.5', '198.51.100.1')).toBe('198.51.100.1');
+    addresses.trust([]);
+    expect(addresses.clientAddress('203.0.113.5', '198.51.100.1')).toBe('203.0.113.5');
+    expect(addresses.clientAddress('127.0.0.1', '198.51.100.1')).toBe('198.51.100.1');
+  });
+
   it.each(['10.0.0.0/33', '10.0.0/8', 'proxy.example', '', '2001:db8::/129', '10.0.0.0/8/8'])(
     'is not taken from %j',
     (block) => {

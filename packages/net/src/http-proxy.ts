@@ -1,9 +1,10 @@
 /**
- * Hands HTTP requests on to another server on this machine, as they come: for a process that answers
- * some paths itself and leaves the rest to its main process.
+ * Hands HTTP requests on to another server of ours, as they come: for a process that answers some paths itself and
+ * leaves the rest to its main process, or to another node.
  */
 import {
   Agent,
+  type ClientRequest,
   type IncomingHttpHeaders,
   type IncomingMessage,
   type OutgoingHttpHeaders,
@@ -44,23 +45,26 @@ neighbours.addSubnet('fc00::', 7, 'ipv6');
 neighbours.addSubnet('fe80::', 10, 'ipv6');
 
 /**
- * A handler that lets the HTTP server on a loopback port answer. Nothing is kept here: bodies pass both ways
- * at the speed of the slower side.
+ * A handler that lets another HTTP server answer. Nothing is kept here: bodies pass both ways at the speed of the
+ * slower side.
+ * @param via added to the header of that name, so that the other side knows that the request has been handed on
  */
-export function forwardTo(port: number): RequestHandler {
+export function forwardTo(port: number, host = '127.0.0.1', via?: string): RequestHandler {
   const agent = new Agent({
     keepAlive: true,
     maxSockets: MAX_REQUESTS,
     maxFreeSockets: MAX_IDLE_CONNECTIONS,
     timeout: IDLE_CONNECTION_MS,
   });
-  return (request, response) => forward(agent, port, request, response);
+  return (request, response) => {
+    const { method, url: path } = request;
+    const headers = forwardedHeaders(request.headers, request.socket.remoteAddress);
+    if (via !== undefined) headers.via = [request.headers.via, via].filter(Boolean).join(', ');
+    forward(openRequest({ agent, host, port, method, path, headers }), request, response);
+  };
 }
 
-function forward(agent: Agent, port: number, request: IncomingMessage, response: ServerResponse): void {
-  const { method, url: path } = request;
-  const headers = forwardedHeaders(request.headers, request.socket.remoteAddress);
-  const onward = openRequest({ agent, host: '127.0.0.1', port, method, path, headers });
+function forward(onward: ClientRequest, request: IncomingMessage, response: ServerResponse): void {
   let isAnswered = false;
   onward.setTimeout(SILENCE_DEADLINE_MS, () => onward.destroy());
   onward.on('response', (answer) => {

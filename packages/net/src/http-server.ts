@@ -14,6 +14,8 @@ type UpgradeHandler = (request: IncomingMessage, socket: Socket, head: Uint8Arra
 export interface HttpListener {
   readonly port: number;
   readonly server: Server;
+  /** Trusts these addresses of proxies, beside those that it was opened with, and those of the last call no longer. */
+  trust(addresses: readonly string[]): void;
   /** Stops listening and cuts off what is open. */
   close(): Promise<void>;
 }
@@ -85,6 +87,7 @@ export async function listenHttp(
   return {
     port: (server.address() as AddressInfo).port,
     server,
+    trust: (addresses) => gate.trust(addresses),
     async close() {
       clearInterval(sweep);
       server.close();
@@ -115,6 +118,10 @@ class Gate {
       connections: new RefusalLog(logger, 'too many HTTP connections from one address: refused'),
       requests: new RefusalLog(logger, 'too many HTTP requests from one address: refused'),
     };
+  }
+
+  trust(addresses: readonly string[]): void {
+    this.#addresses.trust(addresses);
   }
 
   /** Counts a connection, until it closes. */

@@ -48,9 +48,14 @@ type PlayDecision = PlayerSource | Refusal;
 /** Decides on a play, at once or soon: the player hears nothing before. A promise is not to be rejected. */
 export type PlayHandler = (target: PublishTarget, peer: RtmpPeer) => PlayDecision | Promise<PlayDecision>;
 
+type PublishDecision = PublisherSink | Refusal;
+
 export interface RtmpHandlers {
-  /** Decides on a publish, at once. `disconnect` closes the connection later, from outside. */
-  onPublish(target: PublishTarget, peer: RtmpPeer): PublisherSink | Refusal;
+  /**
+   * Decides on a publish, at once or soon: the publisher hears nothing before, and who has left meanwhile has `end` called at
+   * once. A promise is not to be rejected. `disconnect` closes the connection later, from outside.
+   */
+  onPublish(target: PublishTarget, peer: RtmpPeer): PublishDecision | Promise<PublishDecision>;
   /** Undefined where nothing can be played. */
   readonly onPlay?: PlayHandler | undefined;
 }
@@ -320,6 +325,19 @@ class Connection implements RtmpPeer {
 
   #publish(target: PublishTarget): void {
     const decision = this.#options.handlers.onPublish(target, this);
+    if (!(decision instanceof Promise)) return this.#answerPublish(target, decision);
+    this.#socket.pause(); // what the publisher says next comes after the answer
+    void decision.then((decided) => {
+      const hasLeft = this.#isClosed || this.#session.state.phase !== 'requested';
+      if (!this.#isClosed) this.#socket.resume();
+      if (!hasLeft) {
+        this.#answerPublish(target, decided);
+        this.#flush();
+      } else if (!('code' in decided)) decided.end();
+    });
+  }
+
+  #answerPublish(target: PublishTarget, decision: PublishDecision): void {
     if ('code' in decision) {
       this.#session.rejectPublish(decision.code, decision.description);
       this.#refused('publish', target, decision);

@@ -16,6 +16,7 @@ const ofStream = (name: string) =>
 test('channels of a schedule alone have a lease each, for as many backends as they say', () => {
   expect(wantedLeases([playout('films'), playout('news', 2)])).toEqual(
     new Map([
+      ['library/media', 1],
       ['channel/films', 1],
       ['channel/news', 2],
     ]),

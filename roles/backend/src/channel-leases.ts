@@ -34,10 +34,14 @@ export function leaseNames(channels: readonly LeasedChannel[]): (channel: string
   return (channel) => nameOf.get(channel) ?? `channel/${channel}`;
 }
 
-/** The leases of all channels, each with the number of backends that may hold it. */
+/** Its holder imports into the library and tidies it; the other backends only read. */
+export const LIBRARY_LEASE = 'library/media';
+
+/** The leases of all channels, and that of the library, each with the number of backends that may hold it. */
 export function wantedLeases(channels: readonly LeasedChannel[]): Map<string, number> {
   const leaseOf = leaseNames(channels);
-  return new Map(
-    channels.map(({ name, sources, redundancy }) => [leaseOf(name), sources === null ? redundancy : 1]),
-  );
+  const ofChannels = channels.map(({ name, sources, redundancy }): [string, number] => {
+    return [leaseOf(name), sources === null ? redundancy : 1];
+  });
+  return new Map([[LIBRARY_LEASE, 1], ...ofChannels]);
 }

@@ -30,8 +30,8 @@ import {
   shownDestinationUrl,
   withoutDestinationSecrets,
 } from '@starling/model/destination';
+import type { Channel } from '@starling/net/channel';
 import type { Logger } from 'pino';
-import type { Channel } from './channel.ts';
 import type { OpenOutlet, OutgoingUnit, Outlet } from './outlet.ts';
 import { rtmpOutlets } from './rtmp-outlet.ts';
 import { srtOutlets } from './srt-outlet.ts';

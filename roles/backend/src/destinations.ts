@@ -1,8 +1,8 @@
 /** All destinations of the backend's channels, and what is measured of them. */
 import type { DestinationSettings, DestinationStatus } from '@starling/model/destination';
+import type { Channel } from '@starling/net/channel';
 import type { Logger } from 'pino';
 import { Counter, Gauge, type Registry } from 'prom-client';
-import type { Channel } from './channel.ts';
 import { Destination } from './destination.ts';
 
 export interface DestinationsOptions {

@@ -1,4 +1,5 @@
 /** Runs the imports that the coordinator has queued, a few at a time, and reports on each. */
+import { SpanStatusCode, trace } from '@opentelemetry/api';
 import type { CoordinatorClient } from '@starling/model/client';
 import { type BackendState, type ImportReport, TEST_CARD_SOURCE } from '@starling/model/entities';
 import { defaultLibrarySettings, type LibrarySettings } from '@starling/model/library';
@@ -8,6 +9,8 @@ import { importTestCard } from './demo-asset.ts';
 import { BackendError, type BackendErrorCode } from './error.ts';
 import { type ImportOptions, isUrl, type Library } from './library.ts';
 import { displayUrl } from './source-download.ts';
+
+const tracer = trace.getTracer('starling');
 
 type QueuedImport = BackendState['imports'][number];
 
@@ -113,14 +116,17 @@ export class Imports {
       this.#coordinator.reportImport(assetId, { state: 'importing', progress }).catch(() => {});
     };
     this.#logger.info({ asset: assetId, source: shown }, 'import started');
+    const span = tracer.startSpan('import', { attributes: { 'starling.asset': assetId } });
     let report: ImportReport;
     try {
       const facts = await this.#import(source, { signal, onProgress });
+      span.end();
       this.#logger.info({ asset: assetId }, 'import finished');
       report = { state: 'ready', facts };
     } catch (error) {
-      if (signal.aborted) return; // cancelled, or to be done again after a restart
       const sentence = error instanceof Error ? error.message : String(error);
+      span.setStatus({ code: SpanStatusCode.ERROR, message: signal.aborted ? 'cancelled' : sentence }).end();
+      if (signal.aborted) return; // cancelled, or to be done again after a restart
       this.#logger.warn({ asset: assetId, source: shown, reason: sentence }, 'import failed');
       if (error instanceof BackendError && TRANSIENT_CODES.has(error.code)) {
         const tries = this.#tries.get(key) ?? 0;

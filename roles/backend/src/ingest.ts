@@ -1,5 +1,6 @@
 /** Live inputs: encoders publish over RTMP with a stream key, and what they send is handed on. */
 import { createHash } from 'node:crypto';
+import { SpanKind, trace } from '@opentelemetry/api';
 import { type StreamEvent, type Track, trackIndex } from '@starling/media/access-unit';
 import { FlvDemuxer } from '@starling/media/flv/demux';
 import type { PublishTarget } from '@starling/media/rtmp/session';
@@ -17,6 +18,8 @@ export interface LiveStream {
   readonly name: string;
   /** SHA-256 of the stream key, in hex. */
   readonly keySha256: string;
+  /** The key before, which does as well until then. */
+  readonly oldKey?: { readonly sha256: string; readonly untilUnixMs: number } | undefined;
 }
 
 export interface IngestOptions {
@@ -33,13 +36,21 @@ export interface IngestOptions {
   /** What the encoder of a stream sends, on its own clock. */
   onEvent(stream: string, event: StreamEvent): void;
   onPublishChange(stream: string, isPublishing: boolean): void;
+  /** Somebody who wants to publish has no right to. */
+  onRefused(): void;
 }
+
+const tracer = trace.getTracer('starling');
 
 /** An encoder that has been silent for so long gives way to a new one with the same key. */
 const GIVE_WAY_AFTER_MS = 3000;
+/** Node's timers are no longer. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
 
 interface Incumbent {
   readonly peer: RtmpPeer;
+  /** Of the key that it came with. */
+  readonly keySha256: string;
   lastMessageAtMs: number;
   readonly tracks: Map<number, Track>;
 }
@@ -54,6 +65,7 @@ export class Ingest {
   readonly #inputs = new Map<string, Input>();
   #server: RtmpServer | undefined;
   #tlsServer: RtmpServer | undefined;
+  #oldKeyTimer: NodeJS.Timeout | undefined;
 
   private constructor(options: IngestOptions) {
     this.#options = options;
@@ -106,21 +118,38 @@ export class Ingest {
       if (input === undefined) {
         this.#inputs.set(stream.name, { stream, incumbent: undefined });
       } else {
-        if (input.stream.keySha256 !== stream.keySha256)
-          input.incumbent?.peer.disconnect('the stream key was rotated');
         input.stream = stream;
       }
     }
+    this.#refuseOldKeys();
+  }
+
+  /** Cuts off encoders whose key is good for nothing any more, now and when the next one ends. */
+  #refuseOldKeys(): void {
+    clearTimeout(this.#oldKeyTimer);
+    const nowMs = Date.now();
+    let nextMs = Number.POSITIVE_INFINITY;
+    for (const { stream, incumbent } of this.#inputs.values()) {
+      if (incumbent !== undefined && !isKeyOf(stream, incumbent.keySha256, nowMs))
+        incumbent.peer.disconnect('the stream key was rotated');
+      const { untilUnixMs = 0 } = stream.oldKey ?? {};
+      if (untilUnixMs > nowMs) nextMs = Math.min(nextMs, untilUnixMs);
+    }
+    if (nextMs === Number.POSITIVE_INFINITY) return;
+    this.#oldKeyTimer = setTimeout(() => this.#refuseOldKeys(), Math.min(nextMs - nowMs, MAX_TIMER_MS));
+    this.#oldKeyTimer.unref();
   }
 
   async close(): Promise<void> {
+    clearTimeout(this.#oldKeyTimer);
     await Promise.all([this.#server?.close(), this.#tlsServer?.close()]);
   }
 
   #publish(target: PublishTarget, peer: RtmpPeer): PublisherSink | Refusal {
-    const input = this.#authorise(target);
+    const { input, keySha256 } = this.#authorise(target);
     // One answer for a wrong name and a wrong key: strangers learn nothing from it.
     if (input === undefined) {
+      this.#options.onRefused();
       return { code: 'NetStream.Publish.Unauthorized', description: 'Wrong stream name or stream key.' };
     }
     const nowMs = performance.now();
@@ -135,10 +164,14 @@ export class Ingest {
     }
     const { name } = input.stream;
     const { logger } = this.#options;
-    const incumbent: Incumbent = { peer, lastMessageAtMs: nowMs, tracks: new Map() };
+    const incumbent: Incumbent = { peer, keySha256, lastMessageAtMs: nowMs, tracks: new Map() };
     const demuxer = new FlvDemuxer();
     input.incumbent = incumbent;
     logger.info({ stream: name, address: peer.address }, 'encoder connected');
+    const span = tracer.startSpan('publish', {
+      kind: SpanKind.SERVER,
+      attributes: { 'starling.stream': name, 'client.address': peer.address },
+    });
     this.#options.onPublishChange(name, true);
     return {
       message: (message) => {
@@ -151,6 +184,7 @@ export class Ingest {
       end: () => {
         input.incumbent = undefined;
         logger.info({ stream: name, address: peer.address }, 'encoder disconnected');
+        span.end();
         this.#options.onPublishChange(name, false);
       },
     };
@@ -160,15 +194,21 @@ export class Ingest {
    * The stream that a target may publish to. Encoders put the key in one of three places:
    * `live` + `cam?key=K`, `live/cam` + `K`, or `live` + `K` (server and stream key in OBS).
    */
-  #authorise({ app, streamName, query }: PublishTarget): Input | undefined {
+  #authorise({ app, streamName, query }: PublishTarget): { input: Input | undefined; keySha256: string } {
     const [root, nameInApp, ...rest] = app.split('/').filter((part) => part !== '');
-    if (root !== 'live' || rest.length > 0) return undefined;
     const key = query.get('key') ?? streamName;
     const name = query.has('key') ? streamName : nameInApp;
     const keySha256 = createHash('sha256').update(key).digest('hex');
+    if (root !== 'live' || rest.length > 0) return { input: undefined, keySha256 };
+    const nowMs = Date.now();
     // The digest of a random key tells nothing about the key, so a plain comparison leaks nothing of use.
-    return [...this.#inputs.values()].find(
-      ({ stream }) => stream.keySha256 === keySha256 && (name === undefined || name === stream.name),
+    const input = [...this.#inputs.values()].find(
+      ({ stream }) => isKeyOf(stream, keySha256, nowMs) && (name === undefined || name === stream.name),
     );
+    return { input, keySha256 };
   }
+}
+
+function isKeyOf({ keySha256, oldKey }: LiveStream, sha256: string, nowUnixMs: number): boolean {
+  return keySha256 === sha256 || (oldKey?.sha256 === sha256 && oldKey.untilUnixMs > nowUnixMs);
 }

@@ -19,6 +19,8 @@ export interface HeldLease {
 export interface Leases {
   /** What is held now, by name. */
   readonly held: ReadonlyMap<string, HeldLease>;
+  /** What to take up at the next start, if nobody can be asked then. */
+  readonly toRemember: ReadonlyMap<string, HeldLease>;
   /** Says what is wanted from now on: by name, with the number of backends that may hold it. The rest is released. */
   want(wanted: ReadonlyMap<string, number>): void;
   /** Releases all. */
@@ -42,6 +44,10 @@ export class SoleHolder implements Leases {
   #held: ReadonlyMap<string, HeldLease> = new Map();
 
   get held(): ReadonlyMap<string, HeldLease> {
+    return this.#held;
+  }
+
+  get toRemember(): ReadonlyMap<string, HeldLease> {
     return this.#held;
   }
 
@@ -75,6 +81,11 @@ export class CoordinatorLeases implements LeaseAuthority {
 
 /** Of a lease of 2.5 or 3 s: two renewals may be lost. */
 const RENEW_EVERY_MS = 800;
+/**
+ * Who starts and reaches nobody takes up what it held at its last end. Not at once: whoever grants leases may start at the same
+ * time, and says who has them meanwhile.
+ */
+const TAKE_UP_AFTER_MS = 3000;
 /** Several that wait for one lease do not all ask at once. */
 const JITTER_MS = 40;
 const RETRY_MS = 400;
@@ -91,9 +102,21 @@ export class RenewedLeases implements Leases {
   #isStale = false;
   #isClosed = false;
   #isUnreachable = false;
+  /** Until somebody could be asked for the first time. */
+  #heldBefore: ReadonlyMap<string, HeldLease> | undefined;
+  readonly #takeUpAtMs = performance.now() + TAKE_UP_AFTER_MS;
 
-  /** @param options.onChange something was taken or lost */
-  constructor(options: { authority: LeaseAuthority; onChange: () => void; logger: Logger }) {
+  /**
+   * @param options.heldBefore at the last end
+   * @param options.onChange something was taken or lost
+   */
+  constructor(options: {
+    authority: LeaseAuthority;
+    heldBefore?: ReadonlyMap<string, HeldLease>;
+    onChange: () => void;
+    logger: Logger;
+  }) {
+    this.#heldBefore = options.heldBefore;
     this.#authority = options.authority;
     this.#onChange = options.onChange;
     this.#logger = options.logger;
@@ -101,6 +124,10 @@ export class RenewedLeases implements Leases {
 
   get held(): ReadonlyMap<string, HeldLease> {
     return this.#held;
+  }
+
+  get toRemember(): ReadonlyMap<string, HeldLease> {
+    return this.#heldBefore ?? this.#held;
   }
 
   want(wanted: ReadonlyMap<string, number>): void {
@@ -137,6 +164,7 @@ export class RenewedLeases implements Leases {
       });
       try {
         const grants = await this.#authority.renew(wishes);
+        this.#heldBefore = undefined;
         if (this.#isClosed) return;
         waitMs = this.#take(grants);
         if (this.#isUnreachable) this.#logger.info('leases are renewed again');
@@ -145,9 +173,23 @@ export class RenewedLeases implements Leases {
         if (!this.#isUnreachable) this.#logger.warn({ err: error }, 'leases cannot be renewed; all goes on');
         this.#isUnreachable = true;
         waitMs = RETRY_MS;
+        this.#takeUp();
       }
     }
     this.#timer = setTimeout(() => this.#renewNow(), waitMs + Math.random() * JITTER_MS);
+  }
+
+  #takeUp(): void {
+    if (this.#heldBefore === undefined || performance.now() < this.#takeUpAtMs || this.#isClosed) return;
+    const before = [...this.#heldBefore].filter(([name]) => this.#wanted.has(name));
+    this.#heldBefore = undefined;
+    for (const [name, lease] of before) this.#held.set(name, lease);
+    if (before.length === 0) return;
+    this.#logger.warn(
+      { leases: before.length },
+      'nobody says who runs what; what ran here before runs again',
+    );
+    this.#onChange();
   }
 
   /** @returns how long to wait until the next renewal: a lease is taken as soon as it has run out */

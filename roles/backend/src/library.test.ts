@@ -681,6 +681,7 @@ describe('the store', { timeout: 30_000 }, () => {
     const { sizeBytes, contentHash } = facts;
     const reopened = new Library({ mediaDir, logger });
     await reopened.open();
+    await reopened.takeOver();
     const full = await failure(reopened.import(join(dir, 'film.mkv'), bounded(sizeBytes), options()));
     expect(full.code).toBe('IMPORT_STORE_FULL');
     // What is there already needs no room.
@@ -695,6 +696,7 @@ describe('the store', { timeout: 30_000 }, () => {
     await writeFile(join(dir, 'media', 'tmp-0011223344556677', 'video.mp4'), 'half');
     const next = new Library({ mediaDir: join(dir, 'media'), logger });
     await next.open();
+    await next.takeOver();
     const names = await readdir(join(dir, 'media'));
     expect(names).toContain(contentHash);
     expect(names.filter((name) => name.startsWith('tmp-'))).toEqual([]);

@@ -111,12 +111,24 @@ export class Library {
   }
 
   /**
-   * Makes the folder and removes what an interrupted import or removal left behind.
+   * Makes the folder.
    * @throws BackendError IMPORT_STORE_FAILED
    */
   async open(): Promise<void> {
     try {
       await mkdir(this.#mediaDir, { recursive: true });
+    } catch (error) {
+      throw this.#storeError(error);
+    }
+  }
+
+  /**
+   * Nobody else imports into the folder or removes from it from now on: looks what is there, and removes what an
+   * interrupted import or removal left behind.
+   * @throws BackendError IMPORT_STORE_FAILED
+   */
+  async takeOver(): Promise<void> {
+    try {
       for (const name of await readdir(this.#mediaDir)) {
         const folder = join(this.#mediaDir, name);
         if (name.startsWith(TEMP_PREFIX)) await rm(folder, { recursive: true });

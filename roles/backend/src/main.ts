@@ -5,17 +5,20 @@
  * It learns what to do from the coordinator, and goes on with what it last heard when the
  * coordinator is gone.
  */
+import { X509Certificate } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
-import { CoordinatorClient } from '@starling/model/client';
+import type { CoordinatorClient } from '@starling/model/client';
+import { type Distribution, rendezvousOrder } from '@starling/model/distribution';
 import type { BackendState, Channel as ChannelModel } from '@starling/model/entities';
+import { type CoordinatorAccess, NodeProver, openCoordinator } from '@starling/model/node-identity';
 import { programmeAt } from '@starling/model/schedule';
+import { Channel } from '@starling/net/channel';
 import type { PlayHandler } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
-import { Gauge, type Registry } from 'prom-client';
-import { Channel } from './channel.ts';
-import { leaseNames, wantedLeases } from './channel-leases.ts';
+import { Counter, Gauge, type Registry } from 'prom-client';
+import { LIBRARY_LEASE, leaseNames, wantedLeases } from './channel-leases.ts';
 import { WallClock } from './clock.ts';
 import { Destinations } from './destinations.ts';
 import { EventLog } from './event-log.ts';
@@ -23,21 +26,24 @@ import { FileLeases } from './file-leases.ts';
 import { ladderRungs, RUNGS, type Rung } from './house-format.ts';
 import { Imports } from './imports.ts';
 import { Inputs } from './inputs.ts';
-import { CoordinatorLeases, type Leases, RenewedLeases, SoleHolder } from './leases.ts';
+import { CoordinatorLeases, type HeldLease, type Leases, RenewedLeases, SoleHolder } from './leases.ts';
 import { Library } from './library.ts';
 import { LiveChannel } from './live-channel.ts';
 import { readNodeId } from './node-id.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
 import { PlayoutHistory } from './playout-history.ts';
-import { type FrontendAddress, FrontendLeg } from './publisher.ts';
+import { type FrontendAddress, FrontendLeg, type ProvePush } from './publisher.ts';
 import { Recordings } from './recordings.ts';
+import { RememberedState } from './remembered-state.ts';
 import { type RtmpsConfig, readCertificate } from './rtmps-certificate.ts';
 import { Slates } from './slate.ts';
 import { WatchedFolders } from './watched-folders.ts';
 
 export interface BackendConfig {
   readonly dataDir: string;
-  readonly coordinator: { readonly baseUrl: string; readonly token: string };
+  /** The library, which the backends of a network share; in the data folder when undefined. */
+  readonly mediaDir?: string | undefined;
+  readonly coordinator: CoordinatorAccess;
   /** The address to listen on; all of them when undefined. */
   readonly rtmpHost: string | undefined;
   /** Where encoders publish; 0 takes a free port. */
@@ -60,7 +66,11 @@ export interface Backend {
   /** Undefined without RTMPS. */
   readonly rtmpsPort: number | undefined;
   /** From now on channels are pushed to these frontends: a new one gets its legs at once, one that is gone loses them. */
-  setFrontends(frontends: readonly FrontendAddress[]): void;
+  setFrontends(frontends: readonly FrontendAddress[], distribution?: Distribution): void;
+  /** How many channels run here. */
+  readonly channelCount: number;
+  /** Whether it holds leases, or encoders are connected to it: others then rely on it. */
+  readonly isBusy: boolean;
   /** True when the coordinator's word has come and every playout channel reaches a frontend. */
   isReady(): boolean;
   close(): Promise<void>;
@@ -75,6 +85,8 @@ const PLAYOUT_LEAD_MS = TICK_MS * (TICKS_PER_PLAYOUT_PUSH - 1);
 /** A channel stays open on the frontends so long after its last source was lost. */
 const LIVE_LINGER_MS = 20_000;
 const REPORT_EVERY_MS = 5000;
+/** Of distribution on demand: whether one is gone and the next has to take its place. */
+const LOOK_AT_ORIGINS_EVERY_MS = 1000;
 /** What changes in many places at once is told once. */
 const REPORT_SOON_MS = 100;
 const MAX_PARALLEL_IMPORTS = 8;
@@ -123,11 +135,15 @@ function rungsFor(
 export async function startBackend(config: BackendConfig): Promise<Backend> {
   const { logger } = config;
   const clock = new WallClock();
-  const mediaDir = resolve(config.dataDir, 'media');
+  const mediaDir = resolve(config.mediaDir ?? join(config.dataDir, 'media'));
   const library = new Library({ mediaDir, logger });
   await library.open();
   const slates = await Slates.open({ mediaDir: join(config.dataDir, 'slates'), logger });
-  const coordinator = new CoordinatorClient(config.coordinator);
+  const coordinator = openCoordinator(config.coordinator);
+  const { token: identity } = config.coordinator;
+  const prover = typeof identity === 'string' ? undefined : new NodeProver(identity);
+  const provePush: ProvePush = async (frontendNodeId) =>
+    (await prover?.proofFor(`push:${frontendNodeId}`)) ?? '';
   const parallelism = Math.min(availableParallelism(), MAX_PARALLEL_IMPORTS);
   const imports = new Imports({ library, coordinator, logger, parallelism });
   const folders = new WatchedFolders({ coordinator, logger, mediaDir });
@@ -135,7 +151,12 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   const onAir = new Map<string, OnAir>();
   /** The channels that take each stream. */
   const byStream = new Map<string, OnAir[]>();
-  const events = new EventLog({ nowUnixMs: () => clock.nowUnixMs(), onEvent: () => void report() });
+  const events = new EventLog({
+    nowUnixMs: () => clock.nowUnixMs(),
+    path: join(config.dataDir, 'events.spool'),
+    onEvent: () => void report(),
+    onSpoolError: (error) => logger.error({ err: error }, 'events cannot be kept on disk, only in memory'),
+  });
   const destinations = new Destinations({
     logger,
     registry: config.registry,
@@ -147,28 +168,56 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     onRestored: (destination) => events.destinationRestored(destination),
   });
   let state: BackendState | undefined;
+  const memory = new RememberedState(config.dataDir, logger);
 
   let frontends = byKey(config.frontends);
-  /** Gives the channel a leg to each frontend, and to no other. */
+  let distribution: Distribution = { mode: 'all' };
+  /** The frontends that the channel is pushed to, by key. */
+  const targetsOf = (channel: Channel, legs: Legs): ReadonlyMap<string, FrontendAddress> => {
+    if (distribution.mode === 'all') return frontends;
+    const nodes = [...frontends].flatMap(([key, one]) =>
+      'nodeId' in one ? [{ key, nodeId: one.nodeId }] : [],
+    );
+    const order = rendezvousOrder(channel.name, new Set(nodes.map(({ nodeId }) => nodeId)));
+    // In place of one that is gone, the next comes; when it is back, it has its place again.
+    const isLost = (id: string) =>
+      nodes.some(({ key, nodeId }) => nodeId === id && legs.get(key)?.isLost === true);
+    let left = distribution.originCount;
+    const origins = new Set(order.filter((id) => left > 0 && (isLost(id) || left-- > 0)));
+    return new Map([...frontends].filter(([, one]) => !('nodeId' in one) || origins.has(one.nodeId)));
+  };
+  /** Gives the channel a leg to each frontend that is to have it, and to no other. */
   const fitLegs = (channel: Channel, legs: Legs): Legs => {
+    const targets = targetsOf(channel, legs);
     for (const [key, leg] of legs) {
-      if (frontends.has(key)) continue;
+      if (targets.has(key)) continue;
       leg.close();
       legs.delete(key);
     }
-    for (const [key, frontend] of frontends) {
-      if (!legs.has(key)) legs.set(key, new FrontendLeg(channel, frontend, logger));
+    for (const [key, frontend] of targets) {
+      if (!legs.has(key)) legs.set(key, new FrontendLeg(channel, frontend, provePush, logger));
     }
     return legs;
   };
 
+  const refusedPublishes = new Counter({
+    name: 'starling_backend_refused_publishes_total',
+    help: 'Publishes with a wrong stream name or stream key',
+    registers: [config.registry],
+  });
+  const certificate = config.rtmps && (await readCertificate(config.rtmps, config.dataDir, logger));
+  if (certificate !== undefined) {
+    new Gauge({
+      name: 'starling_backend_certificate_end_timestamp_seconds',
+      help: 'When the certificate of RTMPS ends',
+      registers: [config.registry],
+    }).set(endUnixSeconds(certificate.certificate));
+  }
   const inputs = await Inputs.open({
     host: config.rtmpHost,
     port: config.rtmpPort,
-    rtmps: config.rtmps && {
-      port: config.rtmps.port,
-      ...(await readCertificate(config.rtmps, config.dataDir, logger)),
-    },
+    rtmps: config.rtmps && certificate && { port: config.rtmps.port, ...certificate },
+    onRefused: () => refusedPublishes.inc(),
     logger,
     onPlay: config.onPlay,
     onEvent: (name, event) => {
@@ -256,6 +305,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
 
   /** Runs the channels whose leases are held, and no others. */
   const arrange = (next: BackendState) => {
+    memory.keep(next, leases.toRemember);
     const leaseOf = leaseNames(next.channels);
     const held = next.channels.filter(({ name }) => leases.held.has(leaseOf(name)));
     const models = new Map(held.map((model) => [model.name, model]));
@@ -289,8 +339,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     destinations.setDestinations(next.destinations.filter(({ channel }) => isFirst(channel)));
     const withSlate = next.channels.filter(({ sources }) => sources !== null && sources.fallback !== 'none');
     void slates.retain(withSlate.map(({ title }) => title));
-    imports.setQueue(next.imports, next.library);
-    folders.setFolders(next.folders);
+    void keepLibrary(next);
     recordings.update(
       next.recordings,
       new Map(
@@ -299,8 +348,27 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
         }),
       ),
     );
-    void library.retain(next.assets.map((asset) => asset.facts.contentHash));
     void report();
+  };
+
+  /** Pending or done while the lease of the library is held. */
+  let takingOver: Promise<void> | undefined;
+  /** Imports and tidies where the lease says so. */
+  const keepLibrary = async (next: BackendState) => {
+    if (!leases.held.has(LIBRARY_LEASE)) {
+      takingOver = undefined;
+      imports.setQueue([], next.library);
+      folders.setFolders([]);
+      return;
+    }
+    takingOver ??= library
+      .takeOver()
+      .catch((error: unknown) => logger.warn({ err: error }, 'the media folder could not be looked through'));
+    await takingOver;
+    if (next !== state || takingOver === undefined) return; // a later word has come
+    imports.setQueue(next.imports, next.library);
+    folders.setFolders(next.folders);
+    await library.retain(next.assets.map((asset) => asset.facts.contentHash));
   };
 
   let turn = 0;
@@ -343,18 +411,28 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
         activeSources,
         inputProblems: inputs.problems,
         destinations: destinations.statuses,
-        events: [...pending],
+        ...pending,
       });
-      events.taken(pending);
+      if (events.taken(pending)) reportSoonTimer ??= setTimeout(() => void report(), REPORT_SOON_MS);
     } catch (error) {
       logger.debug({ err: error }, 'the coordinator did not take the report; the next one follows');
     }
   };
   const reportTimer = setInterval(() => void report(), REPORT_EVERY_MS);
+  const originTimer = setInterval(() => {
+    if (distribution.mode === 'all') return;
+    for (const { channel, legs } of onAir.values()) if (legs !== undefined) fitLegs(channel, legs);
+  }, LOOK_AT_ORIGINS_EVERY_MS);
 
-  const leases = openLeases(config.leases, coordinator, nodeId, logger, () => {
-    if (state !== undefined) arrange(state);
+  const remembered = await memory.load();
+  const leases = openLeases(config.leases, {
+    ...{ coordinator, nodeId, logger },
+    heldBefore: remembered?.held ?? new Map(),
+    onChange: () => {
+      if (state !== undefined) arrange(state);
+    },
   });
+  if (remembered !== undefined) takeState(remembered.state);
   const watch = new AbortController();
   const watching = coordinator.watchBackendState(takeState, watch.signal);
 
@@ -373,14 +451,22 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     rtmpPort: inputs.rtmpPort,
     rtmpsPort: inputs.rtmpsPort,
 
+    get channelCount() {
+      return onAir.size;
+    },
+    get isBusy() {
+      return leases.held.size > 0 || inputs.publishingStreams.length > 0;
+    },
+
     isReady: () =>
       state !== undefined &&
       [...onAir.values()].every(
         (one) => one.playout === undefined || [...(one.legs?.values() ?? [])].some((leg) => leg.isPushing),
       ),
 
-    setFrontends(next) {
+    setFrontends(next, nextDistribution = { mode: 'all' }) {
       frontends = byKey(next);
+      distribution = nextDistribution;
       for (const { channel, legs } of onAir.values()) {
         if (legs !== undefined) fitLegs(channel, legs);
       }
@@ -389,39 +475,56 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     async close() {
       clearInterval(playoutTimer);
       clearInterval(reportTimer);
+      clearInterval(originTimer);
       clearTimeout(reportSoonTimer);
       watch.abort();
-      events.close();
       destinations.close();
       await Promise.all([inputs.close(), imports.close(), folders.close(), watching]);
       await recordings.close();
       for (const [name, one] of onAir) takeOff(name, one);
       await leases.close();
-      await Promise.all([library.close(), slates.close()]);
+      await Promise.all([library.close(), slates.close(), events.close(), memory.close()]);
     },
   };
 }
 
+/** @returns 0 for what is no certificate: opening the port says so */
+function endUnixSeconds(pem: string): number {
+  try {
+    return Date.parse(new X509Certificate(pem).validTo) / 1000;
+  } catch {
+    return 0;
+  }
+}
+
 function openLeases(
   from: BackendConfig['leases'],
-  coordinator: CoordinatorClient,
-  nodeId: string,
-  logger: Logger,
-  onChange: () => void,
+  options: {
+    readonly coordinator: CoordinatorClient;
+    readonly nodeId: string;
+    readonly logger: Logger;
+    readonly heldBefore: ReadonlyMap<string, HeldLease>;
+    readonly onChange: () => void;
+  },
 ): Leases {
+  const { coordinator, nodeId } = options;
   switch (from.from) {
     case 'nobody':
       return new SoleHolder();
     case 'coordinator':
-      return new RenewedLeases({ authority: new CoordinatorLeases(coordinator, nodeId), onChange, logger });
+      return new RenewedLeases({ ...options, authority: new CoordinatorLeases(coordinator, nodeId) });
     case 'folder':
-      return new RenewedLeases({ authority: new FileLeases(from.dir, nodeId), onChange, logger });
+      return new RenewedLeases({ ...options, authority: new FileLeases(from.dir, nodeId) });
   }
 }
 
 /** Frontends by all that makes them what they are: one that changes its token is another one. */
 function byKey(frontends: readonly FrontendAddress[]): Map<string, FrontendAddress> {
   return new Map(
-    frontends.map((frontend) => [`${frontend.host} ${frontend.port} ${frontend.publishToken}`, frontend]),
+    frontends.map((frontend) => {
+      const credential =
+        'publishToken' in frontend ? `token ${frontend.publishToken}` : `node ${frontend.nodeId}`;
+      return [`${frontend.host} ${frontend.port} ${credential}`, frontend];
+    }),
   );
 }

@@ -2,7 +2,7 @@
  * What a playout channel has had, made again from its schedule for a frontend that joins: a second playout, begun
  * in the past, gives the same events. So nothing of it has to be kept in memory.
  */
-import { BACKLOG_DURATION_TICKS, type History, type HistoryReader } from './channel.ts';
+import { BACKLOG_DURATION_TICKS, type History, type HistoryReader } from '@starling/net/channel';
 import { Playout, type PlayoutOptions } from './playout.ts';
 
 export interface PlayoutHistoryOptions extends Pick<PlayoutOptions, 'programme' | 'openAsset' | 'logger'> {

@@ -25,6 +25,7 @@ const stage = { name: 'stage', keySha256: sha256('sk_stage') };
 async function openIngest() {
   const changes: string[] = [];
   ingest = await Ingest.listen({
+    onRefused: () => {},
     host: '127.0.0.1',
     port: 0,
     rtmps: undefined,
@@ -114,6 +115,25 @@ describe('an encoder', () => {
     );
     expect(await publish(ingest.port, 'live', 'cam?key=sk_new').answer).toBe('ready');
   });
+
+  it('goes on with its old key for as long as the new one overlaps with it', async () => {
+    const { ingest, changes } = await openIngest();
+    const first = publish(ingest.port, 'live', 'cam?key=sk_cam');
+    expect(await first.answer).toBe('ready');
+    const untilUnixMs = Date.now() + 1500;
+    ingest.setStreams([
+      { ...cam, keySha256: sha256('sk_new'), oldKey: { sha256: sha256('sk_cam'), untilUnixMs } },
+    ]);
+    // It is known by either key: another encoder does not get in beside it.
+    expect(await publish(ingest.port, 'live', 'cam?key=sk_new').answer).toBe('NetStream.Publish.BadName');
+    expect(changes).toEqual(['cam on']);
+    await first.closed;
+    expect(Date.now()).toBeGreaterThanOrEqual(untilUnixMs);
+    expect(await publish(ingest.port, 'live', 'cam?key=sk_cam').answer).toBe(
+      'NetStream.Publish.Unauthorized',
+    );
+    expect(await publish(ingest.port, 'live', 'cam?key=sk_new').answer).toBe('ready');
+  });
 });
 
 describe('the port for RTMPS', () => {
@@ -129,6 +149,7 @@ describe('the port for RTMPS', () => {
         rtmps: { port: 0, ...certificate },
         logger,
         onPlay: undefined,
+        onRefused: () => {},
         onEvent: () => {},
         onPublishChange: () => {},
       });

@@ -53,6 +53,48 @@ describe('leases that are renewed', () => {
     expect(onChange).toHaveBeenCalledTimes(1);
   });
 
+  test('of the last end are taken up when nobody can be asked for 3 s, and given up to whoever says so then', async () => {
+    answer = () => {
+      throw new Error('away');
+    };
+    const held = { fencingToken: 3, isFirst: true };
+    const heldBefore = new Map([
+      [NAME, held],
+      ['channel/removed', held],
+    ]);
+    const started = new RenewedLeases({ authority, onChange, logger, heldBefore });
+    started.want(
+      new Map([
+        [NAME, 1],
+        ['channel/other', 1],
+      ]),
+    );
+    await vi.advanceTimersByTimeAsync(2500);
+    expect(started.held.size).toBe(0);
+    expect(started.toRemember).toEqual(heldBefore);
+    await vi.advanceTimersByTimeAsync(1500);
+    expect(started.held).toEqual(new Map([[NAME, held]]));
+    expect(onChange).toHaveBeenCalledTimes(1);
+    answer = () => ({});
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(started.held.size).toBe(0);
+    await started.close();
+  });
+
+  test('of the last end count for nothing where somebody can be asked', async () => {
+    answer = () => ({});
+    const heldBefore = new Map([[NAME, { fencingToken: 3, isFirst: true }]]);
+    const started = new RenewedLeases({ authority, onChange, logger, heldBefore });
+    started.want(new Map([[NAME, 1]]));
+    await vi.advanceTimersByTimeAsync(0);
+    answer = () => {
+      throw new Error('away');
+    };
+    await vi.advanceTimersByTimeAsync(6000);
+    expect(started.held.size).toBe(0);
+    await started.close();
+  });
+
   test('that others hold are asked for again as soon as they run out', async () => {
     answer = () => ({ retryInMs: 300 });
     leases.want(new Map([[NAME, 1]]));

@@ -3,10 +3,10 @@ import { type AddressInfo, createServer, type Server, type Socket } from 'node:n
 import type { StreamEvent } from '@starling/media/access-unit';
 import { FlvDemuxer } from '@starling/media/flv/demux';
 import { RtmpServerSession } from '@starling/media/rtmp/session';
+import { Channel } from '@starling/net/channel';
 import { RtmpServer } from '@starling/net/rtmp-server';
 import { pino } from 'pino';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { Channel } from '../src/channel.ts';
 import { FrontendLeg } from '../src/publisher.ts';
 
 const logger = pino({ level: 'silent' });
@@ -86,7 +86,12 @@ async function openFrontend(port = 0) {
 }
 
 function openLeg(channel: Channel, port: number): FrontendLeg {
-  const leg = new FrontendLeg(channel, { host: '127.0.0.1', port, publishToken: 't' }, logger);
+  const leg = new FrontendLeg(
+    channel,
+    { host: '127.0.0.1', port, publishToken: 't' },
+    async () => '',
+    logger,
+  );
   cleanUps.push(() => leg.close());
   return leg;
 }

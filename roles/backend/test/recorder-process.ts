@@ -1,9 +1,9 @@
 /** Records a channel in a process of its own, for a test that kills it. Prints how many groups of pictures came. */
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { Channel } from '@starling/net/channel';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
-import { Channel } from '../src/channel.ts';
 import { Recordings } from '../src/recordings.ts';
 import { streamOf } from './recorded-stream.ts';
 

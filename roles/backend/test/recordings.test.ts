@@ -10,10 +10,10 @@ import type {
   RecordingReport,
   ReportedRecording,
 } from '@starling/model/recording';
+import { Channel } from '@starling/net/channel';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { Channel } from '../src/channel.ts';
 import { Recordings, type RecordingsOptions } from '../src/recordings.ts';
 import { ffmpeg, ffprobe } from './flash-and-beep.ts';
 import { bundleProgram } from './node-program.ts';

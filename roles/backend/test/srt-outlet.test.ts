@@ -5,9 +5,9 @@ import { once } from 'node:events';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Channel } from '@starling/net/channel';
 import { pino } from 'pino';
 import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
-import { Channel } from '../src/channel.ts';
 import { Destination, defaultDestinationTiming } from '../src/destination.ts';
 import { gop, opening } from './gops.ts';
 

@@ -1,4 +1,4 @@
-/** Certificates by ACME (RFC 8555), proven over HTTP (HTTP-01, section 8.3). */
+/** Certificates by ACME (RFC 8555), proven over HTTP (HTTP-01, section 8.3) or in the DNS (DNS-01, section 8.4). */
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { Agent } from 'node:https';
 import { join } from 'node:path';
@@ -12,6 +12,10 @@ export interface AcmeSettings {
   readonly email?: string | undefined;
   /** PEM of the roots that the directory's own certificate comes from; the system's when undefined. */
   readonly directoryCa?: string | undefined;
+  /** Names are proven with records at Route 53: wildcards too, and without port 80. Over HTTP when undefined. */
+  readonly route53?:
+    | { readonly hostedZoneId?: string | undefined; readonly pollSeconds?: number }
+    | undefined;
 }
 
 /** With an authority, made at the first order. */
@@ -19,6 +23,15 @@ interface Account {
   readonly url: string;
   /** PEM. */
   readonly privateKey: string;
+}
+
+/** How names are proven. */
+interface Proof {
+  readonly challenges: Pick<
+    ClientAutoOptions,
+    'challengePriority' | 'challengeCreateFn' | 'challengeRemoveFn'
+  >;
+  close(): void;
 }
 
 const REQUEST_TIMEOUT_MS = 20_000;
@@ -57,31 +70,64 @@ export class AcmeClient {
       { altNames: [...names] },
       await acme.crypto.createPrivateEcdsaKey('P-256'),
     );
+    const { route53 } = this.#settings;
+    const proof = await (route53 === undefined ? this.#overHttp() : this.#inDns(route53));
+    const order = {
+      csr,
+      ...(this.#settings.email === undefined ? {} : { email: this.#settings.email }),
+      termsOfServiceAgreed: true,
+      // It would ask by the public name from in here, which need not work; the authority will see.
+      skipChallengeVerification: true,
+      ...proof.challenges,
+    } satisfies ClientAutoOptions;
+    const certificate = await client
+      .auto(order)
+      .catch(async (error: unknown) => {
+        // The authority has forgotten the account (RFC 8555, 6.7): the next order makes one anew.
+        if (String(error).includes('accountDoesNotExist')) await rm(this.#accountPath, { force: true });
+        throw error;
+      })
+      .finally(() => proof.close());
+    if (account === undefined)
+      await this.#keepAccount({ url: client.getAccountUrl(), privateKey: accountKey });
+    return { certificate, privateKey: privateKey.toString() };
+  }
+
+  /** Files that nginx serves. */
+  async #overHttp(): Promise<Proof> {
     await mkdir(this.#challengesDir, { recursive: true });
     const pathOf = (token: string) => {
       if (!/^[\w-]+$/.test(token))
         throw new Error('The authority sent a challenge token that is none (RFC 8555, 8.3).');
       return join(this.#challengesDir, token);
     };
-    const order = {
-      csr,
-      ...(this.#settings.email === undefined ? {} : { email: this.#settings.email }),
-      termsOfServiceAgreed: true,
-      challengePriority: ['http-01'],
-      // It would ask by the public name from in here, which need not work; the authority will see.
-      skipChallengeVerification: true,
-      challengeCreateFn: (_authorization, { token }, answer) =>
-        writeFile(pathOf(token), answer, { mode: 0o644 }),
-      challengeRemoveFn: (_authorization, { token }) => rm(pathOf(token), { force: true }),
-    } satisfies ClientAutoOptions;
-    const certificate = await client.auto(order).catch(async (error: unknown) => {
-      // The authority has forgotten the account (RFC 8555, 6.7): the next order makes one anew.
-      if (String(error).includes('accountDoesNotExist')) await rm(this.#accountPath, { force: true });
-      throw error;
-    });
-    if (account === undefined)
-      await this.#keepAccount({ url: client.getAccountUrl(), privateKey: accountKey });
-    return { certificate, privateKey: privateKey.toString() };
+    return {
+      challenges: {
+        challengePriority: ['http-01'],
+        challengeCreateFn: (_authorization, { token }, answer) =>
+          writeFile(pathOf(token), answer, { mode: 0o644 }),
+        challengeRemoveFn: (_authorization, { token }) => rm(pathOf(token), { force: true }),
+      },
+      close() {},
+    };
+  }
+
+  /** Records of the zone. */
+  async #inDns({ hostedZoneId, pollSeconds }: NonNullable<AcmeSettings['route53']>): Promise<Proof> {
+    // AWS's SDK takes a while to load, and most do without.
+    const { Route53Records } = await import('./route53.ts');
+    const records = new Route53Records(hostedZoneId, pollSeconds);
+    const nameOf = (name: string) => `_acme-challenge.${name}`;
+    return {
+      challenges: {
+        challengePriority: ['dns-01'],
+        challengeCreateFn: ({ identifier }, _challenge, answer) =>
+          records.add(nameOf(identifier.value), answer),
+        challengeRemoveFn: ({ identifier }, _challenge, answer) =>
+          records.remove(nameOf(identifier.value), answer),
+      },
+      close: () => records.close(),
+    };
   }
 
   /** @returns undefined where there is none with this authority */

@@ -1,4 +1,5 @@
 /** Who the balancer stands in front of, from whoever knows. */
+import type { Fleet as KnownFleet } from '@starling/model/node';
 
 export interface FleetMember {
   /** A name or an IP address. */
@@ -26,7 +27,7 @@ export interface FleetSource {
   follow(onFleet: (fleet: Fleet) => void, signal: AbortSignal): void;
 }
 
-/** The fleet that the configuration file lists. */
+/** The fleet that whoever made it lists: from the configuration file, and from the registry of nodes. */
 export class ListedFleet implements FleetSource {
   #fleet: Fleet;
   readonly #listeners = new Set<(fleet: Fleet) => void>();
@@ -41,9 +42,35 @@ export class ListedFleet implements FleetSource {
     onFleet(this.#fleet);
   }
 
-  /** The file was read again. */
+  /** Another one from now on. */
   replace(fleet: Fleet): void {
     this.#fleet = fleet;
     for (const listener of this.#listeners) listener(fleet);
   }
+}
+
+/**
+ * What a balancer makes of the nodes of the network, beside those that are listed. Who is cordoned or drains gets nobody any
+ * more.
+ */
+export function balancedFleet({ nodes }: KnownFleet, listed: Fleet): Fleet {
+  const working = nodes.filter(({ state }) => state === 'joined');
+  return {
+    frontends: [
+      ...listed.frontends,
+      ...working.flatMap(({ role, addresses }) => {
+        const { host, httpPort } = addresses ?? {};
+        const servesViewers = role !== 'balancer' && host !== undefined && httpPort !== undefined;
+        return servesViewers ? [{ host, port: httpPort }] : [];
+      }),
+    ],
+    backends: [
+      ...listed.backends,
+      ...working.flatMap(({ role, addresses }) => {
+        if (role !== 'backend' || addresses === null) return [];
+        const { host, rtmpPort, rtmpsPort } = addresses;
+        return [{ host, rtmpPort, rtmpsPort }];
+      }),
+    ],
+  };
 }

@@ -477,7 +477,9 @@ class BalancerAgent {
         if (signal.aborted) return;
         logger.error(
           { err: error, retrySeconds: Math.round(retryMs / 1000) },
-          'no certificate was issued. Do the names lead here, and does port 80 reach this machine?',
+          settings.route53 === undefined
+            ? 'no certificate was issued. Do the names lead here, and does port 80 reach this machine?'
+            : 'no certificate was issued. May this machine change the records of the zone?',
         );
         await pause(retryMs * (0.75 + 0.5 * Math.random()), signal);
         retryMs = Math.min(2 * retryMs, MAX_ORDER_RETRY_MS);

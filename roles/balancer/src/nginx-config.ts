@@ -102,7 +102,7 @@ const CIPHERS = [
 const PART_SILENCE = '1s';
 const SEGMENT_SILENCE = '4s';
 /** Of a stream that has no end; something comes every 350 ms. Its player has to connect anew. */
-const ENDLESS_SILENCE = '1500ms';
+const ENDLESS_SILENCE = '1200ms';
 /**
  * Who asks for what another has just asked for waits so long for it, then asks a frontend too. nginx looks again at the
  * end of this time, and in between only every 500 ms (ngx_http_file_cache_lock), so it is also what a waiter

@@ -8,6 +8,7 @@ import {
   ApiTokenWithSecret,
   AuditPage,
   LoginRequest,
+  LoginSession,
   Me,
   NewAccount,
   NewApiToken,
@@ -26,6 +27,7 @@ import type { ApiTokens } from './api-tokens.ts';
 import type { Audit } from './audit.ts';
 import type { Caller } from './callers.ts';
 import type { Logins } from './logins.ts';
+import { type OidcLogins, oidcRoutes } from './oidc.ts';
 import { Page, PageQuery } from './page.ts';
 import { ApiProblem } from './problem.ts';
 import { unixMsOf } from './schedule-routes.ts';
@@ -37,6 +39,7 @@ export interface AccessNouns {
   readonly audit: Audit;
   readonly logins: Logins;
   readonly sessions: Sessions;
+  readonly oidc: OidcLogins | undefined;
 }
 
 /** Of one address; wrong ones lock the account long before. */
@@ -68,6 +71,7 @@ export function accessRoutes(nouns: AccessNouns): FastifyPluginAsyncTypebox {
         return { expiresAt: expiresAt.toISOString() };
       },
     );
+    await app.register(oidcRoutes(nouns.oidc, LOGIN_LIMIT));
     app.post(
       '/logout',
       {
@@ -88,6 +92,43 @@ export function accessRoutes(nouns: AccessNouns): FastifyPluginAsyncTypebox {
         schema: { tags: ['login'], summary: 'Who the caller is, and what it may do', response: { 200: Me } },
       },
       async (request) => meOf(callerOf(request)),
+    );
+    app.get(
+      '/me/sessions',
+      {
+        config: { access: 'signed-in' },
+        schema: {
+          tags: ['login'],
+          summary: 'Where the account is logged in, newest first; 50 at the most',
+          response: { 200: Type.Object({ items: Type.Array(LoginSession) }) },
+        },
+      },
+      async (request) => ({
+        // A token has no sessions of its own, and is not to look at those of its account.
+        items:
+          callerOf(request).kind === 'session'
+            ? await sessions.list(sessionAccountOf(request), readSessionCookie(request))
+            : [],
+      }),
+    );
+    app.delete(
+      '/me/sessions/:id',
+      {
+        config: { access: 'signed-in' },
+        schema: {
+          tags: ['login'],
+          summary: 'Log the account out somewhere',
+          params: ById,
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        const { id } = request.params;
+        if (callerOf(request).kind !== 'session')
+          throw new ApiProblem('SESSION_UNKNOWN', `There is no session ${id} of yours.`);
+        await sessions.endOf(sessionAccountOf(request), id);
+        return reply.code(204).send(null);
+      },
     );
     app.post(
       '/me/password',
@@ -226,6 +267,23 @@ export function accessRoutes(nouns: AccessNouns): FastifyPluginAsyncTypebox {
         },
       },
       (request) => accounts.resetPassword(request.params.name, request.body.password),
+    );
+    app.delete(
+      '/accounts/:name/sessions',
+      {
+        config: { access: 'accounts:write' },
+        schema: {
+          tags: ['accounts'],
+          summary: 'Log an account out everywhere; its tokens stay',
+          params: ByName,
+          response: { 204: Done },
+        },
+      },
+      async (request, reply) => {
+        const { name } = await accounts.get(request.params.name);
+        await sessions.endOf(name);
+        return reply.code(204).send(null);
+      },
     );
     app.delete(
       '/accounts/:name',

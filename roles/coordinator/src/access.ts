@@ -1,20 +1,29 @@
 /** Who may call which route: tokens, sessions, and a guard that no route can forget. */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { reachOfRole, type Scope } from '@starling/model/account';
+import { isNodeProof } from '@starling/model/node-identity';
 import { bearerToken } from '@starling/model/viewing-token';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { API_TOKEN_PREFIX, type ApiTokens } from './api-tokens.ts';
 import { type Actor, actAs } from './audit.ts';
 import type { Caller } from './callers.ts';
+import type { Nodes } from './nodes.ts';
 import { ApiProblem } from './problem.ts';
 import { API_LIMIT, addressGroup, isFromThisMachine, type Limit, type RateLimits } from './rate-limits.ts';
 import { readSessionCookie, type Sessions } from './sessions.ts';
 
 /**
- * What a route asks for. `public`: nothing. `node`: to be a machine of the network. `signed-in`: to be anybody that
+ * What a route asks for. `public`: nothing. `node`: to be a machine of the network, `frontend` and `backend`: of this
+ * role; whoever has the token that nodes share is of every role. `signed-in`: to be anybody that
  * the network knows, also with a password that has to be replaced. Otherwise a scope.
  */
-export type Access = 'public' | 'node' | 'signed-in' | Scope;
+export type Access = 'public' | NodeAccess | 'signed-in' | Scope;
+const nodeAccesses = ['node', 'frontend', 'backend'] as const;
+type NodeAccess = (typeof nodeAccesses)[number];
+
+export function isForMachines(access: Access | undefined): access is NodeAccess {
+  return nodeAccesses.some((one) => one === access);
+}
 
 export interface Tokens {
   readonly operatorToken: string;
@@ -37,6 +46,7 @@ export interface Guards {
   readonly tokens: Tokens;
   readonly sessions: Sessions;
   readonly apiTokens: ApiTokens;
+  readonly nodes: Nodes;
   readonly rateLimits: RateLimits;
 }
 
@@ -72,7 +82,10 @@ const nodeCaller: Caller = {
  *
  * Sources: RFC 6750, section 2.1 (bearer tokens); OWASP Cross-Site Request Forgery Prevention (origin of requests).
  */
-export function guardRoutes(app: FastifyInstance, { tokens, sessions, apiTokens, rateLimits }: Guards): void {
+export function guardRoutes(
+  app: FastifyInstance,
+  { tokens, sessions, apiTokens, nodes, rateLimits }: Guards,
+): void {
   const known = [
     { caller: operatorCaller, digest: sha256(tokens.operatorToken) },
     { caller: nodeCaller, digest: sha256(tokens.nodeToken) },
@@ -116,9 +129,15 @@ export function guardRoutes(app: FastifyInstance, { tokens, sessions, apiTokens,
     const wanted = request.routeOptions.config.access;
     const token = bearerToken(request.headers.authorization);
     const fixedCaller = token === undefined ? undefined : fixedCallerOf(token);
-    if (fixedCaller === nodeCaller) {
+    const node =
+      fixedCaller === nodeCaller
+        ? nodeCaller
+        : token !== undefined && isNodeProof(token)
+          ? await nodes.callerOf(token)
+          : undefined;
+    if (node !== undefined) {
       // The fleet asks as often as it needs.
-      request.caller = nodeCaller;
+      request.caller = node;
     } else {
       // Before anything that costs more than counting.
       // By the route: an address can be written in many ways.
@@ -142,17 +161,21 @@ export function guardRoutes(app: FastifyInstance, { tokens, sessions, apiTokens,
         'Send `Authorization: Bearer <token>` with a valid token, or log in.',
       );
     }
-    if (wanted === 'signed-in' && caller !== nodeCaller) return;
+    const isMachine = caller.kind === 'node-token' || caller.kind === 'node';
+    if (wanted === 'signed-in' && !isMachine) return;
     if (caller.hasOneTimePassword) {
       throw new ApiProblem('PASSWORD_CHANGE_NEEDED', 'Replace the one-time password first.');
     }
+    const forMachines = nodeAccesses.find((access) => access === wanted);
     const isAllowed =
-      wanted === 'node' ? caller === nodeCaller : wanted !== 'signed-in' && caller.reach(wanted);
+      forMachines !== undefined
+        ? isMachine && isOfRole(caller, forMachines)
+        : wanted !== 'signed-in' && caller.reach(wanted as Scope);
     if (!isAllowed) {
       throw new ApiProblem(
         'TOKEN_NOT_ALLOWED',
-        wanted === 'node' || caller === nodeCaller
-          ? `This is for ${wanted === 'node' ? 'machines of the network' : 'people and their programs'} only.`
+        forMachines !== undefined || isMachine
+          ? `This is for ${forMachines === undefined ? 'people and their programs' : machineWords[forMachines]} only.`
           : `This needs the scope ${wanted}, which ${caller.account ?? caller.name} does not have.`,
       );
     }
@@ -165,10 +188,45 @@ export function guardRoutes(app: FastifyInstance, { tokens, sessions, apiTokens,
   });
 }
 
+const machineWords: Record<NodeAccess, string> = {
+  node: 'machines of the network',
+  frontend: 'frontends',
+  backend: 'backends',
+};
+
+function isOfRole({ kind, node }: Caller, access: NodeAccess): boolean {
+  return kind === 'node-token' || access === 'node' || node?.role === access;
+}
+
+/** The node that sends a request, where it shows its own key. */
+export function nodeIdOf({ caller }: FastifyRequest): string | undefined {
+  return caller?.node?.id;
+}
+
+/**
+ * What the process that sends a request is called: a node of the registry by its name there, whatever it says; its workers
+ * after it.
+ */
+export function processNameOf({ caller }: FastifyRequest, said: string): string {
+  if (caller?.node === undefined) return said;
+  const [worker = ''] = /\/worker-\d{1,4}$/.exec(said) ?? [];
+  return `${caller.name}${worker}`;
+}
+
+/**
+ * Has a node speak for itself only.
+ * @throws ApiProblem NODE_NOT_ITSELF
+ */
+export function refuseOtherNodes(request: FastifyRequest, nodeId: string): void {
+  const own = nodeIdOf(request);
+  if (own !== undefined && own !== nodeId)
+    throw new ApiProblem('NODE_NOT_ITSELF', `This node is ${own}, and does not speak for ${nodeId}.`);
+}
+
 /** Whose changes the request's are; undefined for those of the network's machines. */
 function actorOf(request: FastifyRequest): Actor | undefined {
   const { caller, method, ip, routeOptions } = request;
-  if (caller?.kind === 'node-token') return undefined;
+  if (caller?.kind === 'node-token' || caller?.kind === 'node') return undefined;
   return {
     kind: caller === undefined ? 'anonymous' : caller.kind === 'session' ? 'account' : caller.kind,
     name: caller?.name ?? '',

@@ -10,6 +10,7 @@ import fastifyStatic from '@fastify/static';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import { type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
 import fastify, {
   type FastifyBaseLogger,
   type FastifyError,
@@ -18,29 +19,51 @@ import fastify, {
   type FastifyRequest,
   LogController,
 } from 'fastify';
+import type { Kysely } from 'kysely';
 import type { Logger } from 'pino';
+import type { Registry } from 'prom-client';
+import { Type } from 'typebox';
 import { guardRoutes, type Tokens } from './access.ts';
 import { type AccessNouns, accessRoutes } from './access-routes.ts';
-import { DatabaseUnavailable, SqlError } from './database.ts';
+import { guardConditions } from './conditional-requests.ts';
+import { DatabaseUnavailable, SqlError, type Tables } from './database.ts';
 import { guideRoutes } from './guide.ts';
 import { hdhomerunRoutes } from './hdhomerun.ts';
+import type { CoordinatorMetrics } from './metrics.ts';
+import { withExamples } from './openapi-examples.ts';
 import { ApiProblem } from './problem.ts';
-import type { RateLimits } from './rate-limits.ts';
+import { addressGroup, type RateLimits } from './rate-limits.ts';
 import { apiRoutes, type Nouns } from './routes.ts';
 
 const BODY_LIMIT_BYTES = 1024 * 1024;
 /** To receive a whole request, body included. */
 const REQUEST_TIMEOUT_MS = 30_000;
 const KEEP_ALIVE_TIMEOUT_MS = 72_000;
+/** What counts as unusual, in numbers. */
+const REFUSALS = [401, 403, 429];
 /** PostgreSQL documentation, appendix A. */
 const SQLSTATE_DISK_FULL = '53100';
 const SQLSTATE_CLASS_DATA_EXCEPTION = '22';
+
+const tracer = trace.getTracer('starling');
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Of the trace. */
+    span?: Span | undefined;
+  }
+}
 
 export interface ApiConfig extends Tokens {
   /** The built site; undefined to serve none. */
   readonly webDir: string | undefined;
   readonly rateLimits: RateLimits;
+  readonly registry: Registry;
+  readonly metrics: CoordinatorMetrics;
   readonly logger: Logger;
+  readonly db: Kysely<Tables>;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
   /** Whether the database answers. */
   readonly isReady: () => boolean;
 }
@@ -96,6 +119,7 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
     crossOriginOpenerPolicy: false,
   });
   await app.register(swagger, {
+    transform: ({ schema, url }) => ({ schema: withExamples(schema), url }),
     openapi: {
       openapi: '3.1.0',
       info: {
@@ -118,18 +142,34 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
             description:
               'Set by a login, for an account whose role has the scope. Without TLS its name is `starling`.',
           },
-          node: { type: 'http', scheme: 'bearer', description: "The token of the network's own machines." },
+          node: {
+            type: 'http',
+            scheme: 'bearer',
+            description:
+              'What a node has signed with its own key (docs/formats/node-proof.md), or the token that nodes share. Where a role is named, only nodes of this role.',
+          },
         },
       },
     },
   });
 
   await app.register(async (guarded) => {
-    const { sessions, apiTokens } = nouns;
-    guardRoutes(guarded, { tokens: config, sessions, apiTokens, rateLimits: config.rateLimits });
-    guarded.addHook('onRequest', async (_request, reply) => {
+    const { sessions, apiTokens, nodes } = nouns;
+    guarded.decorateRequest('span', undefined);
+    guarded.addHook('onRequest', async (request, reply) => {
+      const { method, routeOptions, headers } = request;
+      request.span = tracer.startSpan(`${method} ${routeOptions.url}`, {
+        kind: SpanKind.SERVER,
+        attributes: {
+          'http.request.method': method,
+          'http.route': routeOptions.url,
+          'user_agent.original': headers['user-agent'],
+        },
+      });
       reply.header('cache-control', 'no-store');
     });
+    guardRoutes(guarded, { tokens: config, sessions, apiTokens, nodes, rateLimits: config.rateLimits });
+    guardConditions(guarded, config.db, config.now);
     guarded.addHook('onSend', async (request, reply, payload) => {
       if (request.method !== 'GET' || reply.statusCode !== 200 || typeof payload !== 'string') return payload;
       // RFC 9110, 8.8.3 and 13.1.2.
@@ -139,9 +179,35 @@ export async function createApi(config: ApiConfig, nouns: Nouns & AccessNouns): 
       reply.code(304).removeHeader('content-length').removeHeader('content-type');
       return '';
     });
+    guarded.addHook('onResponse', async (request, reply) => {
+      const { method, routeOptions } = request;
+      request.span?.setAttribute('http.response.status_code', reply.statusCode);
+      if (reply.statusCode >= 500) request.span?.setStatus({ code: SpanStatusCode.ERROR });
+      request.span?.end();
+      const status = `${Math.floor(reply.statusCode / 100)}xx`;
+      config.metrics.requests.inc({ method, route: routeOptions.url ?? 'unknown', status });
+      // A watch has no end worth measuring.
+      if (reply.sent && !reply.raw.getHeader('content-type')?.toString().startsWith('text/event-stream'))
+        config.metrics.requestSeconds.observe(reply.elapsedTime / 1000);
+      if (REFUSALS.includes(reply.statusCode)) nouns.alarmWatch.requestRefused(addressGroup(request.ip));
+    });
     await guarded.register(apiRoutes(nouns, accessRoutes(nouns)), { prefix: '/api/v1' });
     await guarded.register(guideRoutes(nouns));
     await guarded.register(hdhomerunRoutes(nouns));
+    guarded.get(
+      '/metrics',
+      {
+        config: { access: 'status:read' },
+        schema: {
+          tags: ['status'],
+          summary: "The coordinator's metrics, in Prometheus's form",
+          security: [{ token: ['status:read'] }, { session: ['status:read'] }],
+          response: { 200: { content: { 'text/plain': { schema: Type.String() } } } },
+        },
+      },
+      async (_request, reply) =>
+        reply.type(config.registry.contentType).send(await config.registry.metrics()),
+    );
     guarded.get('/api/openapi.json', { schema: { hide: true }, config: { access: 'public' } }, async () =>
       app.swagger(),
     );

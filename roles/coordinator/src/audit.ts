@@ -6,6 +6,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import type { ActorKind, AuditEntry, AuditPage } from '@starling/model/account';
 import { type Kysely, type Selectable, sql } from 'kysely';
 import type { Logger } from 'pino';
+import { meetConditions } from './conditional-requests.ts';
 import type { Tables, Transaction } from './database.ts';
 import { ApiProblem } from './problem.ts';
 
@@ -47,6 +48,7 @@ export function auditedTransaction<T>(
 ): Promise<T> {
   return db.transaction().execute(async (transaction) => {
     await sql`select set_config('starling.actor', ${actorSetting()}, true)`.execute(transaction);
+    await meetConditions(transaction);
     return change(transaction);
   });
 }

@@ -43,6 +43,11 @@ export class BackendPresence {
     return [...this.#last.values()].at(-1)?.atMs;
   }
 
+  /** Backends that report. */
+  get backendCount(): number {
+    return this.#fresh().length;
+  }
+
   onAirChannels(): readonly string[] {
     return [...new Set(this.#fresh().flatMap(({ onAirChannels }) => onAirChannels))];
   }
@@ -57,6 +62,15 @@ export class BackendPresence {
       .flatMap(({ activeSources }) => activeSources)
       .find((one) => one.channel === channel);
     return found && { source: found.source, since: found.since, reason: found.reason };
+  }
+
+  /** Of all channels with live sources, by channel. */
+  activeSources(): ReadonlyMap<string, ActiveSource> {
+    // The newest report counts, and comes first.
+    const oldestFirst = this.#fresh().reverse();
+    return new Map(
+      oldestFirst.flatMap(({ activeSources }) => activeSources.map((one) => [one.channel, one] as const)),
+    );
   }
 
   /** Why nothing comes of a stream that a backend has to fetch. */

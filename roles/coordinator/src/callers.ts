@@ -1,14 +1,17 @@
 /** Whom requests come from; remembered until the next change, so that a request need not ask the database. */
 import type { Reach, Role, Scope } from '@starling/model/account';
+import type { NodeRole } from '@starling/model/node';
 import type { Changes } from './changes.ts';
 
 /** Whom a request comes from. */
 export interface Caller {
-  readonly kind: 'operator-token' | 'node-token' | 'session' | 'api-token';
+  readonly kind: 'operator-token' | 'node-token' | 'node' | 'session' | 'api-token';
   /** Whose count of requests its are, no two alike. */
   readonly id: string;
   /** For the audit log. */
   readonly name: string;
+  /** Of a machine that shows its own key. */
+  readonly node?: { readonly id: string; readonly role: NodeRole };
   /** Null for a token that belongs to no account. */
   readonly account: string | null;
   readonly role: Role;

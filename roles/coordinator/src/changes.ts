@@ -5,6 +5,7 @@
  */
 import { sql } from 'kysely';
 import { actorSetting } from './audit.ts';
+import { meetConditions } from './conditional-requests.ts';
 import { CHANGE_CHANNEL, type Database, type Transaction } from './database.ts';
 
 export class Changes {
@@ -26,10 +27,12 @@ export class Changes {
     const { kysely, origin } = this.#database;
     const result = await kysely.transaction().execute(async (transaction) => {
       // First, for the lock on the row. The others are told at the commit; the audit log is told whose change it is.
-      await sql`
+      const { rows } = await sql<{ revision: string }>`
         update settings set value = to_jsonb(value::bigint + 1) where name = 'revision'
-        returning pg_notify(${CHANGE_CHANNEL}, ${origin}), set_config('starling.actor', ${actorSetting()}, true)
+        returning value::text as revision,
+          pg_notify(${CHANGE_CHANNEL}, ${origin}), set_config('starling.actor', ${actorSetting()}, true)
       `.execute(transaction);
+      await meetConditions(transaction, Number(rows[0]?.revision));
       return change(transaction);
     });
     this.#tell();

@@ -3,14 +3,23 @@
  * coordinators may share, or embedded in the process (`embedded-postgres.ts`); the tables, the migrations
  * and the queries are the same.
  */
+
 import type { ActorKind, Role, Scope } from '@starling/model/account';
-import type { AssetState, ChannelKind, Fallback, SourceChoice } from '@starling/model/entities';
+import type { Alarm, AlarmKind, AlarmState } from '@starling/model/alarm';
+import type {
+  AssetState,
+  ChannelKind,
+  Fallback,
+  SourceChoice,
+  ViewerProtocol,
+} from '@starling/model/entities';
+import type { NodeAddresses, NodeRole, NodeState } from '@starling/model/node';
 import type { AlwaysRecord, RecordingEnd, ReportedRecording } from '@starling/model/recording';
 import type { AssetFacts, ProgrammeInfo } from '@starling/model/schedule';
 import type { Schedule } from '@starling/model/schedule-definition';
 import type { StreamInput, Transcode } from '@starling/model/stream-input';
 import type { TrackSet } from '@starling/model/track-set';
-import type { NetworkEvent, WebhookDelivery, WebhookEventType } from '@starling/model/webhook';
+import type { WebhookDelivery, WebhookEvent, WebhookEventType } from '@starling/model/webhook';
 import type { ColumnType, Generated, Kysely, Transaction as KyselyTransaction } from 'kysely';
 import type { Logger } from 'pino';
 
@@ -83,6 +92,9 @@ export interface Tables {
     name: Fixed<string>;
     key_sha256: string;
     key_rotated_at: Date;
+    /** The key before, while it does beside the new one. */
+    old_key_sha256: string | null;
+    old_key_until: Date | null;
     created_at: Fixed<Date>;
     /** JSON, with the secrets in it. */
     input: ColumnType<StreamInput, string, string>;
@@ -106,8 +118,11 @@ export interface Tables {
     /** May hold a password. */
     url: Fixed<string>;
     events: WebhookEventType[];
-    /** In clear: deliveries are signed with it. */
-    secret: Fixed<string>;
+    /** In clear: deliveries are signed with it. Empty for e-mails. */
+    secret: string;
+    /** The one before, with which deliveries are signed too for a time. */
+    old_secret: string | null;
+    old_secret_until: Date | null;
     created_at: Fixed<Date>;
   };
   webhook_deliveries: {
@@ -116,11 +131,27 @@ export interface Tables {
     number: Generated<string>;
     webhook_id: Fixed<string>;
     /** JSON. */
-    event: ColumnType<NetworkEvent, string, never>;
+    event: ColumnType<WebhookEvent, string, never>;
     state: WebhookDelivery['state'];
     attempts: number;
     outcome: string | null;
     next_attempt_at: Date | null;
+  };
+  /** Of those that are not resolved there is one for each kind and target. */
+  alarms: {
+    id: Fixed<string>;
+    kind: Fixed<AlarmKind>;
+    target: Fixed<string>;
+    severity: Fixed<Alarm['severity']>;
+    state: AlarmState;
+    message: string;
+    raised_at: Fixed<Date>;
+    last_seen_at: Date;
+    acknowledged_at: Date | null;
+    acknowledged_by: string | null;
+    resolved_at: Date | null;
+    /** Null where it was over by itself. */
+    resolved_by: string | null;
   };
   watched_folders: {
     id: Fixed<string>;
@@ -177,6 +208,8 @@ export interface Tables {
     /** Of the last code that was taken: none is taken twice. */
     totp_last_counter: ColumnType<string, number | undefined, number>;
     recovery_sha256s: Generated<string[]>;
+    /** Issuer and subject of who logs in with OpenID Connect. */
+    oidc_subject: Fixed<string | null>;
     created_at: Fixed<Date>;
   };
   sessions: {
@@ -197,12 +230,67 @@ export interface Tables {
     expires_at: Fixed<Date>;
     revoked_at: Date | null;
   };
+  /** Requests that were done, for who sends them again. */
+  idempotency_keys: {
+    /** SHA-256 of who asks and the key. */
+    id: Fixed<string>;
+    body_sha256: string;
+    /** Encrypted with the key; null while there is none. */
+    answer: ColumnType<string | null, string | undefined, string | null>;
+    created_at: Date;
+  };
+  nodes: {
+    id: Fixed<string>;
+    name: string;
+    role: Fixed<NodeRole>;
+    public_key: string;
+    /** JSON. */
+    addresses: ColumnType<NodeAddresses | null, string | null | undefined, string | null>;
+    version: string | null;
+    boot_id: string | null;
+    state: NodeState;
+    /** While it is to restart: the start that is to end, and what the node is to be after it. */
+    restart_boot_id: string | null;
+    state_after_restart: NodeState | null;
+    /** Of the last change that the others heard of. */
+    revision: Int8;
+    joined_at: Date;
+    /** To the minute; not among what the others hear of. */
+    last_seen_at: Date | null;
+    removed_at: Date | null;
+  };
+  node_invitations: {
+    id: Fixed<string>;
+    token_sha256: Fixed<string>;
+    role: Fixed<NodeRole>;
+    name: Fixed<string | null>;
+    created_at: Fixed<Date>;
+    expires_at: Fixed<Date>;
+    used_at: Date | null;
+    used_by: string | null;
+  };
   /** By account or address, also of accounts that there are not. */
   login_failures: {
     key: Fixed<string>;
     count: number;
     last_at: Date;
     locked_until: Date;
+  };
+  viewer_sessions: {
+    number: Generated<string>;
+    viewer_id: Fixed<string>;
+    channel: Fixed<string>;
+    protocol: Fixed<ViewerProtocol>;
+    token_id: Fixed<string | null>;
+    started_at: Date;
+    ended_at: Date;
+    sent_bytes: ColumnType<string, number, number>;
+  };
+  /** Up to which of its entries what a node owes has been taken. */
+  spools: {
+    id: Fixed<string>;
+    last_sequence: ColumnType<string, number, number>;
+    last_at: Date;
   };
   audit_entries: {
     number: ColumnType<string, never, never>;

@@ -1,8 +1,9 @@
-/** The state as frontends follow it: who may watch what, and who may no longer. */
+/** The state as frontends follow it: who may watch what, who may no longer, and whose pushes are taken. */
 import type { FrontendState } from '@starling/model/entities';
 import { readRevision } from './changes.ts';
 import type { Transaction } from './database.ts';
 import type { FleetViewers } from './fleet-viewers.ts';
+import type { Nodes } from './nodes.ts';
 import type { Snapshot } from './state.ts';
 import type { ViewingKeys } from './viewing-keys.ts';
 import type { ViewingRules } from './viewing-tokens.ts';
@@ -12,8 +13,10 @@ export class FrontendStates implements Source {
   readonly #rules: Snapshot<ViewingRules>;
   readonly #keys: ViewingKeys;
   readonly #viewers: FleetViewers;
+  readonly #nodes: Nodes;
 
-  constructor(rules: Snapshot<ViewingRules>, keys: ViewingKeys, viewers: FleetViewers) {
+  constructor(rules: Snapshot<ViewingRules>, keys: ViewingKeys, viewers: FleetViewers, nodes: Nodes) {
+    this.#nodes = nodes;
     this.#rules = rules;
     this.#keys = keys;
     this.#viewers = viewers;
@@ -21,12 +24,16 @@ export class FrontendStates implements Source {
 
   async read(): Promise<FrontendState> {
     const { revision, channels, revokedTokenIds } = await this.#rules.read();
+    const { nodes } = await this.#nodes.read();
     return {
       revision,
       channels: channels.map((channel) => ({ ...channel, nameKey: this.#keys.nameKeyOf(channel.name) })),
       viewingTokenKeys: this.#keys.publicKeys,
       revokedTokenIds: [...revokedTokenIds],
       endedViewerIds: this.#viewers.endedIds,
+      backends: nodes
+        .filter(({ role }) => role === 'backend')
+        .map(({ id, publicKey }) => ({ nodeId: id, publicKey })),
     };
   }
 

@@ -2,11 +2,13 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
 import { HeldLease, LeaseGrants, LeaseWishes, NodeId } from '@starling/model/lease';
 import { Type } from 'typebox';
+import { refuseOtherNodes } from './access.ts';
 import type { LeaseTable } from './lease-table.ts';
+import type { Nodes } from './nodes.ts';
 
 const ByNode = Type.Object({ nodeId: NodeId });
 
-export function leaseRoutes(leases: LeaseTable): FastifyPluginAsyncTypebox {
+export function leaseRoutes(leases: LeaseTable, nodes: Nodes): FastifyPluginAsyncTypebox {
   return async (app) => {
     app.get(
       '/leases',
@@ -23,7 +25,7 @@ export function leaseRoutes(leases: LeaseTable): FastifyPluginAsyncTypebox {
     app.put(
       '/leases/:nodeId',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         schema: {
           tags: ['leases'],
           summary: 'Renew the leases of a node, take those that are free, release those that are not named',
@@ -32,12 +34,16 @@ export function leaseRoutes(leases: LeaseTable): FastifyPluginAsyncTypebox {
           response: { 200: LeaseGrants },
         },
       },
-      async (request) => leases.renew(request.params.nodeId, request.body.leases),
+      async (request) => {
+        const { nodeId } = request.params;
+        refuseOtherNodes(request, nodeId);
+        return leases.renew(nodeId, request.body.leases, await nodes.standings());
+      },
     );
     app.delete(
       '/leases/:nodeId',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         schema: {
           tags: ['leases'],
           summary: 'Release all leases of a node',
@@ -46,6 +52,7 @@ export function leaseRoutes(leases: LeaseTable): FastifyPluginAsyncTypebox {
         },
       },
       async (request, reply) => {
+        refuseOtherNodes(request, request.params.nodeId);
         leases.release(request.params.nodeId);
         return reply.code(204).send(null);
       },

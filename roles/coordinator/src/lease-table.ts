@@ -3,14 +3,19 @@
  * theirs again (docs/decisions/014-leases.md).
  */
 import type { HeldLease, LeaseGrant, LeaseGrants, LeaseWish } from '@starling/model/lease';
+import type { NodeState } from '@starling/model/node';
 
 /** A holder that has not renewed for so long is dead. */
 export const LEASE_TTL_MS = 3000;
 /** Tokens of a new start are above all that were given out before it: fewer than so many a millisecond. */
 const TOKENS_PER_MS = 1000;
 
+/** Who takes a lease over from a node that drains has so long to put it on the air. */
+const HANDOVER_MS = 2000;
+
 interface Holder {
   readonly fencingToken: number;
+  readonly sinceMs: number;
   expiresAtMs: number;
 }
 
@@ -41,8 +46,16 @@ export class LeaseTable {
    * | says that it does, after a restart of the coordinator | fewer | it is believed               |
    * | does not                       | fewer              | it gets it, with a higher token than any |
    * | any                            | as many as may     | it is refused                           |
+   *
+   * One that drains keeps what it holds until as many others as may hold it, too: then nothing is dark between the two. It
+   * does not count for the others, and gets nothing new; nor does one that is cordoned.
+   * @param standingOf what a node is to do
    */
-  renew(nodeId: string, wishes: readonly LeaseWish[]): LeaseGrants {
+  renew(
+    nodeId: string,
+    wishes: readonly LeaseWish[],
+    standingOf: (nodeId: string) => NodeState = () => 'joined',
+  ): LeaseGrants {
     const nowMs = this.#monotonicMs();
     const names = new Set(wishes.map(({ name }) => name));
     for (const [name, holders] of this.#leases) {
@@ -51,7 +64,10 @@ export class LeaseTable {
       }
       if (holders.size === 0) this.#leases.delete(name);
     }
-    return { ttlMs: LEASE_TTL_MS, leases: wishes.map((wish) => this.#grant(nodeId, wish, nowMs)) };
+    return {
+      ttlMs: LEASE_TTL_MS,
+      leases: wishes.map((wish) => this.#grant(nodeId, wish, nowMs, standingOf)),
+    };
   }
 
   /** Takes back all that the node holds. */
@@ -78,7 +94,12 @@ export class LeaseTable {
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  #grant(nodeId: string, { name, maxHolders, fencingToken: claimed }: LeaseWish, nowMs: number): LeaseGrant {
+  #grant(
+    nodeId: string,
+    { name, maxHolders, fencingToken: claimed }: LeaseWish,
+    nowMs: number,
+    standingOf: (nodeId: string) => NodeState,
+  ): LeaseGrant {
     const holders = this.#leases.get(name) ?? new Map<string, Holder>();
     const isStarting = nowMs < this.#freeFromMs;
     // Before a restart tokens were lower than any of now; and no two holders have the same.
@@ -88,18 +109,28 @@ export class LeaseTable {
       claimed < this.#lastToken &&
       [...holders.values()].every(({ fencingToken }) => fencingToken !== claimed);
     const own = holders.get(nodeId)?.fencingToken ?? (isClaimGood ? claimed : undefined);
-    const others = [...holders].filter(([holder]) => holder !== nodeId).map(([, holder]) => holder);
-    const before = others.filter(({ fencingToken }) => own === undefined || fencingToken < own);
-    if (before.length >= maxHolders || (own === undefined && isStarting)) {
+    const standing = standingOf(nodeId);
+    const others = [...holders]
+      .filter(([holder]) => holder !== nodeId && standingOf(holder) !== 'draining')
+      .map(([, holder]) => holder);
+    const before =
+      standing === 'draining'
+        ? others.filter(({ sinceMs }) => nowMs - sinceMs >= HANDOVER_MS)
+        : others.filter(({ fencingToken }) => own === undefined || fencingToken < own);
+    const mayHaveNew = standing === 'joined' && !isStarting;
+    if (before.length >= maxHolders || (own === undefined && !mayHaveNew)) {
       holders.delete(nodeId);
       const freeAtMs =
         before.length >= maxHolders
           ? Math.min(...before.map(({ expiresAtMs }) => expiresAtMs))
-          : this.#freeFromMs;
+          : isStarting
+            ? this.#freeFromMs
+            : nowMs + LEASE_TTL_MS;
       return { name, fencingToken: null, isFirst: false, retryInMs: Math.ceil(freeAtMs - nowMs) };
     }
     const fencingToken = own ?? ++this.#lastToken;
-    holders.set(nodeId, { fencingToken, expiresAtMs: nowMs + LEASE_TTL_MS });
+    const sinceMs = holders.get(nodeId)?.sinceMs ?? nowMs;
+    holders.set(nodeId, { fencingToken, sinceMs, expiresAtMs: nowMs + LEASE_TTL_MS });
     this.#leases.set(name, holders);
     return { name, fencingToken, isFirst: before.length === 0, retryInMs: 0 };
   }

@@ -31,14 +31,23 @@ type AccountRow = Selectable<Tables['accounts']>;
 export class Logins {
   readonly #db: Kysely<Tables>;
   readonly #sessions: Sessions;
+  readonly #onFailure: (account: string | undefined, address: string) => void;
   readonly #logger: Logger;
   readonly #now: () => number;
   readonly #turnstile = new Turnstile();
   #untilTrim = TRIM_EVERY;
 
-  constructor(db: Kysely<Tables>, sessions: Sessions, logger: Logger, now: () => number) {
+  /** @param onFailure hears of each wrong attempt; the account is undefined where there is none of the name */
+  constructor(
+    db: Kysely<Tables>,
+    sessions: Sessions,
+    onFailure: (account: string | undefined, address: string) => void,
+    logger: Logger,
+    now: () => number,
+  ) {
     this.#db = db;
     this.#sessions = sessions;
+    this.#onFailure = onFailure;
     this.#logger = logger;
     this.#now = now;
   }
@@ -118,6 +127,7 @@ export class Logins {
         const spent = checkCode(factor, second.code, this.#now());
         if (spent !== undefined) return { account, spent };
       }
+      this.#onFailure(account?.name, addressGroup(address));
       // What was typed as a name may be a password.
       await this.#countFailure(keys, account === undefined ? '(unknown)' : name, address);
       throw wrong;

@@ -371,6 +371,172 @@ const migrations: Record<string, Migration> = {
       await createAuditLog(db);
     },
   },
+  '026-nodes': {
+    async up(db: Kysely<unknown>) {
+      const isRole = sql`role in ('frontend', 'backend', 'balancer')`;
+      await db.schema
+        .createTable('nodes')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('name', 'text', (column) => column.notNull())
+        .addColumn('role', 'text', (column) => column.notNull().check(isRole))
+        .addColumn('public_key', 'text', (column) => column.notNull())
+        .addColumn('addresses', 'jsonb')
+        .addColumn('version', 'text')
+        .addColumn('boot_id', 'text')
+        .addColumn('state', 'text', (column) =>
+          column.notNull().check(sql`state in ('joined', 'cordoned', 'draining', 'removed')`),
+        )
+        .addColumn('restart_boot_id', 'text')
+        .addColumn('state_after_restart', 'text')
+        .addColumn('revision', 'int8', (column) => column.notNull())
+        .addColumn('joined_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('last_seen_at', 'timestamptz')
+        .addColumn('removed_at', 'timestamptz')
+        .addCheckConstraint('nodes_removed_has_time', sql`(state = 'removed') = (removed_at is not null)`)
+        .addCheckConstraint(
+          'nodes_restart',
+          sql`(restart_boot_id is null) = (state_after_restart is null) and (restart_boot_id is null or state = 'draining')`,
+        )
+        .execute();
+      await sql`create unique index nodes_by_name on nodes (name) where state <> 'removed'`.execute(db);
+      await db.schema.createIndex('nodes_by_revision').on('nodes').column('revision').execute();
+      await db.schema
+        .createTable('node_invitations')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('token_sha256', 'text', (column) => column.notNull().unique())
+        .addColumn('role', 'text', (column) => column.notNull().check(isRole))
+        .addColumn('name', 'text')
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('expires_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('used_at', 'timestamptz')
+        .addColumn('used_by', 'text')
+        .addCheckConstraint('node_invitations_use', sql`(used_at is null) = (used_by is null)`)
+        .execute();
+      await db.schema
+        .createIndex('node_invitations_by_creation')
+        .on('node_invitations')
+        .columns(['created_at', 'id'])
+        .execute();
+      await auditTable(db, 'nodes', auditedTables.nodes ?? ['id']);
+      await auditTable(db, 'node_invitations', auditedTables.node_invitations ?? ['id']);
+    },
+  },
+  '029-viewer-sessions': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('spools')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('last_sequence', 'int8', (column) => column.notNull())
+        .addColumn('last_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createTable('viewer_sessions')
+        .addColumn('number', 'bigserial', (column) => column.primaryKey())
+        .addColumn('viewer_id', 'text', (column) => column.notNull())
+        .addColumn('channel', 'text', (column) => column.notNull())
+        .addColumn('protocol', 'text', (column) => column.notNull())
+        .addColumn('token_id', 'text')
+        .addColumn('started_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('ended_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('sent_bytes', 'int8', (column) => column.notNull())
+        .execute();
+      for (const columns of [
+        ['started_at', 'number'],
+        ['channel', 'started_at', 'number'],
+        ['viewer_id', 'channel', 'started_at'],
+      ]) {
+        await db.schema
+          .createIndex(`viewer_sessions_by_${columns[0]}`)
+          .on('viewer_sessions')
+          .columns(columns)
+          .execute();
+      }
+    },
+  },
+  '032-alarms': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('alarms')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('kind', 'text', (column) => column.notNull())
+        .addColumn('target', 'text', (column) => column.notNull())
+        .addColumn('severity', 'text', (column) =>
+          column.notNull().check(sql`severity in ('warning', 'critical')`),
+        )
+        .addColumn('state', 'text', (column) =>
+          column.notNull().check(sql`state in ('raised', 'acknowledged', 'resolved')`),
+        )
+        .addColumn('message', 'text', (column) => column.notNull())
+        .addColumn('raised_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('last_seen_at', 'timestamptz', (column) => column.notNull())
+        .addColumn('acknowledged_at', 'timestamptz')
+        .addColumn('acknowledged_by', 'text')
+        .addColumn('resolved_at', 'timestamptz')
+        .addColumn('resolved_by', 'text')
+        .addCheckConstraint('alarms_resolved', sql`(state = 'resolved') = (resolved_at is not null)`)
+        .execute();
+      await sql`
+        create unique index alarms_open on alarms (kind, target) where state <> 'resolved'
+      `.execute(db);
+      await db.schema.createIndex('alarms_by_time').on('alarms').columns(['raised_at', 'id']).execute();
+      await db.schema
+        .createIndex('alarms_by_kind')
+        .on('alarms')
+        .columns(['kind', 'raised_at', 'id'])
+        .execute();
+      await db.schema
+        .createIndex('alarms_by_target')
+        .on('alarms')
+        .columns(['target', 'raised_at', 'id'])
+        .execute();
+      await db.schema
+        .createIndex('alarms_by_state')
+        .on('alarms')
+        .columns(['state', 'raised_at', 'id'])
+        .execute();
+      await auditTable(db, 'alarms', auditedTables.alarms ?? ['id']);
+    },
+  },
+  '035-conditional-requests': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('idempotency_keys')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('body_sha256', 'text', (column) => column.notNull())
+        .addColumn('answer', 'text')
+        .addColumn('created_at', 'timestamptz', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createIndex('idempotency_keys_by_time')
+        .on('idempotency_keys')
+        .column('created_at')
+        .execute();
+    },
+  },
+  '035-rotations': {
+    async up(db: Kysely<unknown>) {
+      for (const [table, secret] of [
+        ['streams', 'old_key_sha256'],
+        ['webhooks', 'old_secret'],
+      ] as const) {
+        await db.schema
+          .alterTable(table)
+          .addColumn(secret, 'text')
+          .addColumn(`${secret.replace('_sha256', '')}_until`, 'timestamptz')
+          .execute();
+        await sql`drop trigger audit on ${sql.table(table)}`.execute(db);
+        await auditTable(db, table, auditedTables[table] ?? [table]);
+      }
+    },
+  },
+  '036-oidc': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('accounts')
+        .addColumn('oidc_subject', 'text', (column) => column.unique())
+        .execute();
+    },
+  },
 };
 
 /** In the order in which they run. */
@@ -378,28 +544,37 @@ export const migrationNames: readonly string[] = Object.keys(migrations).sort();
 
 /** Tables whose changes are in the audit log: the column that names a row, and those that hold secrets. */
 const auditedTables: Readonly<Record<string, readonly [key: string, ...secrets: string[]]>> = {
+  alarms: ['id'],
   accounts: ['name', 'password_hash', 'totp_secret', 'totp_last_counter', 'recovery_sha256s'],
   api_tokens: ['id', 'token_sha256'],
   assets: ['id'],
   channels: ['name'],
   // Its address has the stream key in it.
   destinations: ['name', 'url'],
+  node_invitations: ['id', 'token_sha256'],
+  nodes: ['id'],
   recordings: ['id'],
   schedules: ['channel'],
   settings: ['name'],
   // An input may hold a passphrase, or a password in its address.
-  streams: ['name', 'key_sha256', 'input'],
+  streams: ['name', 'key_sha256', 'old_key_sha256', 'input'],
   viewing_tokens: ['id'],
   watched_folders: ['id'],
-  webhooks: ['id', 'secret', 'url'],
+  webhooks: ['id', 'secret', 'old_secret', 'url'],
 };
+
+/** Tables that came after the audit log: the migration that makes one has it audited. */
+const auditedLater: readonly string[] = ['alarms', 'node_invitations', 'nodes'];
 
 /** Those that hold no changes of anybody's: what follows from others, or what is counted and reported. */
 export const unauditedTables = [
   'audit_entries',
+  'idempotency_keys',
   'login_failures',
   'runs',
   'sessions',
+  'spools',
+  'viewer_sessions',
   'watched_files',
   'webhook_deliveries',
 ];
@@ -465,7 +640,9 @@ async function createAuditLog(db: Kysely<unknown>): Promise<void> {
           tg_table_name, lower(tg_op), target, before, after);
       return null;
     end $$`.execute(db);
-  for (const [table, columns] of Object.entries(auditedTables)) await auditTable(db, table, columns);
+  for (const [table, columns] of Object.entries(auditedTables)) {
+    if (!auditedLater.includes(table)) await auditTable(db, table, columns);
+  }
   await sql`
     create or replace function keep_audit_entry() returns trigger language plpgsql as $$
     begin

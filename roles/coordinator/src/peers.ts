@@ -22,10 +22,12 @@ const MAX_MESSAGE_CHARS = 4 * 1024 * 1024;
 
 export type Topic =
   | 'backend-report'
+  | 'node-report'
   | 'frontend-report'
   | 'frontend-unknown'
   | 'viewers-ended'
-  | 'import-progress';
+  | 'import-progress'
+  | 'node-health';
 
 export interface Peers {
   /** Tells the others, without waiting. Where they cannot be reached it is lost. */

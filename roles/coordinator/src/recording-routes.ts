@@ -129,7 +129,7 @@ export function recordingRoutes(recordings: Recordings): FastifyPluginAsyncTypeb
     app.post(
       '/backend/recordings',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         schema: {
           tags: ['backend'],
           summary: 'Report what is recorded; at each change and every 5 s',

@@ -209,6 +209,13 @@ export class Recordings {
 
   /** Takes a backend's report. What it has and nobody here knows is taken in. */
   async report({ nodeId, recordings, removedIds }: RecordingReport): Promise<void> {
+    for (const { id, channel, stream } of recordings) {
+      if ((channel === null) === (stream === null))
+        throw new ApiProblem(
+          'REQUEST_INVALID',
+          `Recording ${id} is of a channel or of a stream, one of them.`,
+        );
+    }
     for (const report of recordings) await this.#reportOne(nodeId, report);
     for (const id of removedIds) await this.#reportRemoved(nodeId, id);
   }

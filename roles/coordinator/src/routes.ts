@@ -18,6 +18,7 @@ import {
   NewStream,
   Problem,
   PublicChannel,
+  Rotation,
   SourceChoice,
   Stream,
   StreamUpdate,
@@ -31,17 +32,27 @@ import {
   WatchedFolder,
 } from '@starling/model/library';
 import { NewWebhook, Webhook, WebhookDelivery, WebhookWithSecret } from '@starling/model/webhook';
+import type { RouteOptions } from 'fastify';
 import { type TSchema, Type } from 'typebox';
-import { type Access, ownerOnly } from './access.ts';
+import { type Access, isForMachines, nodeIdOf, ownerOnly, refuseOtherNodes } from './access.ts';
+import { alarmRoutes } from './alarm-routes.ts';
+import type { AlarmWatch } from './alarm-watch.ts';
+import type { Alarms } from './alarms.ts';
 import type { AssetFiles } from './asset-files.ts';
 import type { Assets } from './assets.ts';
 import type { BackendPresence } from './backend-presence.ts';
 import type { Channels } from './channels.ts';
+import { IdempotencyKey, IfMatch } from './conditional-requests.ts';
 import { destinationRoutes } from './destination-routes.ts';
 import type { Destinations } from './destinations.ts';
 import { leaseRoutes } from './lease-routes.ts';
 import type { LeaseTable } from './lease-table.ts';
 import type { Library } from './library.ts';
+import { logRoutes } from './log-routes.ts';
+import type { Logs } from './logs.ts';
+import type { NodeHealths } from './node-healths.ts';
+import { nodeRoutes } from './node-routes.ts';
+import type { Nodes } from './nodes.ts';
 import { Page, PageQuery } from './page.ts';
 import type { PublicChannels } from './public-channels.ts';
 import { recordingRoutes } from './recording-routes.ts';
@@ -66,7 +77,13 @@ export interface Nouns extends ViewingNouns {
   readonly destinations: Destinations;
   readonly recordings: Recordings;
   readonly leases: LeaseTable;
+  readonly nodes: Nodes;
+  readonly fleetWatch: Watch;
   readonly webhooks: Webhooks;
+  readonly alarms: Alarms;
+  readonly alarmWatch: AlarmWatch;
+  readonly nodeHealths: NodeHealths;
+  readonly logs: Logs;
   readonly presence: BackendPresence;
   readonly watch: Watch;
   readonly state: State;
@@ -95,6 +112,8 @@ const AssetFileName = Type.Object({
 });
 const ById = Type.Object({ id: Type.String({ minLength: 1, maxLength: 64 }) });
 const ByName = Type.Object({ name: Name });
+/** No body is as good as an empty one. */
+const MaybeRotation = Type.Union([Rotation, Type.Null()]);
 const Done = Type.Null({ description: 'Done.' });
 const problems = {
   description: 'RFC 9457 problem details with a code.',
@@ -111,6 +130,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
       const access = route.config?.access;
       const response: unknown = route.schema?.response;
       route.schema = {
+        ...conditionsOf(route),
         ...route.schema,
         security: securityOf(access),
         response: { ...(typeof response === 'object' ? response : {}), '4xx': problems, '5xx': problems },
@@ -465,12 +485,15 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
         config: { access: 'streams:write' },
         schema: {
           tags: ['streams'],
-          summary: 'Give a stream a new key; the answer alone holds it',
+          summary:
+            'Give a stream a new key, beside which the old one may do for a time; the answer alone holds it',
           params: ByName,
+          body: MaybeRotation,
           response: { 200: StreamWithKey },
         },
       },
-      (request) => streams.rotateKey(request.params.name, ownerOnly(request, 'streams:write')),
+      (request) =>
+        streams.rotateKey(request.params.name, request.body ?? {}, ownerOnly(request, 'streams:write')),
     );
 
     await app.register(destinationRoutes(nouns.destinations));
@@ -515,6 +538,20 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
         await webhooks.remove(request.params.id);
         return reply.code(204).send(null);
       },
+    );
+    app.post(
+      '/webhooks/:id/rotate-secret',
+      {
+        config: { access: 'webhooks:write' },
+        schema: {
+          tags: ['webhooks'],
+          summary: 'Sign with a new secret, and for a time with the old one too; the answer alone holds it',
+          params: ById,
+          body: MaybeRotation,
+          response: { 200: WebhookWithSecret },
+        },
+      },
+      (request) => webhooks.rotateSecret(request.params.id, request.body ?? {}),
     );
     app.get(
       '/webhooks/:id/deliveries',
@@ -620,7 +657,10 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
     );
     await app.register(viewingRoutes(nouns));
     await app.register(recordingRoutes(nouns.recordings));
-    await app.register(leaseRoutes(nouns.leases));
+    await app.register(leaseRoutes(nouns.leases, nouns.nodes));
+    await app.register(nodeRoutes(nouns.nodes, nouns.fleetWatch));
+    await app.register(alarmRoutes(nouns.alarms, nouns.nodeHealths));
+    await app.register(logRoutes(nouns.logs));
     await app.register(more);
     app.get(
       '/public/guide',
@@ -648,7 +688,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
     app.get(
       '/backend/watch',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         exposeHeadRoute: false,
         schema: {
           tags: ['backend'],
@@ -661,15 +701,15 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
           },
         },
       },
-      (_request, reply) => {
-        watch.attach(reply.raw);
+      (request, reply) => {
+        watch.attach(reply.raw, { nodeId: nodeIdOf(request) });
         reply.hijack();
       },
     );
     app.post(
       '/backend/imports/:assetId',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         schema: {
           tags: ['backend'],
           summary: 'Report how far an import is',
@@ -686,7 +726,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
     app.post(
       '/backend/folders/:id',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         schema: {
           tags: ['backend'],
           summary: 'Report complete files of a watched folder',
@@ -703,7 +743,7 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
     app.post(
       '/backend/report',
       {
-        config: { access: 'node' },
+        config: { access: 'backend' },
         schema: {
           tags: ['backend'],
           summary: 'Report what is on the air; at each change and every 5 s',
@@ -712,18 +752,29 @@ export function apiRoutes(nouns: Nouns, more: FastifyPluginAsyncTypebox): Fastif
         },
       },
       async (request, reply) => {
+        refuseOtherNodes(request, request.body.nodeId);
         presence.report(request.body);
-        await webhooks.take(request.body.events);
+        const fresh = await webhooks.take(request.body.events, request.body.eventSpool);
+        nouns.alarmWatch.takeEvents(fresh);
         return reply.code(204).send(null);
       },
     );
   };
 }
 
+/** The conditions that a request may be done on. */
+function conditionsOf({ method, config }: RouteOptions): { headers?: TSchema } {
+  // The network's machines report again what they have reported.
+  if (config?.access === 'public' || isForMachines(config?.access)) return {};
+  if (method === 'POST') return { headers: IdempotencyKey };
+  return method === 'GET' || method === 'HEAD' ? {} : { headers: IfMatch };
+}
+
 /** What a route asks for, as OpenAPI says it. */
 function securityOf(access: Access | undefined): Record<string, string[]>[] {
   if (access === undefined || access === 'public') return [];
   if (access === 'node') return [{ node: [] }];
+  if (access === 'frontend' || access === 'backend') return [{ node: [access] }];
   const scopes = access === 'signed-in' ? [] : [access];
   return [{ token: scopes }, { session: scopes }];
 }

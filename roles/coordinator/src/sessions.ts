@@ -5,7 +5,7 @@
  * Sources: RFC 6265bis, 4.1.3.2 (`__Host-`); OWASP Session Management Cheat Sheet.
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { reachOfRole } from '@starling/model/account';
+import { type LoginSession, reachOfRole } from '@starling/model/account';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { type Kysely, sql } from 'kysely';
 import type { Logger } from 'pino';
@@ -13,6 +13,7 @@ import { recordLogin } from './audit.ts';
 import { type Caller, CallerCache } from './callers.ts';
 import type { Changes } from './changes.ts';
 import type { Tables, Transaction } from './database.ts';
+import { ApiProblem } from './problem.ts';
 
 const TOKEN_BYTES = 32;
 const IDLE_MS = 3600 * 1000;
@@ -22,6 +23,8 @@ const TOUCH_EVERY_MS = 60_000;
 /** The one that was used least recently makes room. */
 const MAX_PER_ACCOUNT = 50;
 const COOKIE = 'starling';
+/** Of the digest: enough to tell them apart, and of no use to who wants to be somebody. */
+const ID_CHARS = 16;
 
 export interface Session {
   /** Goes into the cookie; only its digest is kept. */
@@ -78,6 +81,51 @@ export class Sessions {
     return this.#callers.get(digest, () => this.#read(digest));
   }
 
+  /**
+   * Those of an account that have not ended, newest first.
+   * @param own token of the session that asks
+   */
+  async list(account: string, own: string | undefined): Promise<LoginSession[]> {
+    const nowMs = this.#now();
+    const rows = await this.#db
+      .selectFrom('sessions')
+      .selectAll()
+      .where('account', '=', account)
+      .where('expires_at', '>', new Date(nowMs))
+      .where('last_used_at', '>', new Date(nowMs - IDLE_MS))
+      .orderBy('created_at', 'desc')
+      .orderBy('token_sha256')
+      .execute();
+    const ownDigest = own === undefined ? undefined : sha256Hex(own);
+    return rows.map((row) => ({
+      id: row.token_sha256.slice(0, ID_CHARS),
+      createdAt: row.created_at.toISOString(),
+      lastUsedAt: row.last_used_at.toISOString(),
+      expiresAt: row.expires_at.toISOString(),
+      isThisOne: row.token_sha256 === ownDigest,
+    }));
+  }
+
+  /**
+   * Ends one session of an account, or all, at once and on every coordinator.
+   * @throws ApiProblem SESSION_UNKNOWN where there is none of this id
+   */
+  async endOf(account: string, id?: string): Promise<void> {
+    await this.#changes.make(async (transaction) => {
+      const ended = await transaction
+        .deleteFrom('sessions')
+        .where('account', '=', account)
+        .$if(id !== undefined, (query) =>
+          query.where(({ eb, fn, val }) => eb(fn('left', ['token_sha256', val(ID_CHARS)]), '=', id ?? '')),
+        )
+        .returning('account')
+        .execute();
+      if (id !== undefined && ended.length === 0)
+        throw new ApiProblem('SESSION_UNKNOWN', `There is no session ${id} of ${account}.`);
+      for (const one of ended) await recordLogin(transaction, 'ended', one.account);
+    });
+  }
+
   /** Ends a session at once, on every coordinator. */
   async end(token: string): Promise<void> {
     await this.#changes.make(async (transaction) => {
@@ -104,7 +152,7 @@ export class Sessions {
     const lastUsedMs = row.last_used_at.getTime();
     if (nowMs >= row.expires_at.getTime() || nowMs >= lastUsedMs + IDLE_MS) return undefined;
     if (nowMs >= lastUsedMs + TOUCH_EVERY_MS) {
-      this.#db
+      await this.#db
         .updateTable('sessions')
         .set({ last_used_at: new Date(nowMs) })
         .where('token_sha256', '=', digest)

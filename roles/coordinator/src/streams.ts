@@ -1,6 +1,13 @@
 /** The live inputs and their keys. A key is handed out once; only its digest is kept. */
 import { createHash, randomBytes } from 'node:crypto';
-import type { BackendState, NewStream, Stream, StreamUpdate, StreamWithKey } from '@starling/model/entities';
+import type {
+  BackendState,
+  NewStream,
+  Rotation,
+  Stream,
+  StreamUpdate,
+  StreamWithKey,
+} from '@starling/model/entities';
 import {
   type NewStreamInput,
   PULL_SCHEMES,
@@ -113,10 +120,12 @@ export class Streams {
   /**
    * Gives the stream a new key; the old one is refused from now on.
    * @param owner whose it has to be; anybody's when undefined
+   * @param rotation for how long the old key does as well; a passphrase of SRT is always replaced at once
    * @throws ApiProblem STREAM_UNKNOWN, or STREAM_HAS_NO_KEY for one that is pulled
    */
-  async rotateKey(name: string, owner?: string): Promise<StreamWithKey> {
+  async rotateKey(name: string, { overlapSeconds = 0 }: Rotation, owner?: string): Promise<StreamWithKey> {
     const key = newKey();
+    const nowMs = this.#now();
     const row = await this.#changes.make(async (transaction) => {
       const known = await transaction
         .selectFrom('streams')
@@ -133,16 +142,18 @@ export class Streams {
       }
       return transaction
         .updateTable('streams')
-        .set({
+        .set(({ ref }) => ({
           key_sha256: sha256Hex(key),
-          key_rotated_at: new Date(this.#now()),
+          key_rotated_at: new Date(nowMs),
+          old_key_sha256: overlapSeconds > 0 ? ref('key_sha256') : null,
+          old_key_until: overlapSeconds > 0 ? new Date(nowMs + overlapSeconds * 1000) : null,
           input: JSON.stringify(keptInput(known.input, key)),
-        })
+        }))
         .where('name', '=', name)
         .returningAll()
         .executeTakeFirstOrThrow();
     });
-    this.#logger.info({ stream: name }, 'stream key rotated');
+    this.#logger.info({ stream: name, overlapSeconds }, 'stream key rotated');
     return { stream: this.#streamOf(row), key };
   }
 
@@ -274,13 +285,17 @@ function refuseWhatCostsOthers(
 export async function readStreams(transaction: Transaction): Promise<Pick<BackendState, 'streams'>> {
   const rows = await transaction
     .selectFrom('streams')
-    .select(['name', 'key_sha256', 'input', 'transcode'])
+    .select(['name', 'key_sha256', 'old_key_sha256', 'old_key_until', 'input', 'transcode'])
     .orderBy('name')
     .execute();
   return {
     streams: rows.map((row) => ({
       name: row.name,
       keySha256: row.key_sha256,
+      ...(row.old_key_sha256 !== null &&
+        row.old_key_until !== null && {
+          oldKey: { sha256: row.old_key_sha256, untilUnixMs: row.old_key_until.getTime() },
+        }),
       input: row.input,
       transcode: row.transcode,
     })),

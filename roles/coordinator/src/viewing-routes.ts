@@ -7,20 +7,25 @@ import {
   Name,
   NewViewingToken,
   ViewerList,
+  ViewerSession,
   ViewingToken,
   ViewingTokenWithSecret,
 } from '@starling/model/entities';
 import { bearerToken } from '@starling/model/viewing-token';
 import type { FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
+import { nodeIdOf } from './access.ts';
+import { DatabaseUnavailable } from './database.ts';
 import type { FleetViewers } from './fleet-viewers.ts';
 import { Page, PageQuery } from './page.ts';
+import type { ViewerSessions } from './viewer-sessions.ts';
 import type { ViewingRight, ViewingTokens } from './viewing-tokens.ts';
 import type { Watch } from './watch.ts';
 
 export interface ViewingNouns {
   readonly viewingTokens: ViewingTokens;
   readonly viewers: FleetViewers;
+  readonly viewerSessions: ViewerSessions;
   readonly frontendWatch: Watch;
 }
 
@@ -35,7 +40,7 @@ export const WithViewingToken = Type.Object({
 });
 
 export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
-  const { viewingTokens, viewers, frontendWatch } = nouns;
+  const { viewingTokens, viewers, viewerSessions, frontendWatch } = nouns;
   return async (app) => {
     app.get(
       '/viewing-tokens',
@@ -108,6 +113,19 @@ export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
       },
       async (request) => viewers.list(request.query.channel),
     );
+    app.get(
+      '/viewer-sessions',
+      {
+        config: { access: 'viewers:read' },
+        schema: {
+          tags: ['viewers'],
+          summary: 'Who watched, those that began last first; for 90 days',
+          querystring: Type.Object({ channel: Type.Optional(Name), ...PageQuery.properties }),
+          response: { 200: Page(ViewerSession) },
+        },
+      },
+      (request) => viewerSessions.list(request.query),
+    );
     app.delete(
       '/viewers/:id',
       {
@@ -123,7 +141,7 @@ export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
     app.get(
       '/frontend/watch',
       {
-        config: { access: 'node' },
+        config: { access: 'frontend' },
         exposeHeadRoute: false,
         schema: {
           tags: ['frontend'],
@@ -136,15 +154,15 @@ export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
           },
         },
       },
-      (_request, reply) => {
-        frontendWatch.attach(reply.raw);
+      (request, reply) => {
+        frontendWatch.attach(reply.raw, { nodeId: nodeIdOf(request) });
         reply.hijack();
       },
     );
     app.post(
       '/frontend/report',
       {
-        config: { access: 'node' },
+        config: { access: 'frontend' },
         schema: {
           tags: ['frontend'],
           summary: 'Report who watches; at each change and every 2 s',
@@ -152,7 +170,17 @@ export function viewingRoutes(nouns: ViewingNouns): FastifyPluginAsyncTypebox {
           response: { 200: FrontendReportAnswer },
         },
       },
-      (request) => viewers.report(request.body),
+      async (request) => {
+        const { owed } = request.body;
+        const answer = await viewers.report(request.body);
+        if (owed === undefined || owed.entries.length === 0) return answer;
+        try {
+          return { ...answer, takenSequence: await viewerSessions.take(owed) };
+        } catch (error) {
+          if (error instanceof DatabaseUnavailable) return answer; // it is offered again
+          throw error;
+        }
+      },
     );
   };
 }

@@ -8,7 +8,7 @@ import type { ServerResponse } from 'node:http';
 import type { Logger } from 'pino';
 import { ApiProblem } from './problem.ts';
 
-const MAX_WATCHERS = 100;
+const DEFAULT_MAX_WATCHERS = 100;
 const PING_INTERVAL_MS = 15_000;
 /** A watcher that took nothing for so many pings is gone. */
 const MAX_UNTAKEN_PINGS = 2;
@@ -23,6 +23,10 @@ export interface Source {
 
 interface Watcher {
   readonly response: ServerResponse;
+  /** Of a node that showed its own key. */
+  readonly nodeId: string | undefined;
+  /** What it has already, if that is still the state. */
+  readonly knownRevision: string | undefined;
   /** The number of the event that it was last sent; 0 before the first. */
   sentNumber: number;
   untakenPings: number;
@@ -31,15 +35,17 @@ interface Watcher {
 export class Watch {
   readonly #source: Source;
   readonly #logger: Logger;
+  readonly #maxWatchers: number;
   readonly #watchers = new Set<Watcher>();
   readonly #pings: NodeJS.Timeout;
   #retry: NodeJS.Timeout | undefined;
-  #event: { readonly number: number; readonly text: string } | undefined;
+  #event: { readonly number: number; readonly revision: number; readonly text: string } | undefined;
   #isReading = false;
   #isStale = false;
   #isClosed = false;
 
-  constructor(source: Source, logger: Logger) {
+  constructor(source: Source, logger: Logger, maxWatchers = DEFAULT_MAX_WATCHERS) {
+    this.#maxWatchers = maxWatchers;
     this.#source = source;
     this.#logger = logger;
     source.onChange(() => void this.#refresh());
@@ -53,16 +59,23 @@ export class Watch {
 
   /**
    * Sends the state to `response` now and at each change, until either side closes.
+   * @param from.nodeId of a node that showed its own key
+   * @param from.knownRevision of the state that it has: nothing is sent before there is another. For a source whose state is
+   *   always the same at the same revision
    * @throws ApiProblem TOO_MANY_WATCHERS, before anything is written
    */
-  attach(response: ServerResponse): void {
-    if (this.#watchers.size >= MAX_WATCHERS || this.#isClosed) {
+  attach(
+    response: ServerResponse,
+    from: { readonly nodeId: string | undefined; readonly knownRevision?: string | undefined },
+  ): void {
+    if (this.#watchers.size >= this.#maxWatchers || this.#isClosed) {
       throw new ApiProblem(
         'TOO_MANY_WATCHERS',
-        `At most ${MAX_WATCHERS} clients may follow the state. Try again.`,
+        `At most ${this.#maxWatchers} clients may follow the state. Try again.`,
       );
     }
-    const watcher: Watcher = { response, sentNumber: 0, untakenPings: 0 };
+    const { nodeId, knownRevision } = from;
+    const watcher: Watcher = { response, nodeId, knownRevision, sentNumber: 0, untakenPings: 0 };
     this.#watchers.add(watcher);
     response.on('close', () => this.#watchers.delete(watcher));
     response.on('error', () => this.#watchers.delete(watcher));
@@ -73,6 +86,18 @@ export class Watch {
     response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
     response.flushHeaders();
     void this.#refresh();
+  }
+
+  /** Whether anybody follows who showed a key of its own. */
+  get isFollowedByNodes(): boolean {
+    return [...this.#watchers].some(({ nodeId }) => nodeId !== undefined);
+  }
+
+  /** Ends what nodes follow that may not any more. */
+  end(nodeIds: ReadonlySet<string>): void {
+    for (const { nodeId, response } of this.#watchers) {
+      if (nodeId !== undefined && nodeIds.has(nodeId)) response.end();
+    }
   }
 
   close(): void {
@@ -92,10 +117,11 @@ export class Watch {
       while (this.#isStale && !this.#isClosed && this.#watchers.size > 0) {
         this.#isStale = false;
         const state = await this.#source.read();
-        this.#event = {
-          number: (this.#event?.number ?? 0) + 1,
-          text: `id: ${state.revision}\ndata: ${JSON.stringify(state)}\n\n`,
-        };
+        const { revision } = state;
+        const text = `id: ${revision}\ndata: ${JSON.stringify(state)}\n\n`;
+        // Where something else was changed, they have it already.
+        if (text !== this.#event?.text)
+          this.#event = { number: (this.#event?.number ?? 0) + 1, revision, text };
         for (const watcher of this.#watchers) this.#send(watcher);
       }
     } catch (error) {
@@ -113,6 +139,11 @@ export class Watch {
 
   #send(watcher: Watcher): void {
     if (this.#event === undefined || watcher.sentNumber >= this.#event.number) return;
+    if (watcher.sentNumber === 0 && watcher.knownRevision === String(this.#event.revision)) {
+      watcher.sentNumber = this.#event.number;
+      watcher.response.write(': as you know\n\n');
+      return;
+    }
     // It gets the last state once it has taken what it was sent before.
     if (watcher.response.writableNeedDrain) return;
     watcher.sentNumber = this.#event.number;

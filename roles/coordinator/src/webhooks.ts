@@ -1,30 +1,28 @@
 /**
- * Webhooks: events are sent to addresses of the operator's, signed, and again until they are taken. The
+ * Webhooks: events are sent to addresses of the operator's, signed, and again until they are taken; those of `mailto:` as e-mails. The
  * queue is in the database, so that it survives a restart; it is bounded for each address.
  */
 import { createHmac, randomBytes } from 'node:crypto';
-import type {
-  NetworkEvent,
-  NewWebhook,
-  Webhook,
-  WebhookDelivery,
-  WebhookEventType,
-  WebhookWithSecret,
+import type { BackendReport, Rotation } from '@starling/model/entities';
+import {
+  alarmEventTypes,
+  type NewWebhook,
+  type Webhook,
+  type WebhookDelivery,
+  type WebhookEvent,
+  type WebhookWithSecret,
+  webhookEventTypes,
 } from '@starling/model/webhook';
 import type { Kysely, Selectable } from 'kysely';
 import type { Logger } from 'pino';
 import { auditedTransaction } from './audit.ts';
 import type { Tables } from './database.ts';
+import type { Mail } from './mail.ts';
+import type { CoordinatorMetrics } from './metrics.ts';
 import { ApiProblem } from './problem.ts';
+import { takeOnce } from './spools.ts';
 import { post } from './webhook-request.ts';
 
-const ALL_EVENTS: readonly WebhookEventType[] = [
-  'publish',
-  'unpublish',
-  'failover',
-  'destination.failed',
-  'destination.restored',
-];
 const MAX_WEBHOOKS = 50;
 /** What may wait for one address; a further event drives out the oldest. */
 const MAX_WAITING = 500;
@@ -45,6 +43,8 @@ const DATABASE_RETRY_MS = 5000;
 
 export interface WebhooksOptions {
   readonly db: Kysely<Tables>;
+  readonly mail: Mail;
+  readonly metrics: CoordinatorMetrics;
   readonly logger: Logger;
   /** Milliseconds since 1970. */
   readonly now: () => number;
@@ -52,6 +52,8 @@ export interface WebhooksOptions {
 
 export class Webhooks {
   readonly #db: Kysely<Tables>;
+  readonly #mail: Mail;
+  readonly #metrics: CoordinatorMetrics;
   readonly #logger: Logger;
   readonly #now: () => number;
   readonly #stop = new AbortController();
@@ -62,8 +64,10 @@ export class Webhooks {
   #isLooking = false;
   #isLookingAgain = false;
 
-  constructor({ db, logger, now }: WebhooksOptions) {
+  constructor({ db, mail, metrics, logger, now }: WebhooksOptions) {
     this.#db = db;
+    this.#mail = mail;
+    this.#metrics = metrics;
     this.#logger = logger;
     this.#now = now;
     this.#look();
@@ -80,12 +84,18 @@ export class Webhooks {
     return rows.map(webhookOf);
   }
 
-  /** @throws ApiProblem REQUEST_INVALID for an address that is not HTTP, or TOO_MANY_WEBHOOKS */
-  async add({ url, events = [...ALL_EVENTS] }: NewWebhook): Promise<WebhookWithSecret> {
-    if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
-      throw new ApiProblem('REQUEST_INVALID', 'The address of a webhook begins with https:// or http://.');
+  /** @throws ApiProblem REQUEST_INVALID for an address that is neither HTTP nor of an e-mail, or TOO_MANY_WEBHOOKS */
+  async add(webhook: NewWebhook): Promise<WebhookWithSecret> {
+    const { url } = webhook;
+    const isMail = mailAddressOf(url) !== undefined;
+    if (!isMail && (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))) {
+      throw new ApiProblem(
+        'REQUEST_INVALID',
+        'The address of a webhook begins with https:// or http://, or is of the form mailto:NAME@HOST.',
+      );
     }
-    const secret = `whsec_${randomBytes(32).toString('base64url')}`;
+    const events = webhook.events ?? [...(isMail ? alarmEventTypes : webhookEventTypes)];
+    const secret = isMail ? '' : newSecret();
     const row = await auditedTransaction(this.#db, async (transaction) => {
       const { count } = await transaction
         .selectFrom('webhooks')
@@ -107,6 +117,33 @@ export class Webhooks {
         .executeTakeFirstOrThrow();
     });
     this.#logger.info({ webhook: row.id, events }, 'webhook added');
+    return { webhook: webhookOf(row), secret: isMail ? null : secret };
+  }
+
+  /**
+   * Signs with a new secret from now on, and with the old one as well while they overlap.
+   * @throws ApiProblem WEBHOOK_UNKNOWN, or REQUEST_INVALID for e-mails, which are not signed
+   */
+  async rotateSecret(id: string, { overlapSeconds = 0 }: Rotation): Promise<WebhookWithSecret> {
+    const secret = newSecret();
+    const until = new Date(this.#now() + overlapSeconds * 1000);
+    const row = await auditedTransaction(this.#db, async (transaction) => {
+      const rotated = await transaction
+        .updateTable('webhooks')
+        .set(({ ref }) => ({
+          secret,
+          old_secret: overlapSeconds > 0 ? ref('secret') : null,
+          old_secret_until: overlapSeconds > 0 ? until : null,
+        }))
+        .where('id', '=', id)
+        .returningAll()
+        .executeTakeFirst();
+      if (rotated === undefined) throw unknownWebhook(id);
+      if (mailAddressOf(rotated.url) !== undefined)
+        throw new ApiProblem('REQUEST_INVALID', 'E-mails are not signed: there is no secret to rotate.');
+      return rotated;
+    });
+    this.#logger.info({ webhook: id, overlapSeconds }, 'secret of a webhook rotated');
     return { webhook: webhookOf(row), secret };
   }
 
@@ -142,29 +179,44 @@ export class Webhooks {
     }));
   }
 
-  /** Queues events for all who asked for them. An event that is told again is not sent again. */
-  async take(events: readonly NetworkEvent[]): Promise<void> {
-    if (events.length === 0) return;
-    await this.#db.transaction().execute(async (transaction) => {
+  /**
+   * Queues events for all who asked for them. An event that is told again is not sent again.
+   * @returns those that were not told before, as far as the spool says
+   */
+  async take<Event extends WebhookEvent>(
+    reported: readonly Event[],
+    spool?: BackendReport['eventSpool'],
+  ): Promise<readonly Event[]> {
+    if (reported.length === 0) return [];
+    const fresh = await this.#db.transaction().execute(async (transaction) => {
+      const events =
+        spool === undefined
+          ? reported
+          : await takeOnce(
+              transaction,
+              spool.spoolId,
+              reported.map((value, at) => ({ value, sequence: spool.sequences[at] ?? 0 })),
+              new Date(this.#now()),
+            );
       const webhooks = await transaction.selectFrom('webhooks').select(['id', 'events']).execute();
       for (const { id: webhook, events: wanted } of webhooks) {
         const deliveries = events.filter(({ type }) => wanted.includes(type));
-        for (const event of deliveries) {
-          await transaction
-            .insertInto('webhook_deliveries')
-            .values({
+        if (deliveries.length === 0) continue;
+        await transaction
+          .insertInto('webhook_deliveries')
+          .values(
+            deliveries.map((event) => ({
               id: `${event.id}-${webhook}`,
               webhook_id: webhook,
               event: JSON.stringify(event),
-              state: 'waiting',
+              state: 'waiting' as const,
               attempts: 0,
               outcome: null,
               next_attempt_at: new Date(this.#now()),
-            })
-            .onConflict((conflict) => conflict.column('id').doNothing())
-            .execute();
-        }
-        if (deliveries.length === 0) continue;
+            })),
+          )
+          .onConflict((conflict) => conflict.column('id').doNothing())
+          .execute();
         const waiting = transaction
           .selectFrom('webhook_deliveries')
           .select('id')
@@ -186,8 +238,10 @@ export class Webhooks {
           .offset(MAX_KEPT);
         await transaction.deleteFrom('webhook_deliveries').where('id', 'in', ended).execute();
       }
+      return events;
     });
     this.#look();
+    return fresh;
   }
 
   async close(): Promise<void> {
@@ -238,6 +292,8 @@ export class Webhooks {
         'next_attempt_at',
         'url',
         'secret',
+        'old_secret',
+        'old_secret_until',
       ])
       .where('state', '=', 'waiting')
       .orderBy('next_attempt_at')
@@ -269,11 +325,13 @@ export class Webhooks {
 
   async #deliver(delivery: {
     readonly id: string;
-    readonly event: NetworkEvent;
+    readonly event: WebhookEvent;
     readonly attempts: number;
     readonly next_attempt_at: Date | null;
     readonly url: string;
     readonly secret: string;
+    readonly old_secret: string | null;
+    readonly old_secret_until: Date | null;
     readonly webhook_id: string;
   }): Promise<void> {
     const claimedUntil = new Date(this.#now() + CLAIM_MS);
@@ -285,18 +343,7 @@ export class Webhooks {
       .where('next_attempt_at', '=', delivery.next_attempt_at)
       .executeTakeFirst();
     if (numUpdatedRows === 0n) return; // another coordinator has it
-    const body = JSON.stringify(delivery.event);
-    const timestamp = Math.floor(this.#now() / 1000);
-    const { status, outcome } = await post(delivery.url, body, {
-      signal: this.#stop.signal,
-      headers: {
-        'content-type': 'application/json',
-        'user-agent': 'Starling-Webhooks/1',
-        'starling-event': delivery.event.type,
-        'starling-delivery': delivery.id,
-        'starling-signature': `t=${timestamp},v1=${signature(delivery.secret, timestamp, body)}`,
-      },
-    });
+    const { isDelivered, isGone, outcome } = await this.#send(delivery);
     if (this.#stop.signal.aborted) {
       // It is sent again after the restart, or by another coordinator.
       await this.#db
@@ -308,9 +355,8 @@ export class Webhooks {
       return;
     }
     const attempts = delivery.attempts + 1;
-    const isDelivered = status !== undefined && status >= 200 && status < 300;
-    // 410 Gone: the address is not coming back (RFC 9110, 15.5.11).
-    const isOver = isDelivered || status === 410 || attempts >= MAX_ATTEMPTS;
+    const isOver = isDelivered || isGone || attempts >= MAX_ATTEMPTS;
+    this.#metrics.deliveries.inc({ result: isDelivered ? 'delivered' : isOver ? 'given-up' : 'failed' });
     const retryMs = Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** (attempts - 1)) * (0.5 + Math.random() / 2);
     const log = { webhook: delivery.webhook_id, event: delivery.event.type, attempts, outcome };
     if (!isDelivered && isOver) this.#logger.warn(log, 'a webhook was given up');
@@ -327,11 +373,46 @@ export class Webhooks {
       .execute();
   }
 
+  async #send(delivery: {
+    readonly id: string;
+    readonly event: WebhookEvent;
+    readonly url: string;
+    readonly secret: string;
+    readonly old_secret: string | null;
+    readonly old_secret_until: Date | null;
+  }): Promise<{ readonly isDelivered: boolean; readonly isGone: boolean; readonly outcome: string }> {
+    const { id, event, url, secret, old_secret: old, old_secret_until: until } = delivery;
+    const { signal } = this.#stop;
+    const mailAddress = mailAddressOf(url);
+    if (mailAddress !== undefined)
+      return { ...(await this.#mail.send(mailAddress, event, signal)), isGone: false };
+    const body = JSON.stringify(event);
+    const timestamp = Math.floor(this.#now() / 1000);
+    const secrets =
+      old !== null && until !== null && until.getTime() > this.#now() ? [secret, old] : [secret];
+    const signatures = secrets.map((one) => `v1=${signature(one, timestamp, body)}`);
+    const { status, outcome } = await post(url, body, {
+      signal,
+      headers: {
+        'content-type': 'application/json',
+        'user-agent': 'Starling-Webhooks/1',
+        'starling-event': event.type,
+        'starling-delivery': id,
+        'starling-signature': [`t=${timestamp}`, ...signatures].join(','),
+      },
+    });
+    const isDelivered = status !== undefined && status >= 200 && status < 300;
+    // 410 Gone: the address is not coming back (RFC 9110, 15.5.11).
+    return { isDelivered, isGone: status === 410, outcome };
+  }
+
   #track(promise: Promise<void>): void {
     this.#running.add(promise);
     void promise.then(() => this.#running.delete(promise));
   }
 }
+
+const newSecret = () => `whsec_${randomBytes(32).toString('base64url')}`;
 
 /**
  * HMAC-SHA256 over the time of sending and the body, in hex. The receiver computes the same and refuses
@@ -341,11 +422,16 @@ export function signature(secret: string, timestampSeconds: number, body: string
   return createHmac('sha256', secret).update(`${timestampSeconds}.${body}`).digest('hex');
 }
 
+/** Of `mailto:` with one address and nothing else; undefined for other addresses. */
+function mailAddressOf(url: string): string | undefined {
+  return /^mailto:([^\s@,;:<>()?&%"\\]+@[a-z0-9.[\]:-]+)$/i.exec(url)?.[1];
+}
+
 function webhookOf(row: Selectable<Tables['webhooks']>): Webhook {
   const { origin, pathname } = new URL(row.url);
   return {
     id: row.id,
-    url: `${origin}${pathname}`,
+    url: mailAddressOf(row.url) === undefined ? `${origin}${pathname}` : row.url,
     events: row.events,
     createdAt: row.created_at.toISOString(),
   };

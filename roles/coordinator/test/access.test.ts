@@ -7,12 +7,14 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type NewApiToken, type Role, type Scope, scopes } from '@starling/model/account';
+import { nodeRoles } from '@starling/model/node';
+import { NodeProver, newNodeIdentity } from '@starling/model/node-identity';
 import type { FastifyInstance } from 'fastify';
 import { Type } from 'typebox';
 import { Parse } from 'typebox/value';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Access } from '../src/access.ts';
-import { type Lab, logIn, nodeToken, operatorToken, startLab } from './support.ts';
+import { joinNode, type Lab, logIn, nodeToken, operatorToken, startLab } from './support.ts';
 
 /** What a route asks for, and its answer to who has it: to a request without a body, about things that there are not. */
 const expected: Record<string, readonly [Access, status: number]> = {
@@ -48,15 +50,33 @@ const expected: Record<string, readonly [Access, status: number]> = {
   'DELETE /api/v1/viewing-tokens/:id': ['viewing-tokens:write', 404],
   'POST /api/v1/viewing-tokens/rotate-key': ['viewing-tokens:write', 204],
   'GET /api/v1/viewers': ['viewers:read', 200],
+  'GET /api/v1/viewer-sessions': ['viewers:read', 200],
   'DELETE /api/v1/viewers/:id': ['viewers:write', 404],
   'GET /api/v1/status': ['status:read', 200],
   'GET /api/v1/webhooks': ['webhooks:read', 200],
   'POST /api/v1/webhooks': ['webhooks:write', 400],
   'DELETE /api/v1/webhooks/:id': ['webhooks:write', 404],
+  'POST /api/v1/webhooks/:id/rotate-secret': ['webhooks:write', 404],
   'GET /api/v1/webhooks/:id/deliveries': ['webhooks:read', 404],
+  'GET /api/v1/alarms': ['alarms:read', 200],
+  'GET /api/v1/alarms/settings': ['alarms:read', 200],
+  'PATCH /api/v1/alarms/settings': ['alarms:write', 400],
+  'POST /api/v1/alarms/test': ['alarms:write', 202],
+  'GET /api/v1/alarms/:id': ['alarms:read', 404],
+  'POST /api/v1/alarms/:id/acknowledge': ['alarms:write', 404],
+  'POST /api/v1/alarms/:id/resolve': ['alarms:write', 404],
+  'GET /api/v1/logs': ['logs:read', 200],
+  'POST /api/v1/node/logs': ['node', 400],
+  'POST /api/v1/node/health': ['node', 400],
+  'GET /metrics': ['status:read', 200],
   'POST /api/v1/login': ['public', 400],
+  'GET /api/v1/login/methods': ['public', 200],
+  'GET /api/v1/login/oidc': ['public', 302],
+  'GET /api/v1/login/oidc/callback': ['public', 302],
   'POST /api/v1/logout': ['signed-in', 204],
   'GET /api/v1/me': ['signed-in', 200],
+  'GET /api/v1/me/sessions': ['signed-in', 200],
+  'DELETE /api/v1/me/sessions/:id': ['signed-in', 404],
   'POST /api/v1/me/password': ['signed-in', 400],
   'POST /api/v1/me/viewing-token': ['signed-in', 200],
   'POST /api/v1/me/second-factor': ['signed-in', 400],
@@ -67,6 +87,7 @@ const expected: Record<string, readonly [Access, status: number]> = {
   'GET /api/v1/accounts/:name': ['accounts:read', 404],
   'PATCH /api/v1/accounts/:name': ['accounts:write', 400],
   'POST /api/v1/accounts/:name/password': ['accounts:write', 400],
+  'DELETE /api/v1/accounts/:name/sessions': ['accounts:write', 404],
   'DELETE /api/v1/accounts/:name': ['accounts:write', 404],
   'GET /api/v1/api-tokens': ['api-tokens:read', 200],
   'POST /api/v1/api-tokens': ['api-tokens:write', 400],
@@ -86,20 +107,33 @@ const expected: Record<string, readonly [Access, status: number]> = {
   'POST /api/v1/recordings/:id/import': ['recordings:write', 400],
   'GET /api/v1/recordings/:id/file': ['recordings:read', 400],
   'GET /api/v1/leases': ['status:read', 200],
-  'PUT /api/v1/leases/:nodeId': ['node', 400],
-  'DELETE /api/v1/leases/:nodeId': ['node', 400],
-  'POST /api/v1/backend/recordings': ['node', 400],
+  'PUT /api/v1/leases/:nodeId': ['backend', 400],
+  'DELETE /api/v1/leases/:nodeId': ['backend', 400],
+  'GET /api/v1/nodes': ['nodes:read', 200],
+  'GET /api/v1/nodes/:name': ['nodes:read', 404],
+  'DELETE /api/v1/nodes/:name': ['nodes:write', 404],
+  'POST /api/v1/nodes/:name/cordon': ['nodes:write', 404],
+  'POST /api/v1/nodes/:name/uncordon': ['nodes:write', 404],
+  'POST /api/v1/nodes/:name/drain': ['nodes:write', 404],
+  'POST /api/v1/nodes/:name/restart': ['nodes:write', 404],
+  'GET /api/v1/node-invitations': ['nodes:read', 200],
+  'POST /api/v1/node-invitations': ['nodes:write', 400],
+  'DELETE /api/v1/node-invitations/:id': ['nodes:write', 404],
+  'POST /api/v1/node/join': ['public', 400],
+  'GET /api/v1/node/watch': ['node', 200],
+  'POST /api/v1/node/report': ['node', 400],
+  'POST /api/v1/backend/recordings': ['backend', 400],
   'GET /healthz': ['public', 200],
   'GET /readyz': ['public', 200],
   'GET /api/v1/public/channels': ['public', 200],
   'GET /api/v1/public/channels/:name': ['public', 404],
   'GET /api/v1/public/guide': ['public', 200],
-  'GET /api/v1/backend/watch': ['node', 200],
-  'POST /api/v1/backend/imports/:assetId': ['node', 400],
-  'POST /api/v1/backend/folders/:id': ['node', 400],
-  'POST /api/v1/backend/report': ['node', 400],
-  'GET /api/v1/frontend/watch': ['node', 200],
-  'POST /api/v1/frontend/report': ['node', 400],
+  'GET /api/v1/backend/watch': ['backend', 200],
+  'POST /api/v1/backend/imports/:assetId': ['backend', 400],
+  'POST /api/v1/backend/folders/:id': ['backend', 400],
+  'POST /api/v1/backend/report': ['backend', 400],
+  'GET /api/v1/frontend/watch': ['frontend', 200],
+  'POST /api/v1/frontend/report': ['frontend', 400],
   'GET /playlist.m3u': ['public', 200],
   'GET /guide.xml': ['public', 200],
   'GET /guide.xml.gz': ['public', 200],
@@ -132,6 +166,7 @@ const rights: Record<Role, readonly Scope[]> = {
     'schedules:read',
     'schedules:write',
     'streams:read',
+    'alarms:read',
     'status:read',
   ],
   streamer: ['streams:read', 'streams:write'],
@@ -180,7 +215,9 @@ beforeAll(async () => {
     for (const [method, { security = [] }] of Object.entries(operations)) {
       const [first] = security;
       const scope = scopes.find((known) => known === first?.token?.[0]);
-      const access = first === undefined ? 'public' : 'node' in first ? 'node' : (scope ?? 'signed-in');
+      const machine = (['frontend', 'backend'] as const).find((role) => role === first?.node?.[0]);
+      const access =
+        first === undefined ? 'public' : 'node' in first ? (machine ?? 'node') : (scope ?? 'signed-in');
       documented.set(`${method.toUpperCase()} ${path.replace(/\{(\w+)\}/g, ':$1')}`, access);
     }
   }
@@ -237,7 +274,36 @@ const askers: Record<string, () => Promise<Asker>> = {
     headers: { cookie: `starling=${'x'.repeat(43)}` },
     has: undefined,
   }),
-  'the node token': async () => ({ headers: bearer(nodeToken), has: ['node'] }),
+  'the node token': async () => ({ headers: bearer(nodeToken), has: ['node', 'frontend', 'backend'] }),
+  ...Object.fromEntries(
+    nodeRoles.map((role) => [
+      `the key of a ${role}`,
+      async () => {
+        const { prover } = await joinNode(lab, role);
+        const has: readonly Access[] = role === 'balancer' ? ['node'] : ['node', role];
+        return { headers: bearer(await prover.proofFor('coordinator')), has };
+      },
+    ]),
+  ),
+  'a proof that is for somebody else': async () => {
+    const { prover } = await joinNode(lab, 'backend');
+    return { headers: bearer(await prover.proofFor('push:0123456789abcdef')), has: undefined };
+  },
+  'a proof that is old': async () => {
+    const { prover } = await joinNode(lab, 'backend');
+    const headers = bearer(await prover.proofFor('coordinator'));
+    lab.nowMs += 3 * MINUTE_MS;
+    return { headers, has: undefined };
+  },
+  'a proof of a node that another key signed': async () => {
+    const { identity } = await joinNode(lab, 'backend');
+    const stranger = new NodeProver(await newNodeIdentity(identity.nodeId), () => lab.nowMs);
+    return { headers: bearer(await stranger.proofFor('coordinator')), has: undefined };
+  },
+  'a proof of a node that nobody let in': async () => {
+    const stranger = new NodeProver(await newNodeIdentity(), () => lab.nowMs);
+    return { headers: bearer(await stranger.proofFor('coordinator')), has: undefined };
+  },
   'the operator token': async () => ({ headers: bearer(operatorToken), has: all }),
   ...Object.fromEntries(
     roles.flatMap((role) => {

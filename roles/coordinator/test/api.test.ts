@@ -526,7 +526,7 @@ describe('documents', () => {
           get: { security: [{ token: ['assets:read'] }, { session: ['assets:read'] }] },
           post: { responses: { 202: expect.anything() } },
         },
-        '/api/v1/backend/watch': { get: { security: [{ node: [] }] } },
+        '/api/v1/backend/watch': { get: { security: [{ node: ['backend'] }] } },
         '/api/v1/public/channels': { get: { security: [] } },
       },
     });

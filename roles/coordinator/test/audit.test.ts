@@ -125,7 +125,7 @@ describe('every route that changes something', () => {
     const { password } = await lab.operator.accounts.create({ name: 'secretive', role: 'viewer' });
     const text = JSON.stringify((await lab.operator.audit({ limit: '500' })).items);
     expect(text).toContain('"(secret)"');
-    for (const hidden of [key ?? '', secret, password ?? '', 'argon2id', 'hunter2', PASSWORD])
+    for (const hidden of [key ?? '', secret ?? '', password ?? '', 'argon2id', 'hunter2', PASSWORD])
       expect(text.includes(hidden)).toBe(false);
   });
 });

@@ -90,6 +90,35 @@ describe('a session', () => {
     expect(secure.headers.get('cache-control')).toBe('no-store');
   });
 
+  it('is in a list with the others of its account, each of which can be ended', async () => {
+    const name = await newAccount();
+    const [here, there, third] = [
+      await logIn(lab, name, PASSWORD),
+      await logIn(lab, name, PASSWORD),
+      await logIn(lab, name, PASSWORD),
+    ];
+    const stranger = await logIn(lab, await newAccount(), PASSWORD);
+    type Listed = { items: { id: string; isThisOne: boolean }[] };
+    const list = async (headers: Record<string, string>) =>
+      ((await (await lab.request('GET', '/api/v1/me/sessions', { headers })).json()) as Listed).items;
+    const all = await list(here);
+    expect(all).toHaveLength(3);
+    expect(all.filter(({ isThisOne }) => isThisOne)).toHaveLength(1);
+    const other = (await list(there)).find(({ isThisOne }) => isThisOne)?.id ?? '';
+    const end = (headers: Record<string, string>) =>
+      lab.request('DELETE', `/api/v1/me/sessions/${other}`, { headers });
+    // Another account's is not there.
+    expect((await end(stranger)).status).toBe(404);
+    expect((await end(here)).status).toBe(204);
+    expect([(await me(here)).status, (await me(there)).status, (await me(third)).status]).toEqual([
+      200, 401, 200,
+    ]);
+    await lab.operator.accounts.logOut(name);
+    expect([(await me(here)).status, (await me(third)).status, (await me(stranger)).status]).toEqual([
+      401, 401, 200,
+    ]);
+  });
+
   it('is not begun by another site', async () => {
     const name = await newAccount();
     for (const headers of [{ 'sec-fetch-site': 'cross-site' }, { origin: 'https://evil.example' }]) {

@@ -7,11 +7,15 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
+import type { Node, NodeReport, NodeRole } from '@starling/model/node';
+import { type NodeIdentity, NodeProver, newNodeIdentity } from '@starling/model/node-identity';
 import type { AssetFacts } from '@starling/model/schedule';
 import { Client } from 'pg';
 import { pino } from 'pino';
+import { Registry } from 'prom-client';
 import { inject } from 'vitest';
 import { type Coordinator, startCoordinator } from '../src/main.ts';
+import type { OidcSettings } from '../src/oidc.ts';
 import { TEMPLATE } from './postgres/setup.ts';
 
 export const operatorToken = 'operator-token-of-the-tests';
@@ -29,6 +33,8 @@ export interface Lab {
   readonly log: string[];
   /** Milliseconds since 1970, as the coordinator sees it. */
   nowMs: number;
+  /** What the coordinator counts, as Prometheus reads it. */
+  readonly registry: Registry;
   /** Asks with a token, or without one, and does not care what comes back. */
   request(
     method: string,
@@ -74,7 +80,9 @@ export async function startLab(
     dataDir?: string;
     databaseUrl?: string | undefined;
     redisUrl?: string;
+    smtpUrl?: string;
     webDir?: string;
+    oidc?: OidcSettings;
     nowMs?: number;
   } = {},
 ): Promise<Lab> {
@@ -82,13 +90,17 @@ export async function startLab(
   const databaseUrl = options.databaseUrl ?? (await createServerDatabase());
   const log: string[] = [];
   const clock = { nowMs: options.nowMs ?? Date.UTC(2026, 10, 22, 12, 0, 0, 640) };
+  const registry = new Registry();
   const coordinator = await startCoordinator({
+    registry,
     dataDir,
     databaseUrl,
     redisUrl: options.redisUrl,
+    smtpUrl: options.smtpUrl,
     operatorToken,
     nodeToken,
     webDir: options.webDir,
+    oidc: options.oidc,
     logger: pino({ level: 'trace' }, { write: (line: string) => log.push(line) }),
     now: () => clock.nowMs,
   });
@@ -99,6 +111,7 @@ export async function startLab(
     databaseUrl,
     url,
     coordinator,
+    registry,
     log,
     operator: new CoordinatorClient({ baseUrl: url, token: operatorToken }),
     node: new CoordinatorClient({ baseUrl: url, token: nodeToken }),
@@ -170,3 +183,43 @@ export async function logIn(
   const cookie = response.headers.get('set-cookie')?.split(';')[0] ?? '';
   return { cookie, 'sec-fetch-site': 'same-origin' };
 }
+
+export interface JoinedNode {
+  readonly identity: NodeIdentity;
+  readonly prover: NodeProver;
+  readonly node: Node;
+  /** Asks with the node's own key. */
+  readonly client: CoordinatorClient;
+}
+
+/** Invites a node and joins as it. */
+export async function joinNode(
+  lab: Lab,
+  role: NodeRole,
+  name = 'node',
+  known?: NodeIdentity,
+): Promise<JoinedNode> {
+  const identity = known ?? (await newNodeIdentity());
+  const prover = new NodeProver(identity, () => lab.nowMs);
+  const { token } = await lab.operator.nodes.invite({ role, expiresInSeconds: 600 });
+  const { nodeId, publicKey } = identity;
+  const proof = await prover.proofFor('join');
+  const anyone = new CoordinatorClient({ baseUrl: lab.url });
+  const node = await anyone.nodes.join({ token, role, nodeId, name, publicKey, proof });
+  const client = new CoordinatorClient({ baseUrl: lab.url, token: () => prover.proofFor('coordinator') });
+  return { identity, prover, node, client };
+}
+
+/** What a node reports that does well. */
+export const nodeReport = (change: Partial<NodeReport> = {}): NodeReport => ({
+  bootId: '0123456789abcdef',
+  version: '0.1.0',
+  addresses: { host: '192.0.2.7', httpPort: 8080, pushPorts: [1937] },
+  isReady: true,
+  isIdle: false,
+  cpuCores: 0.1,
+  memoryBytes: 100_000_000,
+  channelCount: 1,
+  viewerCount: 0,
+  ...change,
+});

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { connect } from 'node:net';
 import type { BackendState } from '@starling/model/entities';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -110,4 +111,24 @@ it('sends the programme from the present on', async () => {
   expect(before).toEqual(expect.arrayContaining(after));
   expect(after.length).toBe(before.length - 6);
   expect((after[1]?.startTicks ?? 0) / 90 + epochUnixMs).toBeGreaterThan(lab.nowMs - 3_600_000);
+});
+
+it('has the old key of a stream for as long as was asked for, and not beyond the next', async () => {
+  const { key: old } = await lab.operator.streams.create({ name: 'overlap' });
+  const sha256 = (text: string | null) =>
+    createHash('sha256')
+      .update(text ?? '')
+      .digest('hex');
+  const keysOf = async () =>
+    (await follow((states) => states.length === 1))[0]?.streams.find(({ name }) => name === 'overlap');
+  const { key } = await lab.operator.streams.rotateKey('overlap', { overlapSeconds: 60 });
+  expect(await keysOf()).toMatchObject({
+    keySha256: sha256(key),
+    oldKey: { sha256: sha256(old), untilUnixMs: lab.nowMs + 60_000 },
+  });
+  const { key: third } = await lab.operator.streams.rotateKey('overlap');
+  const now = await keysOf();
+  expect(now).toMatchObject({ keySha256: sha256(third) });
+  expect(now?.oldKey).toBe(undefined);
+  await lab.operator.streams.remove('overlap');
 });

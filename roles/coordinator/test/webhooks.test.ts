@@ -84,7 +84,11 @@ describe('a webhook', () => {
     const [, time, digest] =
       /^t=(\d+),v1=([0-9a-f]{64})$/.exec(String(delivery?.headers['starling-signature'])) ?? [];
     expect(Number(time)).toBe(Math.floor(lab.nowMs / 1000));
-    expect(createHmac('sha256', secret).update(`${time}.${delivery?.body}`).digest('hex')).toBe(digest);
+    expect(
+      createHmac('sha256', secret ?? '')
+        .update(`${time}.${delivery?.body}`)
+        .digest('hex'),
+    ).toBe(digest);
     const answers = JSON.stringify([
       await lab.operator.webhooks.list(),
       await lab.operator.webhooks.deliveries(webhook.id),
@@ -93,6 +97,32 @@ describe('a webhook', () => {
       expect(answers).not.toContain(hidden);
       expect(lab.log.join('')).not.toContain(hidden);
     }
+  });
+
+  it('is signed with the old secret too while a new one overlaps with it', async () => {
+    const { webhook, secret: old } = await lab.operator.webhooks.create({ url, events: ['publish'] });
+    const { secret } = await lab.operator.webhooks.rotateSecret(webhook.id, { overlapSeconds: 3600 });
+    expect(secret).not.toBe(old);
+    const signersOf = async (count: number) => {
+      await report(published());
+      const delivery = await until(() => received[count - 1]);
+      const { body } = delivery;
+      const [time, ...digests] = String(delivery.headers['starling-signature']).split(',');
+      const digestOf = (one: string | null) =>
+        `v1=${createHmac('sha256', String(one))
+          .update(`${time?.slice(2)}.${body}`)
+          .digest('hex')}`;
+      return digests.map((digest) => [secret, old].findIndex((one) => digestOf(one) === digest));
+    };
+    expect(await signersOf(1)).toEqual([0, 1]);
+    lab.nowMs += 3600_000;
+    expect(await signersOf(2)).toEqual([0]);
+    const entries = await lab.operator.audit({ noun: 'webhooks', target: webhook.id });
+    expect(entries.items[0]).toMatchObject({
+      verb: 'update',
+      after: { secret: '(secret)', old_secret: '(secret)' },
+    });
+    expect(lab.log.join('')).not.toContain(secret);
   });
 
   it('gets only the events that it asked for', async () => {

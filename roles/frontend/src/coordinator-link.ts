@@ -5,7 +5,13 @@
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { CoordinatorClient } from '@starling/model/client';
-import { FrontendState } from '@starling/model/entities';
+import {
+  FrontendState,
+  MAX_REPORTED_STRETCHES,
+  type OwedStretches,
+  ViewerStretch,
+} from '@starling/model/entities';
+import { Spool } from '@starling/model/spool';
 import type { Logger } from 'pino';
 import { Check } from 'typebox/value';
 import { ViewerReports } from './viewer-reports.ts';
@@ -18,6 +24,8 @@ const REPORT_CHANGE_AFTER_MS = 500;
 const LOOK_EVERY_MS = 100;
 /** What the coordinator says of all frontends together is forgotten when it says nothing for so long. */
 const FULLNESS_LIFETIME_MS = 10_000;
+/** Stretches of sessions that wait for the coordinator; a further one drives out the oldest. */
+const MAX_OWED = 50_000;
 /** For the last report, when the frontend ends. */
 const FAREWELL_MS = 500;
 
@@ -25,6 +33,8 @@ export interface CoordinatorLinkOptions {
   readonly client: CoordinatorClient;
   /** Keeps the last state; undefined to keep none. */
   readonly dataDir: string | undefined;
+  /** Keeps what is owed; in memory alone when undefined. */
+  readonly spoolPath: string | undefined;
   readonly viewers: ViewerRegistry;
   readonly logger: Logger;
   readonly onState: (state: FrontendState) => void;
@@ -33,12 +43,14 @@ export interface CoordinatorLinkOptions {
 export class CoordinatorLink {
   readonly #options: CoordinatorLinkOptions;
   readonly #reports: ViewerReports;
+  readonly #spool: Spool<typeof ViewerStretch>;
   readonly #abort = new AbortController();
   readonly #watching: Promise<void>;
   readonly #timer: NodeJS.Timeout;
   #saving: Promise<void> = Promise.resolve();
   #unsaved: FrontendState | undefined;
   #isReporting = false;
+  #owesMore = false;
   #reportedRevision = -1;
   #reportedAtMs = Number.NEGATIVE_INFINITY;
   #full: { readonly channels: ReadonlySet<string>; readonly tokenIds: ReadonlySet<string> } | undefined;
@@ -46,6 +58,13 @@ export class CoordinatorLink {
   private constructor(options: CoordinatorLinkOptions) {
     this.#options = options;
     this.#reports = new ViewerReports(options.viewers);
+    this.#spool = new Spool({
+      path: options.spoolPath,
+      schema: ViewerStretch,
+      maxEntries: MAX_OWED,
+      onError: (error) =>
+        options.logger.error({ err: error }, 'sessions of viewers cannot be kept on disk, only in memory'),
+    });
     this.#watching = options.client.watchFrontendState(
       (state) => this.#take(state),
       this.#abort.signal,
@@ -76,11 +95,23 @@ export class CoordinatorLink {
     return tokenId !== undefined && this.#full?.tokenIds.has(tokenId) ? TOKEN_FULL_TEXT : undefined;
   }
 
+  /** A stretch of a session is over: the coordinator is told, once, when it can be. */
+  owe(stretch: ViewerStretch): void {
+    this.#spool.add(stretch);
+  }
+
+  get #owed(): OwedStretches {
+    return { spoolId: this.#spool.id, entries: [...this.#spool.pending(MAX_REPORTED_STRETCHES)] };
+  }
+
   /** Ends both, and tells the coordinator that nobody watches here any more, if it listens. */
   async close(): Promise<void> {
     clearInterval(this.#timer);
     this.#abort.abort();
-    const farewell = this.#options.client.reportFrontend(this.#reports.last());
+    await this.#spool.flushed();
+    const farewell = this.#options.client
+      .reportFrontend({ ...this.#reports.last(), owed: this.#owed })
+      .then(({ takenSequence = 0 }) => this.#spool.taken(takenSequence));
     let deadline: NodeJS.Timeout | undefined;
     const enough = new Promise((resolve) => {
       deadline = setTimeout(resolve, FAREWELL_MS);
@@ -88,6 +119,7 @@ export class CoordinatorLink {
     await Promise.race([farewell.catch(() => undefined), enough]);
     clearTimeout(deadline);
     await Promise.all([this.#watching, this.#saving]);
+    await this.#spool.close();
   }
 
   #take(state: FrontendState): void {
@@ -125,6 +157,7 @@ export class CoordinatorLink {
     const isDue =
       sinceMs >= REPORT_EVERY_MS ||
       (isChanged && sinceMs >= REPORT_CHANGE_AFTER_MS) ||
+      this.#owesMore ||
       this.#reports.isBehind;
     if (isDue) void this.#report();
   }
@@ -134,7 +167,10 @@ export class CoordinatorLink {
     this.#isReporting = true;
     this.#reportedRevision = viewers.revision;
     try {
-      const { isKnown, fullChannels, fullTokenIds } = await client.reportFrontend(this.#reports.next());
+      const report = { ...this.#reports.next(), owed: this.#owed };
+      const { isKnown, fullChannels, fullTokenIds, takenSequence } = await client.reportFrontend(report);
+      if (takenSequence !== undefined) this.#spool.taken(takenSequence);
+      this.#owesMore = takenSequence !== undefined && this.#spool.size > 0;
       if (!isKnown) this.#reports.startAnew();
       this.#full = { channels: new Set(fullChannels), tokenIds: new Set(fullTokenIds) };
       this.#reportedAtMs = performance.now();

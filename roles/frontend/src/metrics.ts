@@ -25,6 +25,7 @@ export class FrontendMetrics {
   readonly skippedViewers: Counter<'channel' | 'protocol'>;
   readonly evictedViewers: Counter<'channel' | 'protocol'>;
   readonly unrecordedSegments: Counter<'channel'>;
+  readonly refusedPushes: Counter<'reason'>;
 
   constructor(registry: Registry, { readStreams, readRecordings }: FigureSources) {
     const registers = [registry];
@@ -50,6 +51,12 @@ export class FrontendMetrics {
       name: 'starling_frontend_unrecorded_segments_total',
       help: 'Segments that the disk did not take, so that nobody can rewind to them',
       labelNames: ['channel'],
+      registers,
+    });
+    this.refusedPushes = new Counter({
+      name: 'starling_frontend_refused_pushes_total',
+      help: 'Pushes that were not taken: without the proof or the token of a backend, to no channel, or one too many',
+      labelNames: ['reason'],
       registers,
     });
     const gauge = <Figures extends { readonly channel: string }>(

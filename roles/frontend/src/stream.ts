@@ -28,15 +28,15 @@ export interface StreamListener {
   event?(event: StreamEvent): void;
   /** A part or a segment of a rendition is complete. */
   made?(rendition: string, event: SegmenterEvent): void;
+  /** The open segment lacks something and was dropped. */
+  dropped?(): void;
   /** The stream's timeline began anew; what was kept of it is void. */
   reset?(): void;
 }
 
 /** A publisher's place in the stream. */
 interface PublisherState {
-  /** Number of the first segment that it announced: what it carries in full. */
-  firstMediaSequenceNumber: number | undefined;
-  /** Of the segment that it is in. */
+  /** Of the segment that it is in, which it carries in full: it begins with a cue. */
   mediaSequenceNumber: number | undefined;
   discontinuitySequence: number | undefined;
   /** By {@link trackIndex}, as are all maps of tracks here. */
@@ -103,6 +103,11 @@ export class Stream {
     return [...this.#tracks.values()];
   }
 
+  /** Undefined before a publisher has told it. */
+  get epochUnixMs(): number | undefined {
+    return this.#epochUnixMs;
+  }
+
   get publisherCount(): number {
     return this.#publishers.size;
   }
@@ -123,7 +128,6 @@ export class Stream {
    */
   addPublisher(): { event(event: StreamEvent, nowMs: number): void; end(): void } {
     const publisher: PublisherState = {
-      firstMediaSequenceNumber: undefined,
       mediaSequenceNumber: undefined,
       discontinuitySequence: undefined,
       tracks: new Map(),
@@ -147,8 +151,8 @@ export class Stream {
         publisher.replacesTracks = false;
         publisher.tracks.set(trackIndex(event.track), event.track);
         return;
-      case 'cue':
-        publisher.firstMediaSequenceNumber ??= event.cue.mediaSequenceNumber;
+      case 'cue': {
+        const carried = publisher.mediaSequenceNumber;
         publisher.mediaSequenceNumber = event.cue.mediaSequenceNumber;
         publisher.discontinuitySequence ??= event.cue.discontinuitySequence;
         publisher.replacesTracks = event.cue.discontinuitySequence > publisher.discontinuitySequence;
@@ -157,9 +161,10 @@ export class Stream {
           this.#lastCue === undefined ||
           event.cue.mediaSequenceNumber > this.#lastCue.mediaSequenceNumber
         ) {
-          this.#openSegment(publisher, event.cue);
+          this.#openSegment(carried, event.cue);
         }
         return;
+      }
       case 'unit': {
         const { unit } = event;
         // Before its first cue a publisher says nothing about where its units belong; and what it still has
@@ -184,16 +189,17 @@ export class Stream {
     }
   }
 
-  #openSegment(publisher: PublisherState, cue: Cue): void {
+  /** @param carried the segment that the publisher was in before */
+  #openSegment(carried: number | undefined, cue: Cue): void {
     const open = this.#lastCue?.mediaSequenceNumber;
-    const carriedOpen = (publisher.firstMediaSequenceNumber ?? Number.POSITIVE_INFINITY) <= (open ?? -1);
-    if (open !== undefined && !carriedOpen) {
+    if (open !== undefined && carried !== open) {
       // Its units may lack some at the end, and its name must always mean the same bytes: never published.
       this.#options.logger.warn(
         { channel: this.channel, mediaSequenceNumber: open },
         'segment dropped: its publisher left before its end',
       );
       this.#renditions.dropOpenSegment();
+      for (const listener of this.#listeners) listener.dropped?.();
     }
     this.#lastCue = cue;
     this.#isSegmentEmpty = true;

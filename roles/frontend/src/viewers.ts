@@ -7,7 +7,7 @@
  * between here and the viewers work.
  */
 import { createHash, randomBytes } from 'node:crypto';
-import type { ViewerProtocol } from '@starling/model/entities';
+import type { ViewerProtocol, ViewerStretch } from '@starling/model/entities';
 import type { Pass } from './viewing-access.ts';
 
 export type { ViewerProtocol };
@@ -33,8 +33,14 @@ export interface Viewer extends Client {
   latencyMs: number | undefined;
 }
 
+/** Up to where a session has been written down. */
+interface Recorded {
+  recordedUntilUnixMs: number;
+  recordedBytes: number;
+}
+
 /** A viewer of HLS: there as long as it asks for playlists. */
-export interface HlsViewer extends Viewer {
+export interface HlsViewer extends Viewer, Recorded {
   readonly protocol: 'hls';
   readonly clientKey: string;
   lifetimeMs: number;
@@ -44,7 +50,7 @@ export interface HlsViewer extends Viewer {
 }
 
 /** A viewer with a socket of its own. */
-interface ConnectedViewer extends Viewer {
+interface ConnectedViewer extends Viewer, Recorded {
   readonly protocol: Exclude<ViewerProtocol, 'hls'>;
   disconnect(): void;
 }
@@ -58,6 +64,8 @@ export interface ViewerRegistryOptions {
   readonly mayStay?: (channel: string, pass: Pass | undefined) => boolean;
   /** Milliseconds on a monotonic clock. */
   readonly nowMs?: () => number;
+  /** A viewer has left, or has watched on for some minutes since the last stretch. */
+  readonly onStretch?: (stretch: ViewerStretch) => void;
 }
 
 /** Said to whom the limits keep out. */
@@ -74,6 +82,9 @@ const HLS_LIFETIME_TARGET_DURATIONS = 2.5;
 const HLS_LIFETIME_MARGIN_MS = 3000;
 const MAX_HLS_LIFETIME_MS = 12_000;
 
+/** What a frontend that is killed does not know any more is shorter than this. */
+const STRETCH_MS = 120_000;
+
 const ID_BYTES = 12;
 const ID = /^[\w-]{16}$/;
 
@@ -82,6 +93,7 @@ export class ViewerRegistry {
   readonly #mayStay: (channel: string, pass: Pass | undefined) => boolean;
   readonly #maxViewers: number;
   readonly #nowMs: () => number;
+  readonly #onStretch: (stretch: ViewerStretch) => void;
   readonly #viewers = new Map<string, HlsViewer | ConnectedViewer>();
   readonly #counts = new Map<string, Map<ViewerProtocol, number>>();
   readonly #countsByToken = new Map<string, number>();
@@ -94,6 +106,7 @@ export class ViewerRegistry {
     this.#mayStay = options.mayStay ?? (() => true);
     this.#maxViewers = options.maxViewers ?? MAX_VIEWERS;
     this.#nowMs = options.nowMs ?? (() => performance.now());
+    this.#onStretch = options.onStretch ?? (() => undefined);
   }
 
   /** For the address of a media playlist. Nobody counts as a viewer for it yet. */
@@ -228,7 +241,9 @@ export class ViewerRegistry {
    */
   sweep(): void {
     const nowMs = this.#nowMs();
+    const recordBeforeUnixMs = Date.now() - STRETCH_MS;
     for (const viewer of this.#viewers.values()) {
+      if (viewer.recordedUntilUnixMs <= recordBeforeUnixMs) this.#record(viewer);
       if (!this.#mayStay(viewer.channel, viewer.pass)) {
         this.#showOut(viewer);
         continue;
@@ -236,6 +251,26 @@ export class ViewerRegistry {
       if (viewer.protocol !== 'hls' || viewer.waiting.size > 0) continue;
       if (nowMs - viewer.askedAtMs > viewer.lifetimeMs) this.#remove(viewer);
     }
+  }
+
+  /** Everybody is gone: this frontend ends. */
+  closeAll(): void {
+    for (const viewer of [...this.#viewers.values()]) this.#remove(viewer);
+  }
+
+  /** Hands on what there is of a session since the last time. */
+  #record(viewer: HlsViewer | ConnectedViewer): void {
+    const { id, channel, protocol, pass, sentBytes } = viewer;
+    const unseenMs =
+      viewer.protocol === 'hls' && viewer.waiting.size === 0 ? this.#nowMs() - viewer.askedAtMs : 0;
+    const fromUnixMs = viewer.recordedUntilUnixMs;
+    const toUnixMs = Math.max(fromUnixMs, Math.round(Date.now() - unseenMs));
+    this.#onStretch({
+      ...{ viewerId: id, channel, protocol, tokenId: pass?.tokenId ?? null, fromUnixMs, toUnixMs },
+      sentBytes: sentBytes - viewer.recordedBytes,
+    });
+    viewer.recordedUntilUnixMs = toUnixMs;
+    viewer.recordedBytes = sentBytes;
   }
 
   #showOut(viewer: HlsViewer | ConnectedViewer): void {
@@ -274,15 +309,22 @@ export class ViewerRegistry {
   }
 
   /** For `Object.assign`, not for a spread, which gives each object a hidden class of its own (V8 11.3). */
-  #newViewer(id: string, channel: string, { address, userAgent, pass }: Client): Omit<Viewer, 'protocol'> {
+  #newViewer(
+    id: string,
+    channel: string,
+    { address, userAgent, pass }: Client,
+  ): Omit<Viewer, 'protocol'> & Recorded {
+    const startedAtUnixMs = Date.now();
     return {
       id,
       channel,
       address,
       pass,
       userAgent: userAgent?.slice(0, MAX_USER_AGENT_CHARACTERS),
-      startedAtUnixMs: Date.now(),
+      startedAtUnixMs,
       sentBytes: 0,
+      recordedUntilUnixMs: startedAtUnixMs,
+      recordedBytes: 0,
       rendition: undefined,
       latencyMs: undefined,
     };
@@ -300,6 +342,7 @@ export class ViewerRegistry {
   #remove(viewer: HlsViewer | ConnectedViewer): void {
     this.#revision++;
     this.#viewers.delete(viewer.id);
+    this.#record(viewer);
     this.#countForToken(viewer, -1);
     if (viewer.protocol === 'hls' && this.#latestHlsByClient.get(viewer.clientKey) === viewer) {
       this.#latestHlsByClient.delete(viewer.clientKey);

@@ -61,7 +61,7 @@ const refusals = {
 } as const;
 const forbidden = (why: keyof typeof refusals): Refused => ({ status: 403, text: refusals[why] });
 
-const PUBLIC: Admission = { pass: undefined };
+export const PUBLIC: Admission = { pass: undefined };
 
 interface ChannelAccess {
   readonly isPrivate: boolean;

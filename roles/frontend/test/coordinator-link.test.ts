@@ -12,7 +12,12 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
-import type { FrontendReport, FrontendReportAnswer, FrontendState } from '@starling/model/entities';
+import type {
+  FrontendReport,
+  FrontendReportAnswer,
+  FrontendState,
+  ViewerStretch,
+} from '@starling/model/entities';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -82,6 +87,7 @@ async function openLink(
   const link = await CoordinatorLink.open({
     client: new CoordinatorClient({ baseUrl: options.baseUrl ?? baseUrl, token: 'node' }),
     dataDir,
+    spoolPath: join(dataDir, 'owed.spool'),
     viewers,
     logger,
     onState: (next) => void states.push(next),
@@ -201,6 +207,47 @@ describe('viewers', () => {
     expect(link.whyFull('other', 't')).toBe(TOKEN_FULL_TEXT);
     expect(link.whyFull('other', 'u')).toBeUndefined();
     expect(link.whyFull('other', undefined)).toBeUndefined();
+  });
+});
+
+describe('what is owed', () => {
+  const stretch = (viewerId: string): ViewerStretch => ({
+    ...{ viewerId, channel: 'closed', protocol: 'flv', tokenId: null },
+    ...{ fromUnixMs: 1_700_000_000_000, toUnixMs: 1_700_000_060_000, sentBytes: 5 },
+  });
+  const offered = () =>
+    reports.flatMap(
+      ({ owed }) => owed?.entries.map(({ sequence, value }) => `${sequence} ${value.viewerId}`) ?? [],
+    );
+
+  it('is offered until it is taken, also after a restart', async () => {
+    const { link } = await openLink();
+    link.owe(stretch('viewer0000000001'));
+    await expect.poll(() => offered().length, { timeout: 8000 }).toBeGreaterThan(0);
+    await link.close(); // the coordinator has not said that it took it
+    reports = [];
+    answer = { ...answer, takenSequence: 1 };
+    const { link: next } = await openLink();
+    await expect.poll(offered, { timeout: 8000 }).toEqual(['1 viewer0000000001']);
+    next.owe(stretch('viewer0000000002'));
+    await expect.poll(offered, { timeout: 8000 }).toContain('2 viewer0000000002');
+    expect(offered().filter((one) => one.startsWith('1 '))).toHaveLength(1);
+  });
+
+  it('is every session that ends, and what there is of a long one meanwhile', async () => {
+    const stretches: ViewerStretch[] = [];
+    const registry = new ViewerRegistry({ onStretch: (one) => void stretches.push(one) });
+    const viewer = registry.open('closed', 'flv', client, () => {});
+    if (viewer === undefined) throw new Error('no room');
+    viewer.sentBytes = 10;
+    registry.sweep();
+    expect(stretches).toEqual([]);
+    registry.touchHls('closed', undefined, client, 2000);
+    registry.closeAll();
+    expect(stretches.map(({ protocol, sentBytes }) => [protocol, sentBytes])).toEqual([
+      ['flv', 10],
+      ['hls', 0],
+    ]);
   });
 });
 

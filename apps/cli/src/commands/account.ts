@@ -128,6 +128,15 @@ export function addAccountCommands(program: Command, { io, dataDir, wantsJson }:
       printMade(await client.accounts.resetPassword(name, await askPassword(ask)));
     });
   account
+    .command('logout')
+    .description('Log an account out everywhere. Its API tokens stay.')
+    .argument('<name>')
+    .addHelpText('after', examples('starling account logout alice'))
+    .action(async (name: string) => {
+      await requireRunning(dataDir()).client.accounts.logOut(name);
+      if (wantsJson()) printJson(io.stdout, { loggedOut: [name] });
+    });
+  account
     .command('rm')
     .description('Remove an account with its sessions and tokens. Its streams stay.')
     .argument('<name>')

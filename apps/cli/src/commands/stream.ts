@@ -8,6 +8,7 @@ import {
   type ShownStreamInput,
 } from '@starling/model/stream-input';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { parseDuration } from '../durations.ts';
 import type { CommandContext } from '../io.ts';
 import { examples, printJson, printTable } from '../output.ts';
 import { type RunningStarling, requireRunning } from '../running.ts';
@@ -151,12 +152,17 @@ export function addStreamCommands(program: Command, { io, dataDir, wantsJson }: 
     });
   stream
     .command('rotate-key')
-    .description('Replace the stream key. The old one is refused from now on.')
+    .description('Replace the stream key. The old one is refused from now on, or after the overlap.')
     .argument('<name>')
-    .addHelpText('after', examples('starling stream rotate-key cam'))
-    .action(async (name: string) => {
+    .option('--overlap <time>', 'how long the old key does as well, for instance 10m or 24h', parseDuration)
+    .addHelpText(
+      'after',
+      examples('starling stream rotate-key cam', 'starling stream rotate-key cam --overlap 24h'),
+    )
+    .action(async (name: string, { overlap }: { overlap?: number }) => {
       const running = requireRunning(dataDir());
-      printStream(await running.client.streams.rotateKey(name), running);
+      const rotation = overlap === undefined ? {} : { overlapSeconds: overlap };
+      printStream(await running.client.streams.rotateKey(name, rotation), running);
     });
   stream
     .command('rm')

@@ -33,6 +33,32 @@ export function addViewersCommands(program: Command, { io, dataDir, wantsJson }:
       );
     });
   viewers
+    .command('history')
+    .description('List who watched, those that began last first; kept for 90 days.')
+    .option('--channel <name>', 'only this channel')
+    .option('--limit <n>', 'so many sessions, at most 1000', '100')
+    .addHelpText(
+      'after',
+      examples('starling viewers history', 'starling viewers history --channel demo --json'),
+    )
+    .action(async ({ channel, limit }: { channel?: string; limit: string }) => {
+      const sessions = await requireRunning(dataDir()).client.viewers.sessions(Number(limit), channel);
+      if (wantsJson()) return printJson(io.stdout, { items: sessions });
+      printTable(
+        io.stdout,
+        ['ID', 'CHANNEL', 'PROTOCOL', 'FROM', 'FOR', 'SENT'],
+        sessions.map((one) => [
+          one.viewerId,
+          one.channel,
+          one.protocol,
+          one.startedAt,
+          formatDuration((Date.parse(one.endedAt) - Date.parse(one.startedAt)) / 1000),
+          formatBytes(one.sentBytes),
+        ]),
+        'Nobody has watched.',
+      );
+    });
+  viewers
     .command('kick')
     .description('Show a viewer out. To keep it out, revoke its viewing token.')
     .argument('<id>', 'as shown by starling viewers ls')

@@ -1,6 +1,7 @@
 /** `starling webhook`: tells other programs what happens to streams and channels. */
-import type { WebhookEventType } from '@starling/model/webhook';
+import { type WebhookEvent, type WebhookEventType, webhookEventTypes } from '@starling/model/webhook';
 import { type Command, Option } from 'commander';
+import { parseDuration } from '../durations.ts';
 import type { CommandContext } from '../io.ts';
 import { examples, printJson, printTable } from '../output.ts';
 import { requireRunning } from '../running.ts';
@@ -12,21 +13,18 @@ export function addWebhookCommands(program: Command, { io, dataDir, wantsJson }:
   webhook
     .command('add')
     .description('Send events to an address. Prints the secret that they are signed with, once.')
-    .argument('<url>', 'where a JSON document is posted to')
+    .argument('<url>', 'where a JSON document is posted to, or mailto:NAME@HOST for e-mails')
     .addOption(
-      new Option('--events <event...>', 'which events (default: all)').choices([
-        'publish',
-        'unpublish',
-        'failover',
-        'destination.failed',
-        'destination.restored',
-      ]),
+      new Option('--events <event...>', 'which events (default: all; by e-mail alarms)').choices(
+        webhookEventTypes,
+      ),
     )
     .addHelpText(
       'after',
       examples(
         'starling webhook add https://example.org/starling',
         'starling webhook add http://192.168.1.5:9000/ --events failover',
+        'starling webhook add mailto:ops@example.org',
       ),
     )
     .action(async (url: string, { events }: { events?: WebhookEventType[] }) => {
@@ -35,6 +33,10 @@ export function addWebhookCommands(program: Command, { io, dataDir, wantsJson }:
         ...(events === undefined ? {} : { events }),
       });
       if (wantsJson()) return printJson(io.stdout, added);
+      if (added.secret === null) {
+        io.stdout.write(`Id      ${added.webhook.id}\n\nTry it with: starling alarm test\n`);
+        return;
+      }
       io.stdout.write(
         [
           `Id      ${added.webhook.id}`,
@@ -60,6 +62,21 @@ export function addWebhookCommands(program: Command, { io, dataDir, wantsJson }:
       );
     });
   webhook
+    .command('rotate-secret')
+    .description(
+      'Sign with a new secret, and during the overlap with the old one too. Prints the new one, once.',
+    )
+    .argument('<id>')
+    .option('--overlap <time>', 'how long both sign, for instance 10m or 24h', parseDuration)
+    .addHelpText('after', examples('starling webhook rotate-secret 5f0c63b1a94d2e78 --overlap 24h'))
+    .action(async (id: string, { overlap }: { overlap?: number }) => {
+      const { client } = requireRunning(dataDir());
+      const rotation = overlap === undefined ? {} : { overlapSeconds: overlap };
+      const rotated = await client.webhooks.rotateSecret(id, rotation);
+      if (wantsJson()) return printJson(io.stdout, rotated);
+      io.stdout.write(`Secret  ${rotated.secret}\n`);
+    });
+  webhook
     .command('rm')
     .description('Remove a webhook. What waits for it is dropped.')
     .argument('<id>')
@@ -82,7 +99,7 @@ export function addWebhookCommands(program: Command, { io, dataDir, wantsJson }:
         items.map(({ event, state, attempts, outcome }) => [
           event.at,
           event.type,
-          'stream' in event ? event.stream : 'destination' in event ? event.destination : event.channel,
+          subjectOf(event),
           state,
           String(attempts),
           outcome ?? '',
@@ -90,4 +107,11 @@ export function addWebhookCommands(program: Command, { io, dataDir, wantsJson }:
         'Nothing was sent yet.',
       );
     });
+}
+
+/** What an event is about. */
+function subjectOf(event: WebhookEvent): string {
+  if ('alarm' in event) return `${event.alarm.kind} ${event.alarm.target}`;
+  if ('stream' in event) return event.stream;
+  return 'destination' in event ? event.destination : event.channel;
 }

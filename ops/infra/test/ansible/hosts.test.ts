@@ -193,7 +193,7 @@ describe('files of hosts', () => {
         https: { port: 443 },
         rtmp: section.rtmp,
         rtmps: section.rtmps,
-        frontends: section.frontends.map(({ host: address, port }) => ({ address, port, weight: 1 })),
+        frontends: (section.frontends ?? []).map(({ host: address, port }) => ({ address, port, weight: 1 })),
         rtmpBackends: (section.backends ?? []).map(({ host: address, rtmpPort }) => ({
           address,
           port: rtmpPort ?? 0,

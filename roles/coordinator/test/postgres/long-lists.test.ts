@@ -88,6 +88,10 @@ async function fill(target: PostgresServer): Promise<void> {
     `insert into audit_entries (actor_kind, actor, noun, verb, target)
      select 'account', 'n' || n, 'channels', 'update', 'c' || n from ${series}`,
   );
+  await insert(
+    `insert into alarms (id, kind, target, severity, state, message, raised_at, last_seen_at, resolved_at)
+     select 'a' || n, 'failover', 'c' || n, 'warning', 'resolved', 'm', ${at}, ${at}, ${at} from ${series}`,
+  );
   await insert('analyze');
   await client.end();
 }
@@ -109,6 +113,7 @@ const pagedRoutes = [
   'library/folders',
   'accounts',
   'audit',
+  'alarms',
 ];
 
 interface Page {

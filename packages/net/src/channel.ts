@@ -102,6 +102,11 @@ export class Channel {
     for (const tap of this.#taps) tap(events);
   }
 
+  /** Whoever joins from now on does not get the open segment: it will not be whole. */
+  dropOpenSegment(): void {
+    this.#backlogBytes -= this.#backlog.pop()?.sizeBytes ?? 0;
+  }
+
   /** Somebody listens who may keep the events; the legs only copy from them. */
   get isTapped(): boolean {
     return this.#taps.size > 0;
