@@ -1,4 +1,7 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
+
+const WORKERS = Math.max(2, availableParallelism() - 1);
 
 export default defineConfig({
   test: {
@@ -6,6 +9,9 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
+          // Two at a time on two cores as well, where Vitest would take one; the end-to-end tests have the machine alone.
+          maxWorkers: WORKERS,
+          sequence: { groupOrder: 1 },
           // Property tests take seconds on a busy machine.
           testTimeout: 30_000,
           include: [
@@ -24,6 +30,8 @@ export default defineConfig({
           // The coordinator's tests once more, with a PostgreSQL server in place of the embedded database, and those
           // of what only a server can do.
           name: 'postgres',
+          maxWorkers: WORKERS,
+          sequence: { groupOrder: 2 },
           testTimeout: 30_000,
           include: ['roles/coordinator/test/**/*.test.ts'],
           globalSetup: ['roles/coordinator/test/postgres/setup.ts'],
@@ -37,6 +45,7 @@ export default defineConfig({
           globalSetup: ['e2e/setup.ts'],
           // One machine plays server, encoders and players at once.
           fileParallelism: false,
+          sequence: { groupOrder: 3 },
           testTimeout: 120_000,
           hookTimeout: 120_000,
         },
