@@ -91,7 +91,8 @@ export function addStackCommands(infra: Command, context: CommandContext): void 
       dryRun: true,
     },
   )
-    .option('--remove-protection', 'also of stacks that are protected from deletion')
+    .option('--remove-protection', 'also of what is protected from deletion: stacks, databases, machines')
+    .option('--bucket <name>', 'your bucket, in the region, for templates that are too long for a call')
     .option('--yes', 'do not ask')
     .addHelpText(
       'after',
@@ -100,7 +101,7 @@ export function addStackCommands(infra: Command, context: CommandContext): void 
         'starling infra destroy --deployment iptv --remove-protection --yes',
       )}`,
     )
-    .action(async (flags: AwsFlags & { removeProtection?: true; yes?: true }) => {
+    .action(async (flags: AwsFlags & { removeProtection?: true; bucket?: string; yes?: true }) => {
       const { destroyStacks } = await import('@starling/infra/operate/stack');
       const sayKept = ({ kept }: Removal, output = io.stdout) => {
         for (const { id, type, policy } of kept) {
@@ -115,11 +116,16 @@ export function addStackCommands(infra: Command, context: CommandContext): void 
         context,
         flags,
         (aws, name) =>
-          destroyStacks(aws, name, { removeProtection: flags.removeProtection === true }, async (removal) => {
-            io.stderr.write(`This removes ${removal.stacks.join(', ')} and all that they made.\n`);
-            sayKept(removal, io.stderr);
-            return flags.yes === true || confirm(`Type ${name} to remove it: `, name);
-          }),
+          destroyStacks(
+            aws,
+            name,
+            { ...flags, removeProtection: flags.removeProtection === true },
+            async (removal) => {
+              io.stderr.write(`This removes ${removal.stacks.join(', ')} and all that they made.\n`);
+              sayKept(removal, io.stderr);
+              return flags.yes === true || confirm(`Type ${name} to remove it: `, name);
+            },
+          ),
         (removal) => {
           if (wantsJson()) return printJson(io.stdout, removal);
           io.stdout.write(`Removed: ${removal.stacks.join(', ')}.\n`);

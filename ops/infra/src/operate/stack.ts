@@ -131,7 +131,8 @@ export interface Removal {
 
 /**
  * Deletes the stacks, the newest first, and the schedules.
- * @param options `removeProtection`: also of a stack that is protected from deletion
+ * @param options `removeProtection`: also of a stack that is protected from deletion, or has resources that are; they are
+ *   changed first, for which a long template needs a bucket
  * @param confirm is asked once
  * @returns what was removed, and what stays
  * @throws OperateError DEPLOYMENT_NOT_FOUND, STACK_PROTECTED, NOT_CONFIRMED, STACK_FAILED
@@ -139,7 +140,7 @@ export interface Removal {
 export async function destroyStacks(
   aws: Aws,
   name: string,
-  options: { readonly removeProtection: boolean },
+  options: { readonly removeProtection: boolean; readonly bucket?: string | undefined },
   confirm: (removal: Removal) => Promise<boolean>,
 ): Promise<Removal> {
   checkDeploymentName(name);
@@ -150,14 +151,24 @@ export async function destroyStacks(
       `No stack in ${aws.region} is tagged ${DEPLOYMENT_TAG}=${name}: check the name and the region, unless it is gone already.`,
     );
   }
-  const isProtected = found.filter(({ stack }) => stack.EnableTerminationProtection === true);
+  const unprotected = await Promise.all(
+    found.map(async ({ there, stack }) => ({
+      there,
+      stack,
+      template: await withoutProtection(there, stack),
+    })),
+  );
+  const isProtected = unprotected.filter(
+    ({ stack, template }) => stack.EnableTerminationProtection === true || template !== undefined,
+  );
   if (isProtected.length > 0 && !options.removeProtection) {
     const list = isProtected.map(({ stack }) => stack.StackName).join(', ');
     throw new OperateError(
       'STACK_PROTECTED',
-      `${list} is protected from deletion: add --remove-protection if you mean it.`,
+      `${list} is protected from deletion, or has resources that are: add --remove-protection if you mean it.`,
     );
   }
+  for (const { template } of unprotected) if (template !== undefined) checkSize(template, options.bucket);
   const removal: Removal = {
     stacks: found.map(({ stack }) => stack.StackName ?? ''),
     kept: (await Promise.all(found.map(({ there, stack }) => keptResources(there, stack)))).flat(),
@@ -165,8 +176,18 @@ export async function destroyStacks(
   if (!aws.dryRun && !(await confirm(removal)))
     throw new OperateError('NOT_CONFIRMED', 'Nothing was removed.');
   await removeSchedules(aws, name);
-  for (const { there, stack } of found) {
+  for (const { there, stack, template } of unprotected) {
     const StackName = stack.StackName ?? '';
+    if (template !== undefined) {
+      aws.report({ kind: 'step', text: `Taking the protection from resources of ${StackName}` });
+      const how = { path: '', parameters: new Map(), bucket: options.bucket };
+      const changes = await prepare(there, name, template, how);
+      if (changes.isEmpty) await discard(there, changes);
+      else {
+        await there.cloudFormation.executeChangeSet({ StackName, ChangeSetName: CHANGE_SET });
+        await settle(there, StackName);
+      }
+    }
     aws.report({ kind: 'step', text: `Removing the stack ${StackName}` });
     if (stack.EnableTerminationProtection === true)
       await there.cloudFormation.updateTerminationProtection({
@@ -187,25 +208,28 @@ export async function destroyStacks(
 function readTemplates(name: string, { path, parameters, bucket }: DeployOptions): Template[] {
   checkDeploymentName(name);
   const templates = readAssembly(name, path);
-  for (const { stack, body } of templates) {
-    const bytes = Buffer.byteLength(body);
-    if (bytes > MAX_BYTES_IN_BUCKET)
-      throw new OperateError(
-        'STACK_BAD_TEMPLATE',
-        `The template of ${stack} is ${bytes} bytes, and CloudFormation takes ${MAX_BYTES_IN_BUCKET} at most: divide it.`,
-      );
-    if (bytes > MAX_BYTES_IN_CALL && bucket === undefined)
-      throw new OperateError(
-        'STACK_NEEDS_BUCKET',
-        `The template of ${stack} is ${bytes} bytes, and CloudFormation takes ${MAX_BYTES_IN_CALL} in a call: add --bucket with the name of a bucket of yours in the region of the stack.`,
-      );
-  }
+  for (const template of templates) checkSize(template, bucket);
   const unknown = [...parameters.keys()].find(
     (key) => !templates.some((one) => one.parameters.includes(key)),
   );
   if (unknown !== undefined)
     throw new OperateError('STACK_BAD_TEMPLATE', `No template in ${path} has a parameter "${unknown}".`);
   return templates;
+}
+
+/** @throws OperateError when the template is too long for a call, or for CloudFormation */
+function checkSize({ stack, body }: Template, bucket: string | undefined): void {
+  const bytes = Buffer.byteLength(body);
+  if (bytes > MAX_BYTES_IN_BUCKET)
+    throw new OperateError(
+      'STACK_BAD_TEMPLATE',
+      `The template of ${stack} is ${bytes} bytes, and CloudFormation takes ${MAX_BYTES_IN_BUCKET} at most: divide it.`,
+    );
+  if (bytes > MAX_BYTES_IN_CALL && bucket === undefined)
+    throw new OperateError(
+      'STACK_NEEDS_BUCKET',
+      `The template of ${stack} is ${bytes} bytes, and CloudFormation takes ${MAX_BYTES_IN_CALL} in a call: add --bucket with the name of a bucket of yours in the region of the stack.`,
+    );
 }
 
 function readAssembly(name: string, path: string): Template[] {
@@ -519,6 +543,48 @@ async function failuresSince(aws: Aws, nameOrId: string, since: Date): Promise<s
         `${LogicalResourceId} (${ResourceType}): ${ResourceStatusReason}`,
     )
     .slice(0, 5);
+}
+
+/**
+ * The stack's template with resources that can be deleted: CloudFormation deletes none that protects itself.
+ * @returns undefined when none does, or when the stack is being deleted already
+ */
+async function withoutProtection(
+  aws: Aws,
+  { StackName = '', StackStatus }: Stack,
+): Promise<Template | undefined> {
+  if (/^(DELETE|REVIEW|ROLLBACK)_/.test(StackStatus ?? '')) return undefined;
+  const { TemplateBody = '{}' } = await aws.cloudFormation.getTemplate({ StackName });
+  const parsed = JSON.parse(TemplateBody) as {
+    Parameters?: object;
+    Resources?: Record<string, { Properties?: Record<string, unknown> }>;
+  };
+  let isProtected = false;
+  for (const { Properties = {} } of Object.values(parsed.Resources ?? {})) {
+    // Of databases, tables and pools; of instances.
+    for (const name of ['DeletionProtection', 'DeletionProtectionEnabled', 'DisableApiTermination']) {
+      if (Properties[name] !== true) continue;
+      Properties[name] = false;
+      isProtected = true;
+    }
+    const { LoadBalancerAttributes } = Properties as {
+      LoadBalancerAttributes?: { Key: string; Value: string }[];
+    };
+    for (const attribute of LoadBalancerAttributes ?? []) {
+      if (attribute.Key !== 'deletion_protection.enabled' || attribute.Value !== 'true') continue;
+      attribute.Value = 'false';
+      isProtected = true;
+    }
+  }
+  if (!isProtected) return undefined;
+  const parameters = Object.keys(parsed.Parameters ?? {});
+  return {
+    stack: StackName,
+    region: undefined,
+    body: JSON.stringify(parsed),
+    parameters,
+    isProtected: false,
+  };
 }
 
 async function keptResources(aws: Aws, stack: Stack): Promise<Removal['kept'][number][]> {

@@ -210,11 +210,21 @@ export function cloudFormation(cloud: Cloud, buckets: Buckets): Handlers {
       setStatus(stack, 'DELETE_IN_PROGRESS');
       cloud.after(STEP_MS, () => {
         const stuck = Object.entries(stack.template.Resources).find(
-          ([, { Properties }]) => Properties?.CannotGo !== undefined,
+          ([, { Properties }]) =>
+            Properties?.CannotGo !== undefined ||
+            Properties?.DeletionProtection === true ||
+            Properties?.DisableApiTermination === true ||
+            /"deletion_protection.enabled","Value":"true"/.test(JSON.stringify(Properties ?? {})),
         );
         if (stuck !== undefined) {
           const [logicalId, { Type, Properties }] = stuck;
-          record(stack, logicalId, Type, 'DELETE_FAILED', String(Properties?.CannotGo));
+          record(
+            stack,
+            logicalId,
+            Type,
+            'DELETE_FAILED',
+            String(Properties?.CannotGo ?? 'deletion protection is enabled'),
+          );
           return setStatus(
             stack,
             'DELETE_FAILED',

@@ -253,7 +253,8 @@ describe('deploy', () => {
     expect(main?.changes).toMatchObject([{ action: 'Add', resource: 'Alarm' }]);
     await expect(destroy(world)).rejects.toMatchObject({
       code: 'STACK_PROTECTED',
-      message: 'demo-main is protected from deletion: add --remove-protection if you mean it.',
+      message:
+        'demo-main is protected from deletion, or has resources that are: add --remove-protection if you mean it.',
     });
     expect([...(await destroy(world, true)).stacks].sort()).toEqual(['demo-edge', 'demo-main']);
   });
@@ -369,8 +370,19 @@ describe('what synth writes', () => {
     expect(JSON.stringify([world.cloud.snapshot(), world.fake.cloud('us-east-1').snapshot()])).toBe(before);
     expect(objects.size).toBe(1);
 
-    const { stacks } = await destroy(world);
+    const destroyWith = async (how: { removeProtection: boolean; bucket?: string }) =>
+      destroyStacks(await world.connect(), NAME, how, async () => true);
+    await expect(destroyWith({ removeProtection: false })).rejects.toMatchObject({ code: 'STACK_PROTECTED' });
+    await expect(destroyWith({ removeProtection: true })).rejects.toMatchObject({
+      code: 'STACK_NEEDS_BUCKET',
+    });
+    const { stacks, kept } = await destroyWith({ removeProtection: true, bucket: BUCKET });
     expect(stacks).toEqual(['demo-main', 'demo-edge']);
+    expect(kept.map(({ type }) => type).sort()).toEqual([
+      'AWS::RDS::DBInstance',
+      'AWS::S3::Bucket',
+      'AWS::S3::Bucket',
+    ]);
     expect(world.cloud.snapshot()).toMatchObject({ stacks: [], groups: [], databases: [] });
     expect(world.fake.cloud('us-east-1').snapshot()).toMatchObject({ stacks: [] });
   }, 60_000);
@@ -407,7 +419,12 @@ describe('destroy', () => {
 
   it('interrupted at every call and run again ends in the same state', async () => {
     const before = await open();
-    await deploy(before, template('one.json', resources));
+    const Database = {
+      ...resources.Database,
+      Type: 'AWS::RDS::DBInstance',
+      Properties: { DeletionProtection: true },
+    };
+    await deploy(before, template('one.json', { ...resources, Database }));
     for (const stack of before.cloud.stacks.values()) stack.isProtected = true;
     await interruptAtEveryCall(open, before, async (world) => {
       // What was done, but for the answer, is not found any more.
