@@ -113,6 +113,13 @@ describe('starling infra', () => {
     expect(stderr).toMatch(says);
   });
 
+  it('draws the network, as Mermaid or SVG', async () => {
+    const draw = (...flags: string[]) => starling('infra', 'diagram', '--profile', 'classic-iptv', ...flags);
+    expect((await draw()).stdout).toMatch(/^flowchart[\s\S]*Bastion/);
+    expect((await draw('--svg', 'network.svg')).code).toBe(0);
+    expect(readFileSync(join(folder, 'network.svg'), 'utf8')).toMatch(/^<svg[\s\S]*<\/svg>/);
+  });
+
   it('prints the inventory', async () => {
     expect((await starling('infra', 'inventory', '--profile', 'classic-iptv')).stdout).toMatch(
       /bastions:\n\s+hosts:\n\s+bastion:/,

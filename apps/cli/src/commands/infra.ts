@@ -1,4 +1,4 @@
-/** `starling infra synth`, `inventory` and `keys`: what a deployment consists of, as files. Nothing is asked of AWS. */
+/** `starling infra synth`, `inventory`, `diagram` and `keys`: what a deployment consists of, as files. Nothing is asked of AWS. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { Plan } from '@starling/model/topology/plan';
@@ -49,6 +49,23 @@ export function addInfraCommands(infra: Command, { io, wantsJson }: CommandConte
       const plan = await checkedPlan(options, undefined);
       const { ansibleInventory } = await import('@starling/infra/ansible/inventory');
       io.stdout.write(ansibleInventory(plan));
+    });
+
+  addDeploymentOptions(infra.command('diagram'))
+    .description('Draw the network of a deployment: as Mermaid, or as an SVG file.')
+    .option('--svg <file>', 'write an SVG file instead')
+    .addHelpText(
+      'after',
+      examples(
+        'starling infra diagram --profile classic-iptv --region us-east-1',
+        'starling infra diagram --file deploy.yaml --svg network.svg',
+      ),
+    )
+    .action(async (options: DeploymentOptions & { svg?: string }) => {
+      const plan = await checkedPlan(options, undefined);
+      const { mermaidDiagram, svgDiagram } = await import('@starling/model/topology/diagram');
+      if (options.svg === undefined) io.stdout.write(mermaidDiagram(plan));
+      else writeFileSync(resolve(io.cwd, options.svg), svgDiagram(plan));
     });
 
   infra
