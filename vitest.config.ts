@@ -46,6 +46,8 @@ export default defineConfig({
           // One machine plays server, encoders and players at once.
           fileParallelism: false,
           sequence: { groupOrder: 3 },
+          // Players and encoders in real time on two cores: what failed is looked at once more, and told as a retry.
+          retry: 1,
           testTimeout: 120_000,
           hookTimeout: 120_000,
         },

@@ -94,8 +94,7 @@ describe('the demo channel', () => {
     }
   });
 
-  // Again, since it warns as well when the players beside it keep it from being in time.
-  it.concurrent('plays in mpv without a warning', { retry: 1 }, async () => {
+  it.concurrent('plays in mpv without a warning', async () => {
     const played = await run('mpv', [
       '--no-config',
       '--vo=null',
