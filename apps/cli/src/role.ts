@@ -72,9 +72,6 @@ export async function runRole(
   settings: RoleSettings,
   flags: RoleFlags,
 ): Promise<'stopped' | 'restart' | 'removed'> {
-  // A supervisor that is gone takes its processes with it.
-  process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'));
-  process.channel?.unref();
   const { config, readSecret, resolvePath } = readSettings(settings);
   const section = config[role];
   if (section === undefined)
