@@ -83,6 +83,9 @@ export const openFlvPlayer: OpenMediaPlayer = (video, url, onFailure): MediaPlay
   }, GAP_WATCH_INTERVAL_MS);
 
   const closing = new AbortController();
+  // mpegts.js would notice when it next appends. Where the picture that it kept back at a change of the codec configuration
+  // is a key frame, the browser gives it to the new decoder, which cannot decode it.
+  video.addEventListener('error', () => failLater('media'), { signal: closing.signal });
   resumeEarly(video, closing.signal);
 
   player.attachMediaElement(video);

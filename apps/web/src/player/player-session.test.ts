@@ -15,6 +15,7 @@ class FakeVideo extends EventTarget implements SessionVideo {
   buffered: TimeRanges = { length: 0, start: () => 0, end: () => 0 };
   videoWidth = 0;
   videoHeight = 0;
+  error: MediaError | null = null;
   /** As a browser that wants a click before it makes noise. */
   refusesSound = false;
 
@@ -282,6 +283,31 @@ test('media keys pause and play as the buttons do', async () => {
   await video.play();
   video.advance(1);
   expect(status()).toBe('playing');
+});
+
+test('a pause by the browser, which cannot decode, is not the wish of the viewer', async () => {
+  const { video, connections, newest, status } = start();
+  await passMs(0);
+  for (let second = 0; second < 6; second++) {
+    await passMs(1000);
+    video.advance(1);
+  }
+  // Chromium tells of the error first, and then pauses the element.
+  video.error = { code: 3, message: 'PIPELINE_ERROR_DECODE' } as MediaError;
+  video.pause();
+  newest().fail('media');
+  video.error = null;
+  expect(status()).toBe('waiting');
+  // At once where the connection was a good one ...
+  await passMs(0);
+  expect(connections).toHaveLength(2);
+  expect(video.paused).toBe(false);
+  // ... and with a delay where it was not.
+  newest().fail('media');
+  await passMs(0);
+  expect(connections).toHaveLength(2);
+  await passMs(500);
+  expect(connections).toHaveLength(3);
 });
 
 test('a protocol that the browser lacks is not tried again', async () => {

@@ -39,6 +39,7 @@ export interface SessionVideo extends EventTarget {
   readonly buffered: TimeRanges;
   readonly videoWidth: number;
   readonly videoHeight: number;
+  readonly error: MediaError | null;
   play(): Promise<void>;
   pause(): void;
   getVideoPlaybackQuality(): { readonly droppedVideoFrames: number; readonly totalVideoFrames: number };
@@ -288,6 +289,7 @@ export class PlayerSession {
   #fail(attempt: number, failure: PlaybackFailure): void {
     if (attempt !== this.#attempt) return;
     this.#noteDate();
+    const hasHeld = Date.now() - this.#connectedAtMs > PROVEN_AFTER_MS;
     this.#disconnect();
     if (this.#source.kind === 'recording') {
       // At its end, and where there is none any more, live is what is left.
@@ -301,7 +303,9 @@ export class PlayerSession {
     if (status.name === 'error' && status.cause === 'unsupported') return;
     // When the directory knows that the channel is off the air, it also tells when it is back.
     if (status.name === 'offline' && isOnAir === false) return;
-    this.#scheduleRetry();
+    // The server is well, and every moment is one without a picture.
+    if (failure === 'media' && hasHeld && status.name === 'waiting') this.#reconnectNow();
+    else this.#scheduleRetry();
   }
 
   #scheduleRetry(): void {
@@ -388,8 +392,9 @@ export class PlayerSession {
 
   #onPause(): void {
     const { video } = this.#options;
-    // Libraries pause the element when they let go of it; that is not the viewer's wish.
-    if (!video.paused || video.ended || this.#player === undefined || !this.#wantsToPlay) return;
+    // Libraries pause the element when they let go of it, and browsers when they cannot decode: not the viewer's wish.
+    const isOfItself = !video.paused || video.ended || video.error !== null;
+    if (isOfItself || this.#player === undefined || !this.#wantsToPlay) return;
     this.#pause();
   }
 
