@@ -210,6 +210,8 @@ it.each([
 });
 
 it('of the backend are asked for by index, too', async () => {
+  // What was changed above is read at the next look for alarms, a second later at most: the whole state, once.
+  await sleep(2000);
   const from = server.log().length;
   await lab.operator.assets.get('a77');
   await lab.operator.channels.get('p7');
