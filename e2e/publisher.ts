@@ -6,9 +6,14 @@ import type { FlvMessage } from '@starling/media/flv/tag';
 import { RtmpClientSession } from '@starling/media/rtmp/session';
 import { run, starling } from './network.ts';
 
-/** @returns the key of a new stream */
+/** @returns the key of a new stream; one that an earlier attempt of the same test left goes first */
 export async function addStream(dataDir: string, name: string): Promise<string> {
-  const added = await starling(dataDir, ['stream', 'add', name, '--json']);
+  const add = () => starling(dataDir, ['stream', 'add', name, '--json']);
+  let added = await add();
+  if (added.stderr.startsWith(`There is a channel ${name} already`)) {
+    await starling(dataDir, ['stream', 'rm', name]);
+    added = await add();
+  }
   if (added.stderr !== '') throw new Error(added.stderr);
   const { key } = JSON.parse(added.stdout) as { key: string };
   return key;
