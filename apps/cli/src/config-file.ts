@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { StarlingConfig } from '@starling/model/config';
+import { currentSecret, type Secret } from '@starling/model/secret';
 import { Value } from 'typebox/value';
 import { parse as parseYaml } from 'yaml';
 import { StartError } from './process.ts';
@@ -16,6 +17,11 @@ export interface ReadSettings {
   readonly config: StarlingConfig;
   /** @throws StartError when the file cannot be read */
   readonly readSecret: (file: string) => string;
+  /**
+   * For what may change while the program runs.
+   * @throws StartError when the file cannot be read
+   */
+  readonly followSecret: (file: string) => Secret;
   readonly resolvePath: (path: string) => string;
 }
 
@@ -41,12 +47,16 @@ export function readSettings(settings: RoleSettings): ReadSettings {
   const resolvePath = (file: string) => resolve(folder, file);
   const readSecret = (file: string) => {
     try {
-      return readFileSync(resolvePath(file), 'utf8').trim();
+      return currentSecret(readFileSync(resolvePath(file), 'utf8'));
     } catch (error) {
       throw new StartError(
         `${path} names ${file}, which cannot be read (${error instanceof Error ? error.message : error}).`,
       );
     }
   };
-  return { config: parsed, readSecret, resolvePath };
+  const followSecret = (file: string) => {
+    readSecret(file);
+    return { file: resolvePath(file) };
+  };
+  return { config: parsed, readSecret, followSecret, resolvePath };
 }

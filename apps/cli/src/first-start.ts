@@ -1,10 +1,12 @@
 /** What a start on a data folder needs, and what the first one makes: the folder, the operator's token, the demo channel. */
+
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CoordinatorClient } from '@starling/model/client';
 import { TEST_CARD_SOURCE } from '@starling/model/entities';
+import { currentSecret } from '@starling/model/secret';
 import type { Logger } from 'pino';
 import { StartError } from './process.ts';
 
@@ -41,7 +43,7 @@ export function requireFfmpeg(): void {
 export function keepOperatorToken(dataDir: string): string {
   const path = join(dataDir, 'operator.token');
   if (existsSync(path)) {
-    const token = readFileSync(path, 'utf8').trim();
+    const token = currentSecret(readFileSync(path, 'utf8'));
     if (token !== '') return token;
   }
   const token = randomBytes(32).toString('base64url');

@@ -1,10 +1,12 @@
 /** `starling frontend`, `backend`, `coordinator` and `balancer`: one role in this process, from a configuration file. */
+
 import { isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
 import type { OidcSettings } from '@starling/coordinator/oidc';
 import type { FrontendSection, OidcSection, StarlingConfig } from '@starling/model/config';
 import { DEFAULT_ORIGIN_COUNT } from '@starling/model/distribution';
 import type { CoordinatorAccess } from '@starling/model/node-identity';
+import type { Secret } from '@starling/model/secret';
 import { listenHttp, type RequestHandler } from '@starling/net/http-server';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
@@ -72,7 +74,7 @@ export async function runRole(
   settings: RoleSettings,
   flags: RoleFlags,
 ): Promise<'stopped' | 'restart' | 'removed'> {
-  const { config, readSecret, resolvePath } = readSettings(settings);
+  const { config, readSecret, followSecret, resolvePath } = readSettings(settings);
   const section = config[role];
   if (section === undefined)
     throw new StartError(
@@ -85,7 +87,7 @@ export async function runRole(
   const readAgain = () => readSettings(settings).config;
   const membership = await membershipOf(role, config, { logger, resolvePath, flags });
   const running = await starters[role](config, {
-    ...{ logger, registry, readSecret, resolvePath, flags, readAgain, membership },
+    ...{ logger, registry, readSecret, followSecret, resolvePath, flags, readAgain, membership },
   });
   let agent: NodeAgent | undefined;
   let end = (_why: 'restart' | 'removed') => {};
@@ -180,6 +182,7 @@ export async function checkBalancerRole(configPath: string, wantsJson: boolean):
 interface Context {
   readonly logger: Logger;
   readonly registry: Registry;
+  readonly followSecret: (path: string) => Secret;
   readonly readSecret: (path: string) => string;
   /** Of a path relative to the configuration file. */
   readonly resolvePath: (path: string) => string;
@@ -244,11 +247,11 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
 
   async backend({ backend: section }, context) {
     if (section === undefined) throw new StartError('no section "backend"');
-    const { logger, registry, readSecret, resolvePath } = context;
+    const { logger, registry, followSecret, resolvePath } = context;
     const listed = (section.frontends ?? []).map(({ host, port, publishTokenFile }) => ({
       host,
       port,
-      publishToken: readSecret(publishTokenFile),
+      publishToken: followSecret(publishTokenFile),
     }));
     const coordinator = accessOf(section.coordinator, context);
     const { startBackend } = await import('@starling/backend/main');
@@ -292,20 +295,20 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     };
   },
 
-  async coordinator({ coordinator: section }, { logger, registry, readSecret, resolvePath }) {
+  async coordinator({ coordinator: section }, { logger, registry, readSecret, followSecret, resolvePath }) {
     if (section === undefined) throw new StartError('no section "coordinator"');
     const { databaseUrlFile, redisUrlFile } = section;
     const { startCoordinator } = await import('@starling/coordinator/main');
     const servers = storageServers(process.env);
-    const nodeToken = readSecret(section.nodeTokenFile);
+    const nodeToken = followSecret(section.nodeTokenFile);
     const coordinator = await startCoordinator({
       dataDir: section.dataDir,
       databaseUrl: databaseUrlFile === undefined ? servers.databaseUrl : readSecret(databaseUrlFile),
       redisUrl: redisUrlFile === undefined ? servers.redisUrl : readSecret(redisUrlFile),
-      operatorToken: readSecret(section.operatorTokenFile),
+      operatorToken: followSecret(section.operatorTokenFile),
       nodeToken,
       smtpUrl: section.smtpUrlFile === undefined ? servers.smtpUrl : readSecret(section.smtpUrlFile),
-      oidc: section.oidc && oidcSettings(section.oidc, readSecret),
+      oidc: section.oidc && oidcSettings(section.oidc, followSecret),
       distribution:
         section.distribution === 'on-demand'
           ? { mode: 'on-demand', originCount: section.originsPerChannel ?? DEFAULT_ORIGIN_COUNT }
@@ -345,11 +348,11 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
   },
 };
 
-function oidcSettings(section: OidcSection, readSecret: (path: string) => string): OidcSettings {
+function oidcSettings(section: OidcSection, followSecret: (path: string) => Secret): OidcSettings {
   const { clientSecretFile, label, roleClaim, scopes, defaultRole, ...rest } = section;
   return {
     ...rest,
-    clientSecret: readSecret(clientSecretFile),
+    clientSecret: followSecret(clientSecretFile),
     label: label ?? new URL(section.issuer).host,
     roleClaim: roleClaim ?? 'groups',
     scopes: scopes ?? ['openid', 'profile', 'email'],
@@ -359,23 +362,23 @@ function oidcSettings(section: OidcSection, readSecret: (path: string) => string
 
 function accessOf(
   { url, tokenFile }: { readonly url: string; readonly tokenFile?: string },
-  { membership, readSecret }: Pick<Context, 'membership' | 'readSecret'>,
+  { membership, followSecret }: Pick<Context, 'membership' | 'followSecret'>,
 ): CoordinatorAccess {
-  if (tokenFile !== undefined) return { baseUrl: url, token: readSecret(tokenFile) };
+  if (tokenFile !== undefined) return { baseUrl: url, token: followSecret(tokenFile) };
   if (membership === undefined) throw new StartError('coordinator: neither tokenFile nor a key');
   return { baseUrl: url, token: membership.identity };
 }
 
 function frontendSettings(
   section: FrontendSection,
-  context: Pick<Context, 'readSecret' | 'resolvePath' | 'membership'>,
+  context: Pick<Context, 'followSecret' | 'resolvePath' | 'membership'>,
 ): FrontendSettings {
   const { rtmp, publishTokenFile, coordinator, dataDir, dvr } = section;
-  const { readSecret, resolvePath } = context;
+  const { followSecret, resolvePath } = context;
   return {
     rtmpHost: rtmp.host,
     rtmpPort: rtmp.port,
-    publishToken: publishTokenFile === undefined ? undefined : readSecret(publishTokenFile),
+    publishToken: publishTokenFile === undefined ? undefined : followSecret(publishTokenFile),
     coordinator: coordinator && accessOf(coordinator, context),
     dataDir,
     dvr: dvr && { ...dvr, dir: resolvePath(dvr.dir) },

@@ -24,6 +24,7 @@ import { addMediaCommands } from './commands/media.ts';
 import { addNodeCommands } from './commands/node.ts';
 import { addOperateCommands } from './commands/operate.ts';
 import { addRecordingCommands } from './commands/recording.ts';
+import { addSecretCommands } from './commands/secret.ts';
 import { addStackCommands } from './commands/stack.ts';
 import { addStreamCommands } from './commands/stream.ts';
 import { addTokenCommands } from './commands/token.ts';
@@ -88,6 +89,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   addDestinationCommands(program, context);
   addRecordingCommands(program, context);
   addTokenCommands(program, context);
+  addSecretCommands(program, context);
   addViewersCommands(program, context);
   addWebhookCommands(program, context);
   addAlarmCommands(program, context);

@@ -1,7 +1,9 @@
 /** The Starling that runs on a data folder, found by the files that `starling up` and `starling coordinator` keep there. */
+
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';
+import { currentSecret } from '@starling/model/secret';
 import { type Static, Type } from 'typebox';
 import { Check } from 'typebox/value';
 import { CommandError } from './io.ts';
@@ -20,6 +22,7 @@ type UpFile = Static<typeof UpFile>;
 
 export interface RunningStarling extends UpFile {
   readonly rtmpUrl: string;
+  readonly operatorTokenPath: string;
   /** With the operator's token. */
   readonly client: CoordinatorClient;
 }
@@ -46,11 +49,13 @@ export function findRunning(dataDir: string): RunningStarling | undefined {
     return undefined; // half written by a process that was killed
   }
   if (!Check(UpFile, up) || !isAlive(up.pid)) return undefined;
-  const token = readIfPresent(up.operatorTokenPath ?? join(dataDir, 'operator.token'))?.trim();
-  if (token === undefined) return undefined;
+  const operatorTokenPath = up.operatorTokenPath ?? join(dataDir, 'operator.token');
+  const tokenText = readIfPresent(operatorTokenPath);
+  if (tokenText === undefined) return undefined;
+  const token = currentSecret(tokenText);
   // A coordinator on its own has no port for encoders: whoever reads it knows a backend's, or the balancer's.
   const { rtmpUrl = 'rtmp://BACKEND:1935/live' } = up;
-  return { ...up, rtmpUrl, client: new CoordinatorClient({ baseUrl: up.apiUrl, token }) };
+  return { ...up, rtmpUrl, operatorTokenPath, client: new CoordinatorClient({ baseUrl: up.apiUrl, token }) };
 }
 
 /** @throws CommandError when none runs on the folder */

@@ -128,7 +128,7 @@ async function startNetwork(
   try {
     const coordinator = await startCoordinator({
       dataDir,
-      operatorToken,
+      operatorToken: { file: join(dataDir, 'operator.token') },
       nodeToken,
       logger: logger.child({ role: 'coordinator' }),
       registry,

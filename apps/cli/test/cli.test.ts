@@ -1,5 +1,5 @@
 /** The command line from the outside: arguments in, text and exit code out, against a real coordinator. */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startCoordinator } from '@starling/coordinator/main';
@@ -7,7 +7,7 @@ import { CoordinatorClient } from '@starling/model/client';
 import type { ImportReport } from '@starling/model/entities';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { run } from '../src/run.ts';
 
 const dataDir = mkdtempSync(join(tmpdir(), 'starling-cli-'));
@@ -44,17 +44,17 @@ function reportsOn(source: string): ImportReport[] {
 
 beforeAll(async () => {
   const logger = pino({ level: 'silent' });
+  writeFileSync(join(dataDir, 'operator.token'), 'operator\n', { mode: 0o600 });
   const coordinator = await startCoordinator({
     registry: new Registry(),
     dataDir,
-    operatorToken: 'operator',
+    operatorToken: { file: join(dataDir, 'operator.token') },
     nodeToken: 'node',
     webDir: undefined,
     logger,
   });
   const { port } = await coordinator.listen('127.0.0.1', 0);
   const apiUrl = `http://127.0.0.1:${port}`;
-  writeFileSync(join(dataDir, 'operator.token'), 'operator\n');
   writeUpFile(process.pid, apiUrl);
 
   const backend = new CoordinatorClient({ baseUrl: apiUrl, token: 'node' });
@@ -657,6 +657,30 @@ describe('access', () => {
     expect((await starling(['account', 'rm', 'bob'])).code).toBe(0);
     const last = await starling(['account', 'rm', 'operator']);
     expect(last).toMatchObject({ code: 1, stderr: expect.stringContaining('last operator') });
+  });
+
+  it("rotates the operator's token, and the old one does until the overlap is over", async () => {
+    const path = join(dataDir, 'operator.token');
+    const { apiUrl } = JSON.parse(readFileSync(join(dataDir, 'up.json'), 'utf8'));
+    const statusWith = async (token: string) =>
+      (await fetch(`${apiUrl}/api/v1/accounts`, { headers: { authorization: `Bearer ${token}` } })).status;
+    const rotated = await starling(['secret', 'rotate', '--overlap', '1h', '--json']);
+    expect(JSON.parse(rotated.stdout)).toEqual({ file: path, oldUntil: expect.stringMatching(/Z$/) });
+    const [second = ''] = readFileSync(path, 'utf8').split('\n');
+    expect(second).toMatch(/^[\w-]{43}$/);
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    expect(await Promise.all(['operator', second, 'another'].map(statusWith))).toEqual([200, 200, 401]);
+    expect((await starling(['account', 'ls'])).code).toBe(0);
+    expect((await starling(['secret', 'rotate', path])).stdout).toContain('worthless within a second');
+    const [third = ''] = readFileSync(path, 'utf8').split('\n');
+    await vi.waitFor(
+      async () => expect(await Promise.all([second, third].map(statusWith))).toEqual([401, 200]),
+      5000,
+    );
+    expect(await starling(['secret', 'rotate', join(dataDir, 'none.token')])).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('none.token cannot be changed: ENOENT'),
+    });
   });
 
   it('gives a stream to an account', async () => {

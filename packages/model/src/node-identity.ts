@@ -4,12 +4,14 @@
  *
  * Sources: RFC 7519 (JSON Web Token), RFC 8037 (EdDSA in it), RFC 8725 (what to beware of).
  */
+
 import { randomBytes } from 'node:crypto';
 import { decodeProtectedHeader, exportJWK, generateKeyPair, importJWK, jwtVerify, SignJWT } from 'jose';
 import { type Static, Type } from 'typebox';
 import { CoordinatorClient } from './client.ts';
 import { NodeId } from './lease.ts';
 import { NodePublicKey } from './node.ts';
+import { openSecret, type Secret } from './secret.ts';
 
 const ALGORITHM = 'EdDSA';
 /** Keeps other tokens from being taken for these (RFC 8725, 3.11). */
@@ -134,11 +136,19 @@ export async function isProofOf(
 /** How a role comes to its coordinator: with its own key, or with the token that the nodes of a network share. */
 export type CoordinatorAccess = {
   readonly baseUrl: string;
-  readonly token: string | NodeIdentity;
+  readonly token: Secret | NodeIdentity;
 };
 
+/** Undefined for a node that shows the shared token. */
+export function identityOf({ token }: CoordinatorAccess): NodeIdentity | undefined {
+  return typeof token === 'object' && 'nodeId' in token ? token : undefined;
+}
+
 export function openCoordinator({ baseUrl, token }: CoordinatorAccess): CoordinatorClient {
-  if (typeof token === 'string') return new CoordinatorClient({ baseUrl, token });
+  if (typeof token === 'string' || 'file' in token) {
+    const secret = openSecret(token);
+    return new CoordinatorClient({ baseUrl, token: async () => secret.current() });
+  }
   const prover = new NodeProver(token);
   return new CoordinatorClient({ baseUrl, token: () => prover.proofFor('coordinator') });
 }

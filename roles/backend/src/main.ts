@@ -12,7 +12,12 @@ import { msToTicks, VIDEO_TIMESCALE_HZ } from '@starling/media/time';
 import type { CoordinatorClient } from '@starling/model/client';
 import { type Distribution, rendezvousOrder } from '@starling/model/distribution';
 import type { BackendState, Channel as ChannelModel } from '@starling/model/entities';
-import { type CoordinatorAccess, NodeProver, openCoordinator } from '@starling/model/node-identity';
+import {
+  type CoordinatorAccess,
+  identityOf,
+  NodeProver,
+  openCoordinator,
+} from '@starling/model/node-identity';
 import { programmeAt } from '@starling/model/schedule';
 import { Channel } from '@starling/net/channel';
 import type { PlayHandler } from '@starling/net/rtmp-server';
@@ -140,8 +145,8 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   await library.open();
   const slates = await Slates.open({ mediaDir: join(config.dataDir, 'slates'), logger });
   const coordinator = openCoordinator(config.coordinator);
-  const { token: identity } = config.coordinator;
-  const prover = typeof identity === 'string' ? undefined : new NodeProver(identity);
+  const identity = identityOf(config.coordinator);
+  const prover = identity && new NodeProver(identity);
   const provePush: ProvePush = async (frontendNodeId) =>
     (await prover?.proofFor(`push:${frontendNodeId}`)) ?? '';
   const parallelism = Math.min(availableParallelism(), MAX_PARALLEL_IMPORTS);
@@ -523,7 +528,9 @@ function byKey(frontends: readonly FrontendAddress[]): Map<string, FrontendAddre
   return new Map(
     frontends.map((frontend) => {
       const credential =
-        'publishToken' in frontend ? `token ${frontend.publishToken}` : `node ${frontend.nodeId}`;
+        'publishToken' in frontend
+          ? `token ${JSON.stringify(frontend.publishToken)}`
+          : `node ${frontend.nodeId}`;
       return [`${frontend.host} ${frontend.port} ${credential}`, frontend];
     }),
   );

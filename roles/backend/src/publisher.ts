@@ -3,7 +3,9 @@
  * frontend that stalls or dies delays nobody. A leg whose queue overflows is cut and connects anew,
  * for then it gets whole segments again from the backlog; half a segment is worth nothing.
  */
+
 import { type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
+import { openSecret, type Secret } from '@starling/model/secret';
 import type { Channel } from '@starling/net/channel';
 import type { Logger } from 'pino';
 import { movedTarget, RtmpPublishing, type RtmpTarget } from './rtmp-publishing.ts';
@@ -14,7 +16,7 @@ export type FrontendAddress = {
 } & (
   | {
       /** What this frontend asks of those who push to it. */
-      readonly publishToken: string;
+      readonly publishToken: Secret;
     }
   | {
       /** Of a node of the network: it asks for a proof of who pushes. */
@@ -58,10 +60,12 @@ export class FrontendLeg {
   constructor(channel: Channel, frontend: FrontendAddress, prove: ProvePush, logger: Logger) {
     const { host, port } = frontend;
     this.#channel = channel;
-    this.#streamName = () =>
-      'publishToken' in frontend
-        ? `${channel.name}?token=${encodeURIComponent(frontend.publishToken)}`
-        : prove(frontend.nodeId).then((proof) => `${channel.name}?proof=${proof}`);
+    if ('publishToken' in frontend) {
+      const secret = openSecret(frontend.publishToken);
+      this.#streamName = () => `${channel.name}?token=${encodeURIComponent(secret.current())}`;
+    } else {
+      this.#streamName = () => prove(frontend.nodeId).then((proof) => `${channel.name}?proof=${proof}`);
+    }
     this.#target = {
       host,
       port,

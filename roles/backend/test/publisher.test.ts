@@ -1,8 +1,12 @@
 import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { StreamEvent } from '@starling/media/access-unit';
 import { FlvDemuxer } from '@starling/media/flv/demux';
 import { RtmpServerSession } from '@starling/media/rtmp/session';
+import type { Secret } from '@starling/model/secret';
 import { Channel } from '@starling/net/channel';
 import { RtmpServer } from '@starling/net/rtmp-server';
 import { pino } from 'pino';
@@ -64,7 +68,7 @@ function withPlainBytes(event: StreamEvent): StreamEvent {
 }
 
 /** A frontend that takes what is pushed; `received` grows. */
-async function openFrontend(port = 0) {
+async function openFrontend(port = 0, token = () => 't') {
   const received: StreamEvent[] = [];
   const server = await RtmpServer.listen({
     host: '127.0.0.1',
@@ -72,7 +76,8 @@ async function openFrontend(port = 0) {
     logger,
     handlers: {
       onPublish: ({ query }) => {
-        if (query.get('token') !== 't') return { code: 'NetStream.Publish.Unauthorized', description: 'no' };
+        if (query.get('token') !== token())
+          return { code: 'NetStream.Publish.Unauthorized', description: 'no' };
         const demuxer = new FlvDemuxer();
         return {
           message: (message) => void received.push(...demuxer.push(message).map(withPlainBytes)),
@@ -85,18 +90,32 @@ async function openFrontend(port = 0) {
   return { port: server.port, received, close: () => server.close() };
 }
 
-function openLeg(channel: Channel, port: number): FrontendLeg {
-  const leg = new FrontendLeg(
-    channel,
-    { host: '127.0.0.1', port, publishToken: 't' },
-    async () => '',
-    logger,
-  );
+function openLeg(channel: Channel, port: number, publishToken: Secret = 't'): FrontendLeg {
+  const leg = new FrontendLeg(channel, { host: '127.0.0.1', port, publishToken }, async () => '', logger);
   cleanUps.push(() => leg.close());
   return leg;
 }
 
 describe('the legs of a channel', () => {
+  it('show what the file of the token holds when they connect', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'starling-publisher-'));
+    cleanUps.push(() => rmSync(dir, { recursive: true, force: true }));
+    const file = join(dir, 'publish.token');
+    writeFileSync(file, 'first\n');
+    const channel = new Channel('test');
+    channel.push([...opening, ...segment(1)]);
+    let expected = 'first';
+    const frontend = await openFrontend(0, () => expected);
+    const leg = openLeg(channel, frontend.port, { file });
+    await vi.waitFor(() => expect(leg.isPushing).toBe(true));
+    writeFileSync(file, 'second\nfirst until 2020-01-01T00:00:00Z\n');
+    expected = 'second';
+    await frontend.close();
+    await openFrontend(frontend.port, () => expected);
+    await vi.waitFor(() => expect(leg.isPushing).toBe(false), 5000);
+    await vi.waitFor(() => expect(leg.isPushing).toBe(true), 10_000);
+  });
+
   it('bring a frontend that joins the backlog, then every event, exactly as they were pushed', async () => {
     const channel = new Channel('test');
     channel.push([...opening, ...segment(1), ...segment(2)]);

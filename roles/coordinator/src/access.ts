@@ -1,7 +1,7 @@
 /** Who may call which route: tokens, sessions, and a guard that no route can forget. */
-import { createHash, timingSafeEqual } from 'node:crypto';
 import { reachOfRole, type Scope } from '@starling/model/account';
 import { isNodeProof } from '@starling/model/node-identity';
+import { openSecret, type Secret } from '@starling/model/secret';
 import { bearerToken } from '@starling/model/viewing-token';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { API_TOKEN_PREFIX, type ApiTokens } from './api-tokens.ts';
@@ -26,8 +26,8 @@ export function isForMachines(access: Access | undefined): access is NodeAccess 
 }
 
 export interface Tokens {
-  readonly operatorToken: string;
-  readonly nodeToken: string;
+  readonly operatorToken: Secret;
+  readonly nodeToken: Secret;
 }
 
 declare module 'fastify' {
@@ -50,7 +50,6 @@ export interface Guards {
   readonly rateLimits: RateLimits;
 }
 
-const sha256 = (text: string) => createHash('sha256').update(text).digest();
 const SAFE_METHODS = ['GET', 'HEAD', 'OPTIONS'];
 const nobodysAccount = {
   account: null,
@@ -87,15 +86,11 @@ export function guardRoutes(
   { tokens, sessions, apiTokens, nodes, rateLimits }: Guards,
 ): void {
   const known = [
-    { caller: operatorCaller, digest: sha256(tokens.operatorToken) },
-    { caller: nodeCaller, digest: sha256(tokens.nodeToken) },
+    { caller: operatorCaller, secret: openSecret(tokens.operatorToken) },
+    { caller: nodeCaller, secret: openSecret(tokens.nodeToken) },
   ];
-
-  /** Digests are of equal length, so that the comparison takes the same time for any token. */
-  const fixedCallerOf = (token: string): Caller | undefined => {
-    const digest = sha256(token);
-    return known.filter((one) => timingSafeEqual(one.digest, digest))[0]?.caller;
-  };
+  const fixedCallerOf = (token: string): Caller | undefined =>
+    known.filter(({ secret }) => secret.accepts(token))[0]?.caller;
 
   /** Who has a token or a session in the database. A header that says who it is counts for more than a cookie. */
   const kept = async (request: FastifyRequest, token: string | undefined): Promise<Caller | undefined> => {

@@ -10,6 +10,7 @@ import { mkdir } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join, resolve } from 'node:path';
 import type { Distribution } from '@starling/model/distribution';
+import type { Secret } from '@starling/model/secret';
 import { sql } from 'kysely';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
@@ -68,9 +69,9 @@ export interface CoordinatorConfig {
   /** Of the server that takes e-mails, with its password: see `mail.ts`. None are sent when undefined. */
   readonly smtpUrl?: string | undefined;
   /** For who manages the network. */
-  readonly operatorToken: string;
+  readonly operatorToken: Secret;
   /** For the network's own machines. */
-  readonly nodeToken: string;
+  readonly nodeToken: Secret;
   /** Where else people log in; nowhere when undefined. */
   readonly oidc?: OidcSettings | undefined;
   readonly logger: Logger;

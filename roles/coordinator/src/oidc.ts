@@ -4,10 +4,12 @@
  *
  * Sources: OpenID Connect Core 1.0, 3.1 and 15.5.2; RFC 7636 (PKCE); RFC 9700 (OAuth 2.0 security), 2.1 and 4.7.
  */
+
 import { createHash, randomBytes } from 'node:crypto';
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
 import type { Role } from '@starling/model/account';
 import { Name } from '@starling/model/entities';
+import { type OpenSecret, openSecret, type Secret } from '@starling/model/secret';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import * as client from 'openid-client';
 import type { Logger } from 'pino';
@@ -25,7 +27,7 @@ export interface OidcSettings {
   /** https, or http on this machine. */
   readonly issuer: string;
   readonly clientId: string;
-  readonly clientSecret: string;
+  readonly clientSecret: Secret;
   /** Where people reach the site, for instance `https://tv.example.org`. */
   readonly siteUrl: string;
   /** What stands on the button. */
@@ -60,7 +62,14 @@ export class OidcLogins {
   readonly #changes: Changes;
   readonly #logger: Logger;
   readonly #now: () => number;
-  #discovered: { readonly configuration: Promise<client.Configuration>; readonly atMs: number } | undefined;
+  readonly #clientSecret: OpenSecret;
+  #discovered:
+    | {
+        readonly configuration: Promise<client.Configuration>;
+        readonly clientSecret: string;
+        readonly atMs: number;
+      }
+    | undefined;
 
   constructor(
     settings: OidcSettings,
@@ -72,6 +81,7 @@ export class OidcLogins {
     },
   ) {
     this.#settings = settings;
+    this.#clientSecret = openSecret(settings.clientSecret);
     this.#sessions = parts.sessions;
     this.#changes = parts.changes;
     this.#logger = parts.logger;
@@ -131,19 +141,22 @@ export class OidcLogins {
 
   async #discover(): Promise<client.Configuration> {
     const nowMs = this.#now();
-    if (this.#discovered === undefined || nowMs >= this.#discovered.atMs + DISCOVERY_MS) {
-      const { issuer, clientId, clientSecret } = this.#settings;
+    const clientSecret = this.#clientSecret.current();
+    let known = this.#discovered;
+    if (known === undefined || known.clientSecret !== clientSecret || nowMs >= known.atMs + DISCOVERY_MS) {
+      const { issuer, clientId } = this.#settings;
       const isOnThisMachine = /^http:\/\/(localhost|127\.0\.0\.1|\[::1\])[:/]/.test(`${issuer}/`);
       const configuration = client.discovery(new URL(issuer), clientId, clientSecret, undefined, {
         timeout: REQUEST_TIMEOUT_SECONDS,
         ...(isOnThisMachine && { execute: [client.allowInsecureRequests] }),
       });
-      this.#discovered = { configuration, atMs: nowMs };
+      known = { configuration, clientSecret, atMs: nowMs };
+      this.#discovered = known;
       configuration.catch(() => {
         this.#discovered = undefined;
       });
     }
-    return this.#discovered.configuration.catch((error: unknown) => {
+    return known.configuration.catch((error: unknown) => {
       this.#logger.error({ err: error }, 'the OpenID Connect server does not answer');
       throw new ApiProblem('OIDC_UNAVAILABLE', `${this.label} does not answer. Try again in a minute.`, {
         retryAfterSeconds: 60,

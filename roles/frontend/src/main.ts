@@ -2,6 +2,7 @@
  * The frontend role: takes channels from the backends over RTMP and serves them over HTTP.
  * This file is the composition root; docs/tour/rtmp-to-hls.md walks the path of the data.
  */
+
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
@@ -10,10 +11,12 @@ import { IngestGrid } from '@starling/media/ingest-grid';
 import {
   type CoordinatorAccess,
   claimedNodeId,
+  identityOf,
   isProofOf,
   NodeProver,
   openCoordinator,
 } from '@starling/model/node-identity';
+import type { Secret } from '@starling/model/secret';
 import { forwardTo } from '@starling/net/http-proxy';
 import type { RequestHandler } from '@starling/net/http-server';
 import type { PlayerSource, PlayHandler, Refusal, RtmpPeer } from '@starling/net/rtmp-server';
@@ -51,7 +54,7 @@ export interface FrontendConfig {
   /** 0 takes a free port. */
   readonly rtmpPort: number;
   /** Who shows it may publish here. A node of the network takes backends that it knows besides, and needs none. */
-  readonly publishToken: string | undefined;
+  readonly publishToken: Secret | undefined;
   readonly logger: Logger;
   readonly registry: Registry;
   readonly windowDurationMs?: number;
@@ -167,10 +170,9 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   const drawer = new PictureDrawer(config.ffmpegPath);
   const channels = new Map<string, Channel>();
   let link: CoordinatorLink | undefined;
-  const { token: identity } = config.coordinator ?? {};
-  const ownNodeId = typeof identity === 'object' ? identity.nodeId : undefined;
-  const prover = typeof identity === 'object' ? new NodeProver(identity) : undefined;
-  const pushers = new Pushers(ownNodeId);
+  const identity = config.coordinator && identityOf(config.coordinator);
+  const prover = identity && new NodeProver(identity);
+  const pushers = new Pushers(identity?.nodeId);
   let farewells: NodeJS.Timeout[] | undefined;
   const access = new ViewingAccess({ isAlone: config.coordinator === undefined });
   const viewers = new ViewerRegistry({
@@ -273,7 +275,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     const publicKey = peerKeys.get(nodeId);
     const isKnown =
       publicKey !== undefined &&
-      (await isProofOf({ nodeId, publicKey }, proof, `pull:${ownNodeId}`, Date.now()));
+      (await isProofOf({ nodeId, publicKey }, proof, `pull:${identity?.nodeId}`, Date.now()));
     if (!isKnown) {
       return { code: 'NetStream.Play.Failed', description: 'Only frontends of this network pull from here.' };
     }

@@ -3,10 +3,10 @@
  * token. In a network they come from backends, with cues. A frontend that stands alone may be given an encoder's stream as well;
  * it has none, so the frontend itself puts it on a timeline and writes them. Players may come here too.
  */
-import { createHash, timingSafeEqual } from 'node:crypto';
 import type { StreamEvent } from '@starling/media/access-unit';
 import { FlvDemuxer } from '@starling/media/flv/demux';
 import type { IngestGrid } from '@starling/media/ingest-grid';
+import { openSecret, type Secret } from '@starling/model/secret';
 import {
   type PlayerSource,
   type PlayHandler,
@@ -24,7 +24,7 @@ export interface RtmpListenerOptions {
   readonly host: string | undefined;
   readonly port: number;
   /** Who shows it may publish; nobody by a token when undefined. */
-  readonly publishToken: string | undefined;
+  readonly publishToken: Secret | undefined;
   /** Which backends may push. */
   readonly pushers: Pushers;
   readonly logger: Logger;
@@ -48,12 +48,10 @@ export interface PushTarget {
   pushCount: number;
 }
 
-const digest = (text: string) => createHash('sha256').update(text).digest();
-
 /** @throws the system's error when the port cannot be opened */
 export function listenForPublishers(options: RtmpListenerOptions): Promise<RtmpServer> {
   const { logger, pushers, publishToken, onRefused } = options;
-  const expectedToken = publishToken === undefined ? undefined : digest(publishToken);
+  const secret = publishToken === undefined ? undefined : openSecret(publishToken);
   const unauthorised = (reason: 'proof' | 'token') => {
     onRefused(reason);
     return {
@@ -143,9 +141,7 @@ export function listenForPublishers(options: RtmpListenerOptions): Promise<RtmpS
               nodeId === undefined ? unauthorised('proof') : acceptBackend(nodeId, streamName, peer),
             );
         }
-        const token = digest(query.get('token') ?? '');
-        if (expectedToken === undefined || !timingSafeEqual(token, expectedToken))
-          return unauthorised('token');
+        if (secret?.accepts(query.get('token') ?? '') !== true) return unauthorised('token');
         return accept(streamName, peer);
       },
     },
