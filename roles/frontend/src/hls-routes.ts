@@ -187,10 +187,10 @@ export class HlsRoutes {
     for (const desk of this.#desks.values()) desk.snapshot = undefined;
   }
 
-  /** Releases whoever waits. The routes are of no more use then. */
+  /** Hangs up on whoever waits, so that a balancer asks another frontend. The routes are of no more use then. */
   close(): void {
     this.#stopListening();
-    this.#releaseAll('This channel is going off the air.');
+    this.#releaseAll((response) => response.destroy());
   }
 
   /** @returns undefined when the channel has no such rendition, nor had one a moment ago */
@@ -224,15 +224,17 @@ export class HlsRoutes {
 
   #startAnew(): void {
     this.#multivariant = undefined;
-    this.#releaseAll('This channel was created anew. Load its playlist again.');
+    this.#releaseAll((response) =>
+      answerUnavailable(response, 'This channel was created anew. Load its playlist again.'),
+    );
     this.#desks.clear();
   }
 
-  #releaseAll(text: string): void {
+  #releaseAll(end: (response: ServerResponse) => void): void {
     for (const desk of this.#desks.values()) {
       for (const waiter of desk.waiters) {
         this.#forget(desk, waiter);
-        answerUnavailable(waiter.response, text);
+        end(waiter.response);
       }
     }
   }

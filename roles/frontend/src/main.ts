@@ -174,6 +174,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
   const prover = identity && new NodeProver(identity);
   const pushers = new Pushers(identity?.nodeId);
   let farewells: NodeJS.Timeout[] | undefined;
+  let isClosing = false;
   const access = new ViewingAccess({ isAlone: config.coordinator === undefined });
   const viewers = new ViewerRegistry({
     maxViewersOf: (channel) => access.maxViewersOf(channel) ?? config.maxViewersPerChannel,
@@ -443,6 +444,11 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     handleRequest(request, response) {
       const path = pathOf(request);
       if (!path.startsWith('/live/')) return false;
+      if (isClosing) {
+        // That its channels are gone says nothing of those of the network: a balancer asks another frontend.
+        request.socket.destroy();
+        return true;
+      }
       const address = parsePath(path);
       if (address === undefined) {
         notFound(
@@ -555,6 +561,7 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     kick: (viewerId) => viewers.kick(viewerId),
 
     async close() {
+      isClosing = true;
       clearInterval(sweep);
       for (const farewell of farewells ?? []) clearTimeout(farewell);
       pulls.close();

@@ -275,11 +275,12 @@ describe('a blocking reload', () => {
     expect((await get('main/index.m3u8')).text).toContain('#EXT-X-MEDIA-SEQUENCE:3\n');
   });
 
-  it('is released when the frontend closes', async () => {
+  it('is hung up on when the frontend closes, so that a balancer asks another one', async () => {
     const waiting = ask('main/index.m3u8?_HLS_msn=7');
     await untilWaiting(1);
+    const hungUp = expect(waiting.answered).rejects.toThrow('socket hang up');
     routes.close();
-    expect((await waiting.answered).status).toBe(503);
+    await hungUp;
   });
 
   it('on a channel without a playlist is answered 404, kept for four target durations', async () => {
