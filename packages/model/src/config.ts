@@ -29,7 +29,7 @@ const Coordinator = Type.Object(
     advertise: Type.Optional(
       Type.String({
         description:
-          'Name or address at which the other nodes reach this machine; left out, the one that it reaches the coordinator from',
+          'Name or address at which the other nodes reach this machine; left out, the one that it reaches the coordinator from; `auto`, its only one beside loopback and link-local',
       }),
     ),
   },
@@ -109,6 +109,12 @@ export const BackendSection = Type.Object(
         description: 'The library, which all backends of a network share; `media` in dataDir when left out',
       }),
     ),
+    recordingsDir: Type.Optional(
+      Type.String({
+        description:
+          'Folder of recordings that backends share, each with a folder of its own in it; `recordings` in dataDir when left out',
+      }),
+    ),
     rtmp: Type.Object({ host: Host, port: Port }, { additionalProperties: false }),
     rtmps: Type.Optional(
       Type.Object(
@@ -176,12 +182,28 @@ export type OidcSection = Static<typeof OidcSection>;
 export const CoordinatorSection = Type.Object(
   {
     dataDir: Type.String(),
+    mediaDir: Type.Optional(
+      Type.String({
+        description:
+          "The backends' library, where posters and subtitles are read from; `media` in dataDir when left out",
+      }),
+    ),
+    recordingsDir: Type.Optional(
+      Type.String({ description: "The backends' recordings; `recordings` in dataDir when left out" }),
+    ),
     http: Type.Object(
       { host: Type.String({ default: '127.0.0.1' }), port: Port },
       { additionalProperties: false },
     ),
     operatorTokenFile: SecretFile,
     nodeTokenFile: SecretFile,
+    group: Type.Optional(
+      Type.Boolean({
+        default: false,
+        description:
+          'Hosts that are made alike come and go, each with a coordinator on one database server: nodes join with the token of nodeTokenFile instead of an invitation, and are removed when they end for good, or have been lost for an hour',
+      }),
+    ),
     rtmpUrl: Type.Optional(
       Type.String({
         description:

@@ -29,6 +29,8 @@ export const LeaseGrant = Type.Object({
   isFirst: Type.Boolean(),
   /** When it may be worth while to ask again. */
   retryInMs: Type.Integer({ minimum: 0 }),
+  /** Where it was refused: the nodes that hold it, so that what comes in for its channel can be sent on to them. */
+  holderIds: Type.Optional(Type.Array(NodeId)),
 });
 export type LeaseGrant = Static<typeof LeaseGrant>;
 

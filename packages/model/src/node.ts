@@ -85,6 +85,8 @@ export const NodeReport = Type.Object({
   isReady: Type.Boolean(),
   /** Nothing is left that it owes anybody. */
   isIdle: Type.Boolean(),
+  /** Its host ends for good: what it has goes to the others, and then it is removed. For nodes of a group. */
+  isLeaving: Type.Optional(Type.Boolean()),
   /** Of the process: in cores. */
   cpuCores: Type.Number({ minimum: 0 }),
   memoryBytes: Type.Integer({ minimum: 0 }),
@@ -100,6 +102,8 @@ export const Node = Type.Object({
   bootId: Type.Union([BootId, Type.Null()]),
   version: Type.Union([Type.String(), Type.Null()]),
   joinedAt: Time,
+  /** It joined as a host of a group: removed when it ends for good, or has been lost for an hour. */
+  isOfGroup: Type.Boolean(),
   /** To the minute, after a restart of the coordinator. */
   lastSeenAt: Type.Union([Time, Type.Null()]),
   /** `lost`: it has not reported for 15 s. */
@@ -147,6 +151,7 @@ export type NodeInvitationWithToken = Static<typeof NodeInvitationWithToken>;
 /** Asks to be let in. */
 export const JoinRequest = Type.Object(
   {
+    /** Of an invitation; for a host of a group, the one that its nodes share. */
     token: Type.String({ minLength: 1, maxLength: 128 }),
     role: NodeRole,
     nodeId: NodeId,

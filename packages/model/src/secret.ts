@@ -10,6 +10,8 @@ export interface OpenSecret {
   current(): string;
   /** Whether somebody has shown it, or an older one whose time is not over. Takes as long for a wrong one as for the right one. */
   accepts(presented: string): boolean;
+  /** All that are accepted now, that to show first. */
+  accepted(): string[];
 }
 
 /** How old what is known of a file may be: where it does, and where somebody shows what it does not hold. */
@@ -46,6 +48,10 @@ export function openSecret(secret: Secret, nowUnixMs: () => number = Date.now): 
         look();
         return kept.current;
       },
+      accepted() {
+        look();
+        return allOf(kept, nowUnixMs());
+      },
       accepts(presented) {
         look();
         if (isAmong(kept, presented, nowUnixMs())) return true;
@@ -54,7 +60,11 @@ export function openSecret(secret: Secret, nowUnixMs: () => number = Date.now): 
       },
     };
   }
-  return { current: () => kept.current, accepts: (presented) => isAmong(kept, presented, nowUnixMs()) };
+  return {
+    current: () => kept.current,
+    accepted: () => allOf(kept, nowUnixMs()),
+    accepts: (presented) => isAmong(kept, presented, nowUnixMs()),
+  };
 }
 
 /** The secret to show of those in a file's text. */
@@ -100,6 +110,13 @@ function parse(fileText: string): Kept {
     .filter(({ secret }) => secret !== '') // an empty file lets nobody in
     .map(({ secret, untilUnixMs }) => ({ digest: sha256(secret), untilUnixMs }));
   return { current, older, digests };
+}
+
+function allOf({ current, older }: Kept, nowUnixMs: number): string[] {
+  return [
+    current,
+    ...older.filter(({ untilUnixMs }) => untilUnixMs > nowUnixMs).map(({ secret }) => secret),
+  ].filter((secret) => secret !== '');
 }
 
 /** Digests are of equal length, so that the comparison takes the same time for any text. */

@@ -1,6 +1,6 @@
 /**
  * The small files of assets: posters, thumbnails, subtitles. They are read from the media store, so the
- * coordinator has them where it shares its data folder with a backend.
+ * coordinator has them where it shares its data folder, or the library, with a backend.
  */
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';

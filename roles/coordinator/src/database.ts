@@ -22,6 +22,7 @@ import type { TrackSet } from '@starling/model/track-set';
 import type { WebhookDelivery, WebhookEvent, WebhookEventType } from '@starling/model/webhook';
 import type { ColumnType, Generated, Kysely, Transaction as KyselyTransaction } from 'kysely';
 import type { Logger } from 'pino';
+import type { StoredLeases } from './lease-table.ts';
 
 /** Written once, never changed. */
 type Fixed<T> = ColumnType<T, T, never>;
@@ -258,6 +259,16 @@ export interface Tables {
     /** To the minute; not among what the others hear of. */
     last_seen_at: Date | null;
     removed_at: Date | null;
+    /** It joined as a host of a group, which comes and goes. */
+    is_of_group: Generated<boolean>;
+  };
+  /** Of all coordinators together: one row, which a crash of the server may take away. */
+  leases: {
+    id: Fixed<number>;
+    /** JSON. */
+    table: ColumnType<StoredLeases, string, string>;
+    /** Counts the writes. */
+    version: Int8;
   };
   node_invitations: {
     id: Fixed<string>;

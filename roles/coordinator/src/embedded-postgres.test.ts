@@ -137,7 +137,7 @@ it('gives channels of an older Starling a schedule, a number and their sources, 
   const path = join(folder, 'older');
   const older = await openEmbeddedPostgres(path, logger);
   // Back to the tables of before.
-  await sql`drop table nodes, node_invitations, alarms, idempotency_keys, spools, viewer_sessions`.execute(
+  await sql`drop table leases, nodes, node_invitations, alarms, idempotency_keys, spools, viewer_sessions`.execute(
     older.kysely,
   );
   await sql`alter table streams drop column old_key_sha256, drop column old_key_until`.execute(older.kysely);

@@ -25,10 +25,11 @@ export class FrontendStates implements Source {
   async read(): Promise<FrontendState> {
     const { revision, channels, revokedTokenIds } = await this.#rules.read();
     const { nodes } = await this.#nodes.read();
+    const keys = await this.#keys.read();
     return {
       revision,
-      channels: channels.map((channel) => ({ ...channel, nameKey: this.#keys.nameKeyOf(channel.name) })),
-      viewingTokenKeys: this.#keys.publicKeys,
+      channels: channels.map((channel) => ({ ...channel, nameKey: keys.nameKeyOf(channel.name) })),
+      viewingTokenKeys: keys.publicKeys,
       revokedTokenIds: [...revokedTokenIds],
       endedViewerIds: this.#viewers.endedIds,
       backends: nodes

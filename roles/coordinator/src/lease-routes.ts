@@ -3,12 +3,12 @@ import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
 import { HeldLease, LeaseGrants, LeaseWishes, NodeId } from '@starling/model/lease';
 import { Type } from 'typebox';
 import { refuseOtherNodes } from './access.ts';
-import type { LeaseTable } from './lease-table.ts';
+import type { Leases } from './lease-table.ts';
 import type { Nodes } from './nodes.ts';
 
 const ByNode = Type.Object({ nodeId: NodeId });
 
-export function leaseRoutes(leases: LeaseTable, nodes: Nodes): FastifyPluginAsyncTypebox {
+export function leaseRoutes(leases: Leases, nodes: Nodes): FastifyPluginAsyncTypebox {
   return async (app) => {
     app.get(
       '/leases',
@@ -20,7 +20,7 @@ export function leaseRoutes(leases: LeaseTable, nodes: Nodes): FastifyPluginAsyn
           response: { 200: Type.Object({ items: Type.Array(HeldLease) }) },
         },
       },
-      async () => ({ items: leases.list() }),
+      async () => ({ items: await leases.list() }),
     );
     app.put(
       '/leases/:nodeId',
@@ -53,7 +53,7 @@ export function leaseRoutes(leases: LeaseTable, nodes: Nodes): FastifyPluginAsyn
       },
       async (request, reply) => {
         refuseOtherNodes(request, request.params.nodeId);
-        leases.release(request.params.nodeId);
+        await leases.release(request.params.nodeId);
         return reply.code(204).send(null);
       },
     );

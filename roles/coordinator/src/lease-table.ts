@@ -1,6 +1,6 @@
 /**
- * The leases of all nodes. In memory: a lease is true for seconds only, and after a restart the holders claim
- * theirs again (docs/decisions/014-leases.md).
+ * The leases of all nodes. In memory where one coordinator grants them: a lease is true for seconds only, and after a restart
+ * the holders claim theirs again (docs/decisions/014-leases.md). Several share one: `shared-leases.ts`.
  */
 import type { HeldLease, LeaseGrant, LeaseGrants, LeaseWish } from '@starling/model/lease';
 import type { NodeState } from '@starling/model/node';
@@ -19,13 +19,34 @@ interface Holder {
   expiresAtMs: number;
 }
 
-export class LeaseTable {
+/** A table between two changes, as JSON. */
+export interface StoredLeases {
+  readonly freeFromMs: number;
+  readonly lastToken: number;
+  readonly leases: readonly (readonly [
+    name: string,
+    holders: readonly (readonly [nodeId: string, Holder])[],
+  ])[];
+}
+
+/** Who grants leases: this coordinator, or all of a database together. */
+export interface Leases {
+  renew(
+    nodeId: string,
+    wishes: readonly LeaseWish[],
+    standingOf: (nodeId: string) => NodeState,
+  ): LeaseGrants | Promise<LeaseGrants>;
+  release(nodeId: string): void | Promise<void>;
+  list(): HeldLease[] | Promise<HeldLease[]>;
+}
+
+export class LeaseTable implements Leases {
   readonly #monotonicMs: () => number;
   /** By the name of the lease, then by node. */
   readonly #leases = new Map<string, Map<string, Holder>>();
   #lastToken: number;
   /** Until then nothing is free: who held a lease before the start has not claimed it yet. */
-  readonly #freeFromMs: number;
+  #freeFromMs: number;
 
   /**
    * @param startedAtUnixMs wall-clock time of the start
@@ -35,6 +56,23 @@ export class LeaseTable {
     this.#monotonicMs = monotonicMs;
     this.#lastToken = startedAtUnixMs * TOKENS_PER_MS;
     this.#freeFromMs = monotonicMs() + LEASE_TTL_MS;
+  }
+
+  /** @param nowMs the clock that the stored times are of */
+  static restore({ freeFromMs, lastToken, leases }: StoredLeases, nowMs: () => number): LeaseTable {
+    const table = new LeaseTable(0, nowMs);
+    table.#freeFromMs = freeFromMs;
+    table.#lastToken = lastToken;
+    for (const [name, holders] of leases) table.#leases.set(name, new Map(holders));
+    return table;
+  }
+
+  stored(): StoredLeases {
+    return {
+      freeFromMs: this.#freeFromMs,
+      lastToken: this.#lastToken,
+      leases: [...this.#leases].map(([name, holders]) => [name, [...holders]]),
+    };
   }
 
   /**
@@ -126,7 +164,8 @@ export class LeaseTable {
           : isStarting
             ? this.#freeFromMs
             : nowMs + LEASE_TTL_MS;
-      return { name, fencingToken: null, isFirst: false, retryInMs: Math.ceil(freeAtMs - nowMs) };
+      const holderIds = [...holders.keys()];
+      return { name, fencingToken: null, isFirst: false, retryInMs: Math.ceil(freeAtMs - nowMs), holderIds };
     }
     const fencingToken = own ?? ++this.#lastToken;
     const sinceMs = holders.get(nodeId)?.sinceMs ?? nowMs;

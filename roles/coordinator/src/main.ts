@@ -10,7 +10,7 @@ import { mkdir } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join, resolve } from 'node:path';
 import type { Distribution } from '@starling/model/distribution';
-import type { Secret } from '@starling/model/secret';
+import { openSecret, type Secret } from '@starling/model/secret';
 import { sql } from 'kysely';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
@@ -51,6 +51,7 @@ import { Recordings } from './recordings.ts';
 import { Schedules } from './schedules.ts';
 import { Sessions } from './sessions.ts';
 import { SharedCounters } from './shared-counters.ts';
+import { SharedLeases } from './shared-leases.ts';
 import { readBackendState, Snapshot, withoutPast } from './state.ts';
 import { Streams } from './streams.ts';
 import { ViewerSessions } from './viewer-sessions.ts';
@@ -62,6 +63,10 @@ import { Webhooks } from './webhooks.ts';
 export interface CoordinatorConfig {
   /** Holds the embedded database, in `db`. One coordinator at a time may use it. */
   readonly dataDir: string;
+  /** The backends' library, for posters and subtitles; in the data folder when undefined. */
+  readonly mediaDir?: string | undefined;
+  /** Where backends keep their recordings, as far as this machine sees them; in the data folder when undefined. */
+  readonly recordingsDir?: string | undefined;
   /** Of a PostgreSQL server, with its password: `postgres://...`. The database is embedded when undefined. */
   readonly databaseUrl?: string | undefined;
   /** Of a Redis server, through which several coordinators share what is true for seconds. */
@@ -72,6 +77,11 @@ export interface CoordinatorConfig {
   readonly operatorToken: Secret;
   /** For the network's own machines. */
   readonly nodeToken: Secret;
+  /**
+   * Of a group of hosts that are made alike and come and go, on one database server: nodes join with the node token, those that
+   * stay away are removed, and the keys of viewing tokens are in the database.
+   */
+  readonly isOfGroup?: boolean;
   /** Where else people log in; nowhere when undefined. */
   readonly oidc?: OidcSettings | undefined;
   readonly logger: Logger;
@@ -145,10 +155,15 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
       onChange: (listener: () => void) => state.onChange(listener),
     };
     const watch = new Watch(forBackends, logger);
-    const viewingKeys = await ViewingKeys.open(dataDir);
+    const groupToken = config.isOfGroup === true ? openSecret(config.nodeToken, now) : undefined;
+    const viewingKeys =
+      groupToken === undefined
+        ? await ViewingKeys.open(dataDir)
+        : await ViewingKeys.openShared(db, changes, groupToken);
     const rules = new Snapshot(db, changes, (transaction) => readViewingRules(transaction, now));
     const viewers = new FleetViewers(rules, peers, logger, now);
-    const nodes = new Nodes({ db, changes, peers, logger, now, distribution });
+    const nodes = new Nodes({ db, changes, peers, logger, now, distribution, groupToken });
+    closers.push(async () => nodes.close());
     const frontendWatch = new Watch(
       new FrontendStates(rules, viewingKeys, viewers, nodes),
       logger,
@@ -204,7 +219,7 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
     closers.push(async () => audit.close());
     const rateLimits = new RateLimits(new SharedCounters(peers, now));
     const assets = new Assets(db, changes, peers, logger, now);
-    const recordingsDir = join(resolve(dataDir), 'recordings');
+    const recordingsDir = resolve(config.recordingsDir ?? join(dataDir, 'recordings'));
     await mkdir(recordingsDir, { recursive: true, mode: 0o700 });
     let closing: Promise<void> | undefined;
     const isReady = () => closing === undefined && database.isUp();
@@ -219,8 +234,8 @@ export async function startCoordinator(config: CoordinatorConfig): Promise<Coord
         apiTokens: new ApiTokens(db, changes, logger, now),
         assets,
         library: new Library(db, changes, logger, now),
-        assetFiles: new AssetFiles(join(dataDir, 'media')),
-        leases: new LeaseTable(now()),
+        assetFiles: new AssetFiles(config.mediaDir ?? join(dataDir, 'media')),
+        leases: config.databaseUrl === undefined ? new LeaseTable(now()) : await SharedLeases.open(db),
         nodes,
         fleetWatch,
         recordings: new Recordings({ db, changes, assets, dir: recordingsDir, logger, now }),

@@ -537,6 +537,21 @@ const migrations: Record<string, Migration> = {
         .execute();
     },
   },
+  '047-groups': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('nodes')
+        .addColumn('is_of_group', 'boolean', (column) => column.notNull().defaultTo(false))
+        .execute();
+      // Written to all the time, and worth nothing after a crash: so it is not in the write-ahead log.
+      await sql`
+        create unlogged table leases (
+          id int4 primary key check (id = 1),
+          "table" jsonb not null,
+          version int8 not null
+        )`.execute(db);
+    },
+  },
 };
 
 /** In the order in which they run. */
@@ -570,6 +585,7 @@ const auditedLater: readonly string[] = ['alarms', 'node_invitations', 'nodes'];
 export const unauditedTables = [
   'audit_entries',
   'idempotency_keys',
+  'leases',
   'login_failures',
   'runs',
   'sessions',

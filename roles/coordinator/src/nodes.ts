@@ -17,6 +17,7 @@ import {
   type NodeState,
 } from '@starling/model/node';
 import { claimedNodeId, isProofOf } from '@starling/model/node-identity';
+import type { OpenSecret } from '@starling/model/secret';
 import { type Kysely, type Selectable, sql } from 'kysely';
 import type { Logger } from 'pino';
 import { type Static, Type } from 'typebox';
@@ -43,6 +44,9 @@ const KEEP_ENDED_MS = 30 * 24 * 3600 * 1000;
 /** A node reports every 5 s; after three missed reports it is lost. */
 const LOST_AFTER_MS = 15_000;
 const WRITE_LAST_SEEN_EVERY_MS = 60_000;
+/** A node of a group that has been lost for so long is gone: the group has another host in its place. */
+const REMOVE_LOST_AFTER_MS = 3_600_000;
+const LOOK_FOR_LOST_EVERY_MS = 60_000;
 /** A proof that was found good need not be checked again for so long. */
 const REMEMBER_PROOF_MS = 30_000;
 const MAX_REMEMBERED_PROOFS = 10_000;
@@ -64,6 +68,8 @@ export class Nodes {
   readonly #logger: Logger;
   readonly #now: () => number;
   readonly #distribution: Distribution;
+  readonly #groupToken: OpenSecret | undefined;
+  readonly #lostTimer: NodeJS.Timeout | undefined;
   readonly #known: Snapshot<KnownNodes>;
   readonly #pages: RowCache<Selectable<Tables['nodes']>[]>;
   readonly #invitationPages: RowCache<Selectable<Tables['node_invitations']>[]>;
@@ -80,6 +86,8 @@ export class Nodes {
     readonly logger: Logger;
     readonly now: () => number;
     readonly distribution: Distribution;
+    /** With it nodes of a group join; undefined where there is no group. */
+    readonly groupToken: OpenSecret | undefined;
   }) {
     const { db, changes, peers } = options;
     this.#db = db;
@@ -88,12 +96,19 @@ export class Nodes {
     this.#logger = options.logger;
     this.#now = options.now;
     this.#distribution = options.distribution;
+    this.#groupToken = options.groupToken;
+    if (options.groupToken !== undefined)
+      this.#lostTimer = setInterval(() => this.#removeLost(), LOOK_FOR_LOST_EVERY_MS);
     this.#known = new Snapshot(db, changes, readNodes);
     this.#pages = new RowCache(changes);
     this.#invitationPages = new RowCache(changes);
     peers.onMessage('node-report', (message) => {
       if (Check(PeerReport, message)) this.#takeReport(message.nodeId, message.report);
     });
+  }
+
+  close(): void {
+    clearInterval(this.#lostTimer);
   }
 
   /** The fleet, as nodes follow it. */
@@ -290,6 +305,7 @@ export class Nodes {
         'The proof is not signed with the key, or the clocks of both machines differ by more than a minute. Set the clock.',
       );
     }
+    const isOfGroup = this.#groupToken?.accepts(token) === true;
     const row = await this.#changes.make(async (transaction) => {
       const invitation = await transaction
         .selectFrom('node_invitations')
@@ -302,14 +318,14 @@ export class Nodes {
         .where('id', '=', nodeId)
         .executeTakeFirst();
       const isSameKey = known !== undefined && isInFleet(known) && known.public_key === publicKey;
-      if (invitation?.used_by === nodeId && isSameKey) return known;
+      if (isSameKey && (isOfGroup || invitation?.used_by === nodeId)) return known;
       // One answer for all that is wrong: whoever guesses learns nothing.
-      if (
-        invitation === undefined ||
-        invitation.used_at !== null ||
-        invitation.expires_at.getTime() <= nowMs ||
-        invitation.role !== role
-      ) {
+      const isGood =
+        invitation !== undefined &&
+        invitation.used_at === null &&
+        invitation.expires_at.getTime() > nowMs &&
+        invitation.role === role;
+      if (!isOfGroup && !isGood) {
         throw new ApiProblem(
           'INVITATION_REFUSED',
           `The join token is unknown, used or expired, or not for a ${role}. Make another one: starling node invite --role ${role}.`,
@@ -321,7 +337,7 @@ export class Nodes {
           `The node of this data folder is ${known.name} already. Remove it first: starling node rm ${known.name}.`,
         );
       }
-      const name = invitation.name ?? (await freeName(transaction, request.name));
+      const name = invitation?.name ?? (await freeName(transaction, request.name));
       await refuseKnownName(transaction, name);
       const longAgo = new Date(nowMs - KEEP_ENDED_MS);
       await transaction.deleteFrom('nodes').where('removed_at', '<', longAgo).execute();
@@ -333,11 +349,13 @@ export class Nodes {
         .executeTakeFirstOrThrow();
       if (Number(count) >= MAX_NODES)
         throw new ApiProblem('TOO_MANY_NODES', `There are ${MAX_NODES} already. Remove one.`);
-      await transaction
-        .updateTable('node_invitations')
-        .set({ used_at: new Date(nowMs), used_by: nodeId })
-        .where('id', '=', invitation.id)
-        .execute();
+      if (invitation !== undefined) {
+        await transaction
+          .updateTable('node_invitations')
+          .set({ used_at: new Date(nowMs), used_by: nodeId })
+          .where('id', '=', invitation.id)
+          .execute();
+      }
       return transaction
         .insertInto('nodes')
         .values({
@@ -348,11 +366,13 @@ export class Nodes {
           state: 'joined',
           revision: await readRevision(transaction),
           joined_at: new Date(nowMs),
+          is_of_group: isOfGroup,
         })
         .returningAll()
         .executeTakeFirstOrThrow();
     });
-    this.#logger.info({ node: row.name, role, nodeId }, 'node joined');
+    this.#logger.info({ node: row.name, role, nodeId, isOfGroup }, 'node joined');
+    if (isOfGroup) await this.#removeLost(); // it may be in the place of one
     return this.#nodeOf(row);
   }
 
@@ -372,6 +392,32 @@ export class Nodes {
       isDeepStrictEqual(row.addresses, report.addresses);
     if (!isSame) await this.#takeStart(nodeId, report);
     else await this.#writeLastSeen(nodeId);
+    if (row.is_of_group && report.isLeaving === true) {
+      if (row.state !== 'draining') await this.setState(row.name, 'draining');
+      else if (report.isIdle) await this.remove(row.name);
+    }
+  }
+
+  /** Removes the nodes of a group that nobody has heard of for an hour: their hosts are gone. Never rejects. */
+  async #removeLost(): Promise<void> {
+    const since = new Date(this.#now() - REMOVE_LOST_AFTER_MS);
+    try {
+      const rows = await this.#db
+        .selectFrom('nodes')
+        .select(['id', 'name'])
+        .where('is_of_group', '=', true)
+        .where('state', '<>', 'removed')
+        .where((where) => where(where.fn.coalesce('last_seen_at', 'joined_at'), '<', since))
+        .execute();
+      for (const { id, name } of rows) {
+        if ((this.#lastSeenMs.get(id) ?? 0) > since.getTime()) continue;
+        this.#logger.warn({ node: name }, 'node of the group has been lost for an hour');
+        await this.remove(name);
+      }
+    } catch (error) {
+      // The database is away, or another coordinator was first: the next look is soon.
+      this.#logger.warn({ err: error }, 'lost nodes of the group cannot be removed now');
+    }
   }
 
   /** A node that was to restart has done so, when another start of it reports. */
@@ -505,6 +551,7 @@ export class Nodes {
       bootId: row.boot_id,
       version: row.version,
       joinedAt: row.joined_at.toISOString(),
+      isOfGroup: row.is_of_group,
       lastSeenAt: lastSeenMs === 0 ? null : new Date(lastSeenMs).toISOString(),
       health: isLost ? 'lost' : last.report.isReady ? 'ready' : 'unready',
       isIdle: !isLost && last.report.isIdle,

@@ -195,10 +195,11 @@ export class Recordings {
     const { parts } = await this.get(id);
     const part = parts[number - 1];
     if (part === undefined) throw emptyRecording(id);
-    const root = join(this.#options.dir, id);
-    const [, file] = /\/(part-\d+\.mp4)$/.exec(part.path) ?? [];
+    const [, file = ''] = /\/(part-\d+\.mp4)$/.exec(part.path) ?? [];
+    const { dir } = this.#options;
     // Only what this coordinator itself knows the place of: a node's word opens no other file.
-    if (file === undefined || join(root, file) !== part.path) {
+    const root = [join(dir, id), join(dir, part.backend, id)].find((one) => join(one, file) === part.path);
+    if (file === '' || root === undefined) {
       throw new ApiProblem(
         'RECORDING_ELSEWHERE',
         `The file is ${part.path} on the machine of backend ${part.backend}. Fetch it from there.`,

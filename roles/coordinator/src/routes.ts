@@ -46,7 +46,7 @@ import { IdempotencyKey, IfMatch } from './conditional-requests.ts';
 import { destinationRoutes } from './destination-routes.ts';
 import type { Destinations } from './destinations.ts';
 import { leaseRoutes } from './lease-routes.ts';
-import type { LeaseTable } from './lease-table.ts';
+import type { Leases } from './lease-table.ts';
 import type { Library } from './library.ts';
 import { logRoutes } from './log-routes.ts';
 import type { Logs } from './logs.ts';
@@ -76,7 +76,7 @@ export interface Nouns extends ViewingNouns {
   readonly publicChannels: PublicChannels;
   readonly destinations: Destinations;
   readonly recordings: Recordings;
-  readonly leases: LeaseTable;
+  readonly leases: Leases;
   readonly nodes: Nodes;
   readonly fleetWatch: Watch;
   readonly webhooks: Webhooks;

@@ -11,7 +11,7 @@ import { type Page, type PageQuery, pageOf, pageRequestOf } from './page.ts';
 import { ApiProblem, unknownChannel } from './problem.ts';
 import { RowCache } from './row-cache.ts';
 import type { Snapshot } from './state.ts';
-import type { ViewingKeys } from './viewing-keys.ts';
+import type { CurrentKeys, ViewingKeys } from './viewing-keys.ts';
 
 const ID_BYTES = 9;
 /** That have not expired; frontends hear of all that are revoked. */
@@ -53,6 +53,7 @@ export class ViewingTokens {
   readonly #logger: Logger;
   readonly #now: () => number;
   readonly #verifier: ViewingTokenVerifier;
+  #verifierKeys: CurrentKeys | undefined;
 
   constructor(
     db: Kysely<Tables>,
@@ -70,7 +71,6 @@ export class ViewingTokens {
     this.#logger = logger;
     this.#now = now;
     this.#verifier = new ViewingTokenVerifier(now);
-    this.#verifier.setKeys(keys.publicKeys);
   }
 
   /** Newest first. @throws ApiProblem REQUEST_INVALID for a bad cursor */
@@ -102,7 +102,7 @@ export class ViewingTokens {
     const issuedAtUnixMs = this.#now();
     // Whole seconds, as in the token.
     const expiresAtUnixMs = (Math.floor(issuedAtUnixMs / 1000) + wanted.expiresInSeconds) * 1000;
-    const key = this.#keys.signingKey;
+    const { signingKey: key } = await this.#keys.read();
     // A change, because of its limit.
     const row = await this.#changes.make(async (transaction) => {
       await requireChannels(transaction, channels ?? []);
@@ -160,23 +160,25 @@ export class ViewingTokens {
   /** Signs new tokens with a new key. A key is forgotten when the last of its tokens has expired. */
   async rotateKey(): Promise<void> {
     // A change, so that frontends hear of the new key.
-    await this.#changes.make(async (transaction) => {
+    const keys = await this.#changes.make(async (transaction) => {
       const rows = await transaction
         .selectFrom('viewing_tokens')
         .select('key_id')
         .distinct()
         .where('expires_at', '>', new Date(this.#now()))
         .execute();
-      await this.#keys.rotate(new Set(rows.map((row) => row.key_id)));
-      this.#verifier.setKeys(this.#keys.publicKeys);
+      return this.#keys.rotate(new Set(rows.map((row) => row.key_id)));
     });
-    this.#logger.info({ key: this.#keys.signingKey.id }, 'viewing tokens are signed with a new key');
+    this.#logger.info({ key: keys.signingKey.id }, 'viewing tokens are signed with a new key');
   }
 
   /** What a token that a viewer shows is good for. */
   async rightOf(token: string | undefined): Promise<ViewingRight> {
     const none = (refusal: string | undefined) => ({ ...PUBLIC_RIGHT, refusal });
     if (token === undefined) return none(undefined);
+    const keys = await this.#keys.read();
+    if (keys !== this.#verifierKeys) this.#verifier.setKeys(keys.publicKeys);
+    this.#verifierKeys = keys;
     const claims = await this.#verifier.verify(token);
     if (claims === 'expired') return none('The viewing token has expired. Ask for a new one.');
     if (claims === 'invalid') return none('This is no viewing token of this network.');

@@ -83,6 +83,7 @@ export async function startLab(
     smtpUrl?: string;
     webDir?: string;
     oidc?: OidcSettings;
+    isOfGroup?: boolean;
     nowMs?: number;
   } = {},
 ): Promise<Lab> {
@@ -101,6 +102,7 @@ export async function startLab(
     nodeToken,
     webDir: options.webDir,
     oidc: options.oidc,
+    isOfGroup: options.isOfGroup ?? false,
     logger: pino({ level: 'trace' }, { write: (line: string) => log.push(line) }),
     now: () => clock.nowMs,
   });
