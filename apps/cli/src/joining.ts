@@ -1,7 +1,7 @@
 /** How a node becomes one: it makes a key pair, joins with the token of an invitation, and keeps the key in its data folder. */
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
-import { hostname } from 'node:os';
+import { hostname, type NetworkInterfaceInfo, networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { readNodeId } from '@starling/backend/node-id';
 import { ApiError, CoordinatorClient } from '@starling/model/client';
@@ -18,6 +18,8 @@ const JOIN_PATIENCE_MS = 30_000;
 const FIRST_RETRY_MS = 250;
 const MAX_RETRY_MS = 2000;
 const LOOK_FOR_HOST_MS = 2000;
+/** Instead of an address that is advertised. */
+const AUTO = 'auto';
 
 /** Docs: docs/formats/node-proof.md. */
 const NodeFile = Type.Object({
@@ -45,7 +47,7 @@ export interface JoinOptions {
   readonly role: NodeRole;
   /** Where the invitation names none; after the machine when undefined. */
   readonly name: string | undefined;
-  /** Where the others reach this machine; found out when undefined. */
+  /** Where the others reach this machine; found out when undefined, and `auto` is {@link onlyAddress}. */
   readonly advertisedHost: string | undefined;
   /** Asked for where the node has not joined yet; empty where there is none. */
   readonly readJoinToken: () => Promise<string>;
@@ -80,7 +82,10 @@ export async function joinNetwork(options: JoinOptions): Promise<Membership> {
     await writeNodeFile(dataDir, file);
     logger.info({ node: name, nodeId: file.nodeId }, 'joined the network');
   }
-  const host = advertisedHost ?? (await ownAddressTowards(coordinatorUrl)) ?? file.host;
+  const host =
+    (advertisedHost === AUTO ? onlyAddress(networkInterfaces()) : advertisedHost) ??
+    (await ownAddressTowards(coordinatorUrl)) ??
+    file.host;
   if (host === null) {
     throw new StartError(
       `The coordinator at ${coordinatorUrl} cannot be reached, and so it is not known where others reach this machine. Say it with --advertise HOST.`,
@@ -163,6 +168,27 @@ async function writeNodeFile(dataDir: string, file: NodeFile): Promise<void> {
   } catch (error) {
     throw new StartError(`${path} cannot be written: ${error instanceof Error ? error.message : error}`);
   }
+}
+
+/**
+ * The IPv4 address of a machine that has one, beside loopback and link-local ones: a host of Amazon EC2 with one interface, or
+ * a task of Fargate, whose other interface leads to its metadata alone. Where its coordinator runs beside it, no connection
+ * would tell.
+ * @throws StartError where it has none, or several
+ */
+export function onlyAddress(interfaces: NodeJS.Dict<NetworkInterfaceInfo[]>): string {
+  const addresses = Object.values(interfaces).flatMap((one = []) =>
+    one.flatMap(({ address, family, internal }) =>
+      family === 'IPv4' && !internal && !address.startsWith('169.254.') ? [address] : [],
+    ),
+  );
+  const [only, ...others] = addresses;
+  if (only === undefined || others.length > 0) {
+    throw new StartError(
+      `advertise: auto needs a machine with one IPv4 address, and this one has ${addresses.length === 0 ? 'none' : addresses.join(', ')}. Say which with advertise: ADDRESS.`,
+    );
+  }
+  return only;
 }
 
 /** Which of this machine's addresses a connection to the coordinator comes from. */

@@ -9,6 +9,8 @@
  * | `draining`   | it hands over what it has, and is idle when that is done, after 30 s at the latest  |
  * | the same, and to restart | it then ends with code 75                                               |
  * | `removed`    | it ends with code 1                                                                 |
+ *
+ * Where its host ends for good, as a host of a group does, a node asks to be drained, and then to be removed.
  */
 import { randomBytes } from 'node:crypto';
 import { readFile, rename, writeFile } from 'node:fs/promises';
@@ -28,6 +30,12 @@ const LOOK_EVERY_MS = 100;
 const FIRST_RETRY_MS = 500;
 /** What a node that drains may take to hand over what it has. */
 const DRAIN_WITHIN_MS = 30_000;
+/**
+ * The same for one whose host ends for good: systemd and Amazon ECS kill 30 s after they asked, and closing takes some of them.
+ */
+const LEAVE_WITHIN_MS = 15_000;
+/** Until the coordinator has taken the last report. */
+const LEAVE_DEADLINE_MS = LEAVE_WITHIN_MS + 3000;
 /** Of it, until the last viewer on an endless answer is sent away; players of HLS leave by themselves, with a balancer. */
 export const ENDLESS_WITHIN_MS = DRAIN_WITHIN_MS / 3;
 
@@ -69,6 +77,8 @@ export class NodeAgent {
   #isConnected = false;
   #drainedByMs: number | undefined;
   #isEnding = false;
+  #isLeaving = false;
+  #onEnded = () => {};
   #isReporting = false;
   #reported = '';
   #reportDueAtMs = 0;
@@ -116,6 +126,23 @@ export class NodeAgent {
     return agent;
   }
 
+  /** Hands over what it has, and has itself removed. Resolves when that is done, or cannot be done in time; never rejects. */
+  async leave(): Promise<void> {
+    if (this.#isEnding) return;
+    this.#options.logger.info('leaving the network');
+    this.#isLeaving = true;
+    this.#reportDueAtMs = 0;
+    let deadline: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      this.#onEnded = resolve;
+      deadline = setTimeout(resolve, LEAVE_DEADLINE_MS);
+      this.#look();
+    });
+    clearTimeout(deadline);
+    if (!this.#isEnding)
+      this.#options.logger.warn('could not leave in time; the coordinator will find it lost');
+  }
+
   async close(): Promise<void> {
     clearInterval(this.#timer);
     this.#abort.abort();
@@ -136,7 +163,7 @@ export class NodeAgent {
     const isToDrain = own?.state === 'draining';
     if (isToDrain && this.#drainedByMs === undefined) {
       logger.info({ isToRestart: own.restartBootId === this.#bootId }, 'draining');
-      this.#drainedByMs = performance.now() + DRAIN_WITHIN_MS;
+      this.#drainedByMs = performance.now() + (this.#isLeaving ? LEAVE_WITHIN_MS : DRAIN_WITHIN_MS);
       part.drain();
     } else if (!isToDrain && this.#drainedByMs !== undefined) {
       logger.info('working again');
@@ -158,8 +185,10 @@ export class NodeAgent {
   #end(why: 'restart' | 'removed', reason: string): void {
     if (this.#isEnding) return;
     this.#isEnding = true;
-    this.#options.logger[why === 'removed' ? 'error' : 'info']({ reason }, 'this node ends');
+    const isWrong = why === 'removed' && !this.#isLeaving;
+    this.#options.logger[isWrong ? 'error' : 'info']({ reason }, 'this node ends');
     this.#options.onEnd(why);
+    this.#onEnded();
   }
 
   get #isIdle(): boolean {
@@ -175,7 +204,8 @@ export class NodeAgent {
     if (this.#isReporting || this.#isEnding) return;
     const { part } = this.#options;
     const addresses = { host: membership.host, ...part.ports() };
-    const state = JSON.stringify([addresses, part.isReady(), this.#isIdle, part.channelCount()]);
+    const standing = [this.#drainedByMs !== undefined, this.#isLeaving];
+    const state = JSON.stringify([addresses, part.isReady(), this.#isIdle, part.channelCount(), standing]);
     const nowMs = performance.now();
     if (nowMs < this.#reportDueAtMs && (state === this.#reported || this.#failures > 0)) return;
     this.#isReporting = true;
@@ -202,6 +232,7 @@ export class NodeAgent {
       ...{ bootId: this.#bootId, version, addresses },
       isReady: part.isReady(),
       isIdle: this.#isIdle,
+      ...(this.#isLeaving ? { isLeaving: true } : {}),
       cpuCores: this.#cpuCores(),
       memoryBytes: process.memoryUsage.rss(),
       channelCount: part.channelCount(),
@@ -285,6 +316,17 @@ export function peersOf({ nodes, distribution }: Fleet, ownNodeId: string | unde
     const { host, httpPort, pushPorts = [] } = addresses;
     return pushPorts.map((rtmpPort) => ({ nodeId: id, publicKey, host, rtmpPort, httpPort }));
   });
+}
+
+/** Where encoders come in at each backend, by node. */
+export function ingestAddresses({ nodes }: Fleet): Map<string, { host: string; port: number }> {
+  return new Map(
+    nodes.flatMap(({ id, role, addresses }) =>
+      role === 'backend' && addresses?.rtmpPort !== undefined
+        ? [[id, { host: addresses.host, port: addresses.rtmpPort }]]
+        : [],
+    ),
+  );
 }
 
 /** Frontends believe the network's balancers whose viewers they bring. */

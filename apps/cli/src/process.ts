@@ -26,16 +26,21 @@ export const RESTART_EXIT_CODE = 75;
 /**
  * Waits for SIGINT or SIGTERM, then closes; a part that does not stop in time does not hold up the end.
  * @param ended settles where it is to end for another reason
+ * @param leave what comes first after a signal, and has a deadline of its own; a second signal ends the process at once
  * @returns that reason, or `stopped`
  */
 export function runUntilStopped<Reason = never>(
   close: () => Promise<void>,
   logger: Logger,
   ended?: Promise<Reason>,
+  leave?: () => Promise<void>,
 ): Promise<Reason | 'stopped'> {
   return new Promise((resolve) => {
+    let isStopping = false;
     const stop = (reason: Reason | 'stopped', exitCode: number) => {
       process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+      if (isStopping) return;
+      isStopping = true;
       setTimeout(() => {
         logger.error('a part did not stop in time; ending anyway');
         process.exit(exitCode);
@@ -48,8 +53,10 @@ export function runUntilStopped<Reason = never>(
         },
       );
     };
-    const onSignal = (signal: NodeJS.Signals) => {
+    const onSignal = async (signal: NodeJS.Signals) => {
       logger.info({ signal }, 'stopping');
+      process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+      await leave?.();
       stop('stopped', 1);
     };
     process.on('SIGINT', onSignal).on('SIGTERM', onSignal);

@@ -17,6 +17,7 @@ import { LogShipper } from './log-shipper.ts';
 import {
   balancerAddresses,
   ENDLESS_WITHIN_MS,
+  ingestAddresses,
   NodeAgent,
   type NodePart,
   peersOf,
@@ -111,6 +112,14 @@ export async function runRole(
       logShipper,
       ...nodeOf(role, config, resolvePath),
     });
+  // A host that ends for good says so, and one that is only started again does not.
+  let isLeaving = process.env.STARLING_LEAVE_AT_STOP === '1';
+  process.on('SIGUSR2', () => {
+    isLeaving = true;
+  });
+  const leave = async () => {
+    if (isLeaving) await agent?.leave();
+  };
   const close = async () => {
     if (role !== 'coordinator') await running.close();
     await reports?.close(); // the end of the others is in the log, too
@@ -118,9 +127,9 @@ export async function runRole(
     await agent?.close();
     await endTracing?.();
   };
-  const why = await runUntilStopped(close, logger, ended);
+  const why = await runUntilStopped(close, logger, ended, leave);
   if (why === 'removed' && membership !== undefined) await leaveNetwork(membership);
-  return why;
+  return isLeaving ? 'stopped' : why;
 }
 
 /** What a process of a role is called, unless it is a node with a name in the registry, and which disks it needs. */
@@ -258,6 +267,7 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     const backend = await startBackend({
       dataDir: section.dataDir,
       mediaDir: section.mediaDir && resolvePath(section.mediaDir),
+      recordingsDir: section.recordingsDir && resolvePath(section.recordingsDir),
       coordinator,
       rtmpHost: section.rtmp.host,
       rtmpPort: section.rtmp.port,
@@ -286,7 +296,10 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
         isIdle: () => !backend.isBusy,
         channelCount: () => backend.channelCount,
         viewerCount: () => 0,
-        onFleet: (fleet) => backend.setFrontends([...listed, ...pushTargets(fleet)], fleet.distribution),
+        onFleet(fleet) {
+          backend.setFrontends([...listed, ...pushTargets(fleet)], fleet.distribution);
+          backend.setOtherBackends(ingestAddresses(fleet));
+        },
         // The coordinator gives its leases to others, and it lets go of each that another has.
         drain() {},
         resume() {},
@@ -300,13 +313,21 @@ const starters: Record<Role, (config: StarlingConfig, context: Context) => Promi
     const { databaseUrlFile, redisUrlFile } = section;
     const { startCoordinator } = await import('@starling/coordinator/main');
     const servers = storageServers(process.env);
+    const databaseUrl = databaseUrlFile === undefined ? servers.databaseUrl : readSecret(databaseUrlFile);
+    if (section.group === true && databaseUrl === undefined)
+      throw new StartError(
+        'coordinator.group needs a database server: set databaseUrlFile, or DATABASE_URL.',
+      );
     const nodeToken = followSecret(section.nodeTokenFile);
     const coordinator = await startCoordinator({
       dataDir: section.dataDir,
-      databaseUrl: databaseUrlFile === undefined ? servers.databaseUrl : readSecret(databaseUrlFile),
+      mediaDir: section.mediaDir && resolvePath(section.mediaDir),
+      recordingsDir: section.recordingsDir && resolvePath(section.recordingsDir),
+      databaseUrl,
       redisUrl: redisUrlFile === undefined ? servers.redisUrl : readSecret(redisUrlFile),
       operatorToken: followSecret(section.operatorTokenFile),
       nodeToken,
+      isOfGroup: section.group === true,
       smtpUrl: section.smtpUrlFile === undefined ? servers.smtpUrl : readSecret(section.smtpUrlFile),
       oidc: section.oidc && oidcSettings(section.oidc, followSecret),
       distribution:

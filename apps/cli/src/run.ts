@@ -6,6 +6,7 @@ import { join, resolve } from 'node:path';
 import { OperateError } from '@starling/infra/operate/error';
 import { ApiError } from '@starling/model/client';
 import { MAX_WORKERS, type NodeCoordinator, type StarlingConfig } from '@starling/model/config';
+import { currentSecret } from '@starling/model/secret';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
 import { addAccountCommands } from './commands/account.ts';
@@ -283,7 +284,8 @@ async function readJoinToken({ env, readSecret }: Io): Promise<string> {
   if (token !== undefined && token !== '') return token;
   if (path === undefined || path === '') return readSecret('Join token: ');
   try {
-    return readFileSync(path, 'utf8');
+    // A host of a group has the token that nodes share there, which may have an older one behind it.
+    return currentSecret(readFileSync(path, 'utf8'));
   } catch (error) {
     throw new CommandError(`${path} cannot be read: ${error instanceof Error ? error.message : error}`);
   }

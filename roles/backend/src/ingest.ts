@@ -13,6 +13,7 @@ import {
   RtmpServer,
 } from '@starling/net/rtmp-server';
 import type { Logger } from 'pino';
+import { type IngestAddress, PASSED_ON, passOn } from './passing-on.ts';
 
 export interface LiveStream {
   readonly name: string;
@@ -33,6 +34,8 @@ export interface IngestOptions {
   readonly logger: Logger;
   /** Lets players in at the address that encoders publish to; undefined where this machine serves none. */
   readonly onPlay: PlayHandler | undefined;
+  /** Where the encoder of a stream is to go whose channel another backend runs; undefined where that is not known. */
+  addressElsewhere(stream: string): IngestAddress | undefined;
   /** What the encoder of a stream sends, on its own clock. */
   onEvent(stream: string, event: StreamEvent): void;
   onPublishChange(stream: string, isPublishing: boolean): void;
@@ -63,6 +66,7 @@ interface Input {
 export class Ingest {
   readonly #options: IngestOptions;
   readonly #inputs = new Map<string, Input>();
+  #elsewhere: readonly LiveStream[] = [];
   #server: RtmpServer | undefined;
   #tlsServer: RtmpServer | undefined;
   #oldKeyTimer: NodeJS.Timeout | undefined;
@@ -105,8 +109,12 @@ export class Ingest {
     return [...(this.#inputs.get(stream)?.incumbent?.tracks.values() ?? [])];
   }
 
-  /** Takes over the list of streams; an encoder whose stream is gone or whose key changed is cut off. */
-  setStreams(streams: readonly LiveStream[]): void {
+  /**
+   * Takes over the list of streams; an encoder whose stream is gone or whose key changed is cut off.
+   * @param elsewhere those whose channels other backends run
+   */
+  setStreams(streams: readonly LiveStream[], elsewhere: readonly LiveStream[] = []): void {
+    this.#elsewhere = elsewhere;
     const names = new Set(streams.map((stream) => stream.name));
     for (const [name, input] of this.#inputs) {
       if (names.has(name)) continue;
@@ -145,8 +153,24 @@ export class Ingest {
     await Promise.all([this.#server?.close(), this.#tlsServer?.close()]);
   }
 
-  #publish(target: PublishTarget, peer: RtmpPeer): PublisherSink | Refusal {
-    const { input, keySha256 } = this.#authorise(target);
+  #publish(
+    target: PublishTarget,
+    peer: RtmpPeer,
+  ): PublisherSink | Refusal | Promise<PublisherSink | Refusal> {
+    const shown = shownBy(target);
+    const nowUnixMs = Date.now();
+    const { keySha256 } = shown ?? { keySha256: '' };
+    const isMeant = (stream: LiveStream) => shown !== undefined && isOpenedBy(stream, shown, nowUnixMs);
+    const input = [...this.#inputs.values()].find(({ stream }) => isMeant(stream));
+    const elsewhere = input === undefined ? this.#elsewhere.find(isMeant) : undefined;
+    const address = elsewhere && this.#options.addressElsewhere(elsewhere.name);
+    if (
+      shown !== undefined &&
+      elsewhere !== undefined &&
+      address !== undefined &&
+      !target.query.has(PASSED_ON)
+    )
+      return passOn({ stream: elsewhere.name, key: shown.key }, address, peer, this.#options.logger);
     // One answer for a wrong name and a wrong key: strangers learn nothing from it.
     if (input === undefined) {
       this.#options.onRefused();
@@ -189,24 +213,32 @@ export class Ingest {
       },
     };
   }
+}
 
-  /**
-   * The stream that a target may publish to. Encoders put the key in one of three places:
-   * `live` + `cam?key=K`, `live/cam` + `K`, or `live` + `K` (server and stream key in OBS).
-   */
-  #authorise({ app, streamName, query }: PublishTarget): { input: Input | undefined; keySha256: string } {
-    const [root, nameInApp, ...rest] = app.split('/').filter((part) => part !== '');
-    const key = query.get('key') ?? streamName;
-    const name = query.has('key') ? streamName : nameInApp;
-    const keySha256 = createHash('sha256').update(key).digest('hex');
-    if (root !== 'live' || rest.length > 0) return { input: undefined, keySha256 };
-    const nowMs = Date.now();
-    // The digest of a random key tells nothing about the key, so a plain comparison leaks nothing of use.
-    const input = [...this.#inputs.values()].find(
-      ({ stream }) => isKeyOf(stream, keySha256, nowMs) && (name === undefined || name === stream.name),
-    );
-    return { input, keySha256 };
-  }
+/** What an encoder shows of itself. */
+interface Shown {
+  readonly key: string;
+  readonly keySha256: string;
+  /** Of the stream; undefined where the key alone says which. */
+  readonly name: string | undefined;
+}
+
+/**
+ * The name and the key that a target has. Encoders put the key in one of three places:
+ * `live` + `cam?key=K`, `live/cam` + `K`, or `live` + `K` (server and stream key in OBS).
+ * @returns undefined for what is no address of a stream
+ */
+function shownBy({ app, streamName, query }: PublishTarget): Shown | undefined {
+  const [root, nameInApp, ...rest] = app.split('/').filter((part) => part !== '');
+  if (root !== 'live' || rest.length > 0) return undefined;
+  const key = query.get('key') ?? streamName;
+  const name = query.has('key') ? streamName : nameInApp;
+  return { key, keySha256: createHash('sha256').update(key).digest('hex'), name };
+}
+
+/** The digest of a random key tells nothing about the key, so a plain comparison leaks nothing of use. */
+function isOpenedBy(stream: LiveStream, { keySha256, name }: Shown, nowUnixMs: number): boolean {
+  return isKeyOf(stream, keySha256, nowUnixMs) && (name === undefined || name === stream.name);
 }
 
 function isKeyOf({ keySha256, oldKey }: LiveStream, sha256: string, nowUnixMs: number): boolean {

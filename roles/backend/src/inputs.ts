@@ -75,11 +75,17 @@ export class Inputs {
 
   /**
    * Takes over the list of streams; inputs that are gone or changed are ended.
+   * @param elsewhere those whose channels other backends run
    * @param rungsOf what a stream is transcoded to, if it is
    */
-  setStreams(streams: readonly StreamOfState[], rungsOf: (stream: string) => readonly Rung[]): void {
+  setStreams(
+    streams: readonly StreamOfState[],
+    elsewhere: readonly StreamOfState[],
+    rungsOf: (stream: string) => readonly Rung[],
+  ): void {
     this.#setEncoders(streams, rungsOf);
-    this.#ingest?.setStreams(streams.filter(({ input }) => input.type === 'rtmp'));
+    const isRtmp = ({ input }: StreamOfState) => input.type === 'rtmp';
+    this.#ingest?.setStreams(streams.filter(isRtmp), elsewhere.filter(isRtmp));
     const wanted = new Map<string, FfmpegStreamInput>();
     for (const { name, input } of streams) if (input.type !== 'rtmp') wanted.set(name, input);
     for (const [name, { source, input }] of this.#ffmpegInputs) {

@@ -21,6 +21,8 @@ export interface Leases {
   readonly held: ReadonlyMap<string, HeldLease>;
   /** What to take up at the next start, if nobody can be asked then. */
   readonly toRemember: ReadonlyMap<string, HeldLease>;
+  /** Which other backend holds a lease that is refused here; undefined where that is not known. */
+  holderOf(name: string): string | undefined;
   /** Says what is wanted from now on: by name, with the number of backends that may hold it. The rest is released. */
   want(wanted: ReadonlyMap<string, number>): void;
   /** Releases all. */
@@ -54,6 +56,8 @@ export class SoleHolder implements Leases {
   want(wanted: ReadonlyMap<string, number>): void {
     this.#held = new Map([...wanted.keys()].map((name) => [name, { fencingToken: 1, isFirst: true }]));
   }
+
+  holderOf(): undefined {}
 
   async close(): Promise<void> {
     this.#held = new Map();
@@ -97,6 +101,8 @@ export class RenewedLeases implements Leases {
   readonly #logger: Logger;
   #wanted: ReadonlyMap<string, number> = new Map();
   readonly #held = new Map<string, HeldLease>();
+  /** Of those that are refused. */
+  #holders: ReadonlyMap<string, string> = new Map();
   #timer: NodeJS.Timeout | undefined;
   #renewing: Promise<void> | undefined;
   #isStale = false;
@@ -128,6 +134,10 @@ export class RenewedLeases implements Leases {
 
   get toRemember(): ReadonlyMap<string, HeldLease> {
     return this.#heldBefore ?? this.#held;
+  }
+
+  holderOf(name: string): string | undefined {
+    return this.#holders.get(name);
   }
 
   want(wanted: ReadonlyMap<string, number>): void {
@@ -196,6 +206,9 @@ export class RenewedLeases implements Leases {
   #take(grants: readonly LeaseGrant[]): number {
     let waitMs = RENEW_EVERY_MS;
     let hasChanged = false;
+    this.#holders = new Map(
+      grants.flatMap(({ name, holderIds: [holder] = [] }) => (holder === undefined ? [] : [[name, holder]])),
+    );
     for (const { name, fencingToken, isFirst, retryInMs } of grants) {
       if (!this.#wanted.has(name)) continue;
       const before = this.#held.get(name);

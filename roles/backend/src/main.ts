@@ -35,6 +35,7 @@ import { CoordinatorLeases, type HeldLease, type Leases, RenewedLeases, SoleHold
 import { Library } from './library.ts';
 import { LiveChannel } from './live-channel.ts';
 import { readNodeId } from './node-id.ts';
+import type { IngestAddress } from './passing-on.ts';
 import { Playout, type PlayoutProgramme } from './playout.ts';
 import { PlayoutHistory } from './playout-history.ts';
 import { type FrontendAddress, FrontendLeg, type ProvePush } from './publisher.ts';
@@ -48,6 +49,8 @@ export interface BackendConfig {
   readonly dataDir: string;
   /** The library, which the backends of a network share; in the data folder when undefined. */
   readonly mediaDir?: string | undefined;
+  /** Of the backends that share it each has a folder in it; in the data folder when undefined. */
+  readonly recordingsDir?: string | undefined;
   readonly coordinator: CoordinatorAccess;
   /** The address to listen on; all of them when undefined. */
   readonly rtmpHost: string | undefined;
@@ -72,6 +75,8 @@ export interface Backend {
   readonly rtmpsPort: number | undefined;
   /** From now on channels are pushed to these frontends: a new one gets its legs at once, one that is gone loses them. */
   setFrontends(frontends: readonly FrontendAddress[], distribution?: Distribution): void;
+  /** Where the encoders of channels come in that other backends run, by node. */
+  setOtherBackends(addresses: ReadonlyMap<string, IngestAddress>): void;
   /** How many channels run here. */
   readonly channelCount: number;
   /** Whether it holds leases, or encoders are connected to it: others then rely on it. */
@@ -175,6 +180,7 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   let state: BackendState | undefined;
   const memory = new RememberedState(config.dataDir, logger);
 
+  let otherBackends: ReadonlyMap<string, IngestAddress> = new Map();
   let frontends = byKey(config.frontends);
   let distribution: Distribution = { mode: 'all' };
   /** The frontends that the channel is pushed to, by key. */
@@ -225,6 +231,10 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     onRefused: () => refusedPublishes.inc(),
     logger,
     onPlay: config.onPlay,
+    addressElsewhere: (stream) => {
+      const leaseOf = leaseNames(state?.channels ?? []);
+      return otherBackends.get(leases.holderOf(leaseOf(stream)) ?? '');
+    },
     onEvent: (name, event) => {
       const nowUnixMs = clock.nowUnixMs();
       for (const { channel, live } of byStream.get(name) ?? []) {
@@ -241,7 +251,10 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
   });
 
   const recordings = new Recordings({
-    dir: resolve(config.dataDir, 'recordings'),
+    dir:
+      config.recordingsDir === undefined
+        ? resolve(config.dataDir, 'recordings')
+        : resolve(config.recordingsDir, nodeId),
     nodeId,
     coordinator,
     logger,
@@ -337,9 +350,12 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
     for (const one of onAir.values()) {
       for (const name of one.live?.streams ?? []) byStream.set(name, [...(byStream.get(name) ?? []), one]);
     }
-    // An encoder that comes here although its channel runs elsewhere is to try again there.
-    const streamsHere = next.streams.filter(({ name }) => leases.held.has(leaseOf(name)));
-    inputs.setStreams(streamsHere, (stream) => rungsFor(stream, next, assets, clock.nowUnixMs()));
+    // An encoder that comes here although its channel runs elsewhere is passed on.
+    const isHere = ({ name }: BackendState['streams'][number]) => leases.held.has(leaseOf(name));
+    const elsewhere = next.streams.filter((stream) => !isHere(stream));
+    inputs.setStreams(next.streams.filter(isHere), elsewhere, (stream) =>
+      rungsFor(stream, next, assets, clock.nowUnixMs()),
+    );
     const isFirst = (channel: string) => leases.held.get(leaseOf(channel))?.isFirst === true;
     destinations.setDestinations(next.destinations.filter(({ channel }) => isFirst(channel)));
     const withSlate = next.channels.filter(({ sources }) => sources !== null && sources.fallback !== 'none');
@@ -475,6 +491,10 @@ export async function startBackend(config: BackendConfig): Promise<Backend> {
       for (const { channel, legs } of onAir.values()) {
         if (legs !== undefined) fitLegs(channel, legs);
       }
+    },
+
+    setOtherBackends(addresses) {
+      otherBackends = addresses;
     },
 
     async close() {

@@ -13,9 +13,11 @@ import { readCertificate } from '../src/rtmps-certificate.ts';
 
 const sockets: Socket[] = [];
 let ingest: Ingest | undefined;
+const closers: (() => Promise<void>)[] = [];
 afterEach(async () => {
   for (const socket of sockets.splice(0)) socket.destroy();
   await ingest?.close();
+  for (const close of closers.splice(0)) await close();
 });
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex');
@@ -31,6 +33,7 @@ async function openIngest() {
     rtmps: undefined,
     logger: pino({ level: 'silent' }),
     onPlay: undefined,
+    addressElsewhere: () => undefined,
     onEvent: () => {},
     onPublishChange: (stream, isPublishing) => changes.push(`${stream} ${isPublishing ? 'on' : 'off'}`),
   });
@@ -67,6 +70,67 @@ function publish(port: number, app: string, streamName: string) {
   });
   return { answer, closed };
 }
+
+/** Two backends: the first knows that the streams' channels run on the second. */
+async function openTwo(second: { readonly streams: (typeof cam)[] }) {
+  const messages: string[] = [];
+  const owner = await Ingest.listen({
+    ...{ onRefused: () => {}, host: '127.0.0.1', port: 0, rtmps: undefined, onPlay: undefined },
+    logger: pino({ level: 'silent' }),
+    addressElsewhere: () => ({ host: '127.0.0.1', port: first.port }),
+    onEvent: (stream, event) => messages.push(`${stream} ${event.type}`),
+    onPublishChange: (stream, isPublishing) => messages.push(`${stream} ${isPublishing ? 'on' : 'off'}`),
+  });
+  const first = await Ingest.listen({
+    ...{ onRefused: () => {}, host: '127.0.0.1', port: 0, rtmps: undefined, onPlay: undefined },
+    logger: pino({ level: 'silent' }),
+    addressElsewhere: () => ({ host: '127.0.0.1', port: owner.port }),
+    onEvent: () => messages.push('at the first'),
+    onPublishChange: () => messages.push('at the first'),
+  });
+  first.setStreams([], [cam, stage]);
+  owner.setStreams(second.streams, [stage]);
+  closers.push(
+    () => first.close(),
+    () => owner.close(),
+  );
+  return { first, owner, messages };
+}
+
+describe('an encoder that came to another backend than the one that runs its channel', () => {
+  it.each([
+    ['live', 'cam?key=sk_cam'],
+    ['live/cam', 'sk_cam'],
+    ['live', 'sk_cam'],
+  ])('is passed on, wherever it has its key: %s %s', async (app, streamName) => {
+    const { first, owner, messages } = await openTwo({ streams: [cam] });
+    const encoder = publish(first.port, app, streamName);
+    expect(await encoder.answer).toBe('ready');
+    expect(owner.publishingStreams).toEqual(['cam']);
+    expect(first.publishingStreams).toEqual([]);
+    // A second encoder is refused there, as it would be here.
+    expect(await publish(first.port, app, streamName).answer).toBe('NetStream.Publish.BadName');
+    sockets[0]?.destroy();
+    await expect.poll(() => messages).toEqual(['cam on', 'cam off']);
+  });
+
+  it('is cut off when the other backend lets go of it', async () => {
+    const { first, owner } = await openTwo({ streams: [cam] });
+    const encoder = publish(first.port, 'live', 'cam?key=sk_cam');
+    expect(await encoder.answer).toBe('ready');
+    owner.setStreams([]);
+    await encoder.closed;
+  });
+
+  it('is refused with a wrong key, and where the other backend has not the channel either: nothing goes in circles', async () => {
+    const { first, messages } = await openTwo({ streams: [cam] });
+    expect(await publish(first.port, 'live', 'cam?key=sk_stage').answer).toBe(
+      'NetStream.Publish.Unauthorized',
+    );
+    expect(await publish(first.port, 'live', 'stage?key=sk_stage').answer).toBe('NetStream.Publish.BadName');
+    expect(messages).toEqual([]);
+  });
+});
 
 describe('an encoder', () => {
   it.each([
@@ -149,6 +213,7 @@ describe('the port for RTMPS', () => {
         rtmps: { port: 0, ...certificate },
         logger,
         onPlay: undefined,
+        addressElsewhere: () => undefined,
         onRefused: () => {},
         onEvent: () => {},
         onPublishChange: () => {},
