@@ -38,7 +38,6 @@ const enc = encodeURIComponent;
 const files = {
   [coordinator.operatorTokenFile]: token('operator'),
   [coordinator.nodeTokenFile]: token('node'),
-  [join(dirname(coordinator.nodeTokenFile), 'publish.token')]: token('publish'),
   [coordinator.redisUrlFile]: `rediss://:${enc(given.SECRET)}@${given.CACHE_HOST}:6379`,
   ...(given.DATABASE_PASSWORD
     ? {
@@ -52,6 +51,10 @@ for (const [path, content] of Object.entries({ ...files, [configPath]: given.CON
   rmSync(path, { force: true });
   writeFileSync(path, content, { mode: 0o400 });
 }
+
+// Backends and frontends join with the token of the group. A task that stops is never started again, so they leave then.
+process.env.STARLING_JOIN_TOKEN_FILE = coordinator.nodeTokenFile;
+process.env.STARLING_LEAVE_AT_STOP = '1';
 
 process.setSourceMapsEnabled(true);
 process.argv = [...process.argv, '--config', configPath];

@@ -209,6 +209,11 @@ export const machines: Translations<
                 startPeriod: 60,
               },
             }),
+        ...(each.after.length === 0
+          ? {}
+          : {
+              dependsOn: each.after.map((containerName) => ({ containerName, condition: 'HEALTHY' })),
+            }),
         stopTimeout: 30,
         logConfiguration: {
           logDriver: 'awslogs',

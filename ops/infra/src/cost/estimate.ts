@@ -58,7 +58,8 @@ export interface EstimateOptions {
 export const neverPriced: readonly string[] = [
   'taxes and support plans',
   'the registration of the domain',
-  'traffic between availability zones',
+  // 4 Mb/s for 730 hours are 1,224 GB, at $0.01 each way.
+  'traffic between availability zones; in a group each channel of 4 Mb/s costs $24 a month for each further host in another zone',
   'requests to KMS, S3, Secrets Manager and DNS',
   'backups beyond the size of the database',
   'surplus CPU credits of burstable instances: up to $0.05 an hour for each vCPU that encodes all day in unlimited mode',

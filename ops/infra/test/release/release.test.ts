@@ -155,22 +155,34 @@ describe('the first process of a container', () => {
     for (const turn of ['first', 'restarted']) {
       const { argv, env } = start('coordinator');
       expect(argv, turn).toEqual(['coordinator', '--config', join(secrets, 'starling.yaml')]);
-      expect(Object.keys(env).filter((key) => key.startsWith('STARLING_'))).toEqual([]);
+      // How its nodes join, and that they leave when it stops; no secret.
+      expect(Object.entries(env).filter(([key]) => key.startsWith('STARLING_'))).toEqual([
+        ['STARLING_JOIN_TOKEN_FILE', join(secrets, 'node.token')],
+        ['STARLING_LEAVE_AT_STOP', '1'],
+      ]);
     }
     expect(read('database.url')).toBe(
       'postgres://starling_database_user%2F%2B%40:starling_database_password%2F%2B%40@db.example:5432/starling?sslmode=verify-full',
     );
     expect(read('redis.url')).toBe('rediss://:starling_secret%2F%2B%40@cache.example:6379');
     // The same as on hosts, by another implementation.
-    for (const label of ['operator', 'node', 'publish']) {
+    for (const label of ['operator', 'node']) {
       const mac = ['mac', '-digest', 'SHA256', '-macopt', 'key:starling_secret/+@', '-in', '-', 'HMAC'];
       const expected = execFileSync('openssl', mac, { input: label, encoding: 'utf8' });
       expect(read(`${label}.token`)).toBe(expected.trim().toLowerCase());
     }
     expect(statSync(join(secrets, 'node.token')).mode & 0o777).toBe(0o400);
     const config = parse(read('starling.yaml'));
-    for (const path of [config.backend.coordinator.tokenFile, config.frontend.publishTokenFile])
+    for (const path of [config.coordinator.operatorTokenFile, config.coordinator.nodeTokenFile])
       expect(() => readFileSync(path)).not.toThrow();
+  });
+
+  it('has the configuration of a host of the other group, whose nodes join by themselves', () => {
+    start('backend');
+    const { host } = of(drawPlan({ profile: 'production', region: 'eu-west-1' }), 'launch-template');
+    const text = read('starling.yaml').replaceAll(secrets, '/etc/starling/secrets');
+    expect(parse(text)).toEqual(host.config);
+    expect(parse(text).coordinator.group).toBe(true);
   });
 
   it('gives roles without a database no way to it', () => {

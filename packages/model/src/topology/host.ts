@@ -11,6 +11,15 @@ const SERVICE_USER = 'starling';
 const CONFIG_PATH = '/etc/starling/starling.yaml';
 export const SECRETS_DIR = '/etc/starling/secrets';
 export const DATA_DIR = '/var/lib/starling';
+/** Library and recordings, where hosts share them. */
+export const SHARED_DIR = `${DATA_DIR}/shared`;
+export const NODE_TOKEN_PATH = `${SECRETS_DIR}/node.token`;
+/**
+ * A host of an auto-scaling group is powered off when it ends for good, and not when it boots again or its services are
+ * restarted. SIGUSR2 has a node leave the network at the stop that follows. As root: systemd answers then until its very end.
+ */
+const TELL_POWER_OFF =
+  "+-/bin/sh -c 'systemctl list-jobs --no-legend | grep -q poweroff.target && kill -s USR2 $MAINPID'";
 const RDS_CA_PATH = '/etc/starling/rds-ca.pem';
 const LOG_AGENT_CONFIG = '/opt/aws/amazon-cloudwatch-agent/etc/amazon-cloudwatch-agent.json';
 
@@ -30,8 +39,10 @@ export interface HostInput {
   readonly releaseUri?: Template;
   /** Allocation id of a public address that it takes when nobody has it. */
   readonly takesAddress?: Template;
-  /** NFS file system, by its id, mounted at the data folder of the backend. */
+  /** NFS file system, by its id, for library and recordings. */
   readonly fileSystem?: Template;
+  /** One of a group of hosts that come and go: its nodes join by themselves, and leave when it is powered off. */
+  readonly isOfGroup?: boolean;
   readonly logGroup?: Template;
   readonly region: string;
 }
@@ -85,13 +96,15 @@ export function drawHost(input: HostInput): Host {
   }
   if (input.fileSystem !== undefined) {
     files.push(
-      file('/etc/systemd/system/var-lib-starling-backend.mount', mountUnit(input.fileSystem, input.region)),
+      file('/etc/systemd/system/var-lib-starling-shared.mount', mountUnit(input.fileSystem, input.region)),
     );
-    units.push('var-lib-starling-backend.mount');
+    units.push('var-lib-starling-shared.mount');
   }
   if (processes.length > 0) {
     files.push(file('/etc/systemd/system/starling@.service', serviceUnit(input)));
     units.push(...processes.map((role) => `starling@${role}.service`));
+    if (input.isOfGroup === true)
+      files.push(file('/etc/systemd/system/starling@coordinator.service.d/order.conf', COORDINATOR_FIRST));
   }
   if (input.logGroup !== undefined) {
     files.push(file(LOG_AGENT_CONFIG, logAgentConfig(input.logGroup, processes)));
@@ -258,13 +271,19 @@ function serviceUnit(input: HostInput): string {
     ...(secretFiles.some(({ from }) => from.kind === 'database')
       ? [`Environment=NODE_EXTRA_CA_CERTS=${RDS_CA_PATH}`]
       : []),
+    ...(input.isOfGroup === true
+      ? [`Environment=STARLING_JOIN_TOKEN_FILE=${NODE_TOKEN_PATH}`, `ExecStop=${TELL_POWER_OFF}`]
+      : []),
+    ...(input.fileSystem === undefined
+      ? []
+      : [`ReadWritePaths=${SHARED_DIR}`, `ExecStartPre=+/bin/chown ${SERVICE_USER}: ${SHARED_DIR}`]),
   ];
   return `[Unit]
 Description=Starling %i
 Documentation=file:///opt/starling/docs/operations.md
 After=${after.join(' ')}
 Wants=network-online.target
-${input.fileSystem === undefined ? '' : `RequiresMountsFor=${DATA_DIR}/backend\n`}StartLimitIntervalSec=0
+${input.fileSystem === undefined ? '' : `RequiresMountsFor=${SHARED_DIR}\n`}StartLimitIntervalSec=0
 
 [Service]
 User=${SERVICE_USER}
@@ -306,6 +325,11 @@ WantedBy=multi-user.target
 `;
 }
 
+/** What stops in the opposite order can still leave the network through it. */
+const COORDINATOR_FIRST = `[Unit]
+Before=starling@backend.service starling@frontend.service
+`;
+
 function oneShot(description: string, program: string): string {
   return `[Unit]
 Description=${description}
@@ -341,13 +365,13 @@ WantedBy=timers.target
 
 function mountUnit(fileSystem: Template, region: string): string {
   return `[Unit]
-Description=Library and recordings of the backends
+Description=Library and recordings of all hosts
 After=network-online.target
 Wants=network-online.target
 
 [Mount]
 What=${fileSystem}.efs.${region}.amazonaws.com:/
-Where=${DATA_DIR}/backend
+Where=${SHARED_DIR}
 Type=nfs4
 Options=nfsvers=4.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport,_netdev
 

@@ -355,6 +355,8 @@ export interface Container {
   readonly environment: Readonly<Record<string, Template>>;
   /** Environment variable to secret (`arn`, or `arn:key::`). */
   readonly secrets: Readonly<Record<string, Template>>;
+  /** Started when these are healthy, and stopped before them. */
+  readonly after: readonly string[];
   readonly mounts: readonly { readonly volume: string; readonly path: string; readonly readonly: boolean }[];
   /** Writable, in memory or on the task's disk. */
   readonly scratch: readonly string[];

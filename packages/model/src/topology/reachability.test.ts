@@ -195,6 +195,28 @@ describe('reachability in the other profiles', () => {
     },
   );
 
+  it.each([
+    ['production', 'AppGroupOfHosts', true],
+    ['production', 'AppGroupOfHosts', false],
+    ['production-containers', 'Service', true],
+    ['production-containers', 'Service', false],
+  ])(
+    '%s: hosts of the group push to each other and pass encoders on, and no more',
+    (profile, host, natGateway) => {
+      const plan = drawPlan({ profile, region: 'us-east-1', natGateway, ingestFrom: ['203.0.113.7/32'] });
+      const open = [22, 1935, 1936, 1937, 5432, 6379, 8080, 8090].filter((port) =>
+        canReach(plan, host, host, port),
+      );
+      expect(open).toEqual([1935, 1937]);
+      for (const port of [1937, 8080, 8090]) expect(canReach(plan, ANYBODY, host, port)).toBe(false);
+    },
+  );
+
+  it('a host that is alone is reached by no other', () => {
+    const plan = drawPlan({ profile: 'gamma', region: 'us-east-1', ingestFrom: ['203.0.113.7/32'] });
+    for (const port of [1935, 1937, 8080, 8090]) expect(canReach(plan, 'App', 'App', port)).toBe(false);
+  });
+
   it('production-serverless: all by the media host; the database by it alone', () => {
     const plan = drawPlan({ profile: 'production-serverless', region: 'us-east-1' });
     expect([80, 443, 1935, 8080].map((port) => canReach(plan, ANYBODY, 'Media', port))).toEqual([

@@ -8,7 +8,7 @@
 import type { StarlingConfig } from '../../config.ts';
 import type { Deployment } from '../deployment.ts';
 import { Draft } from '../draft.ts';
-import { DATA_DIR, drawHost, SECRETS_DIR, userDataWhole } from '../host.ts';
+import { DATA_DIR, drawHost, NODE_TOKEN_PATH, SECRETS_DIR, SHARED_DIR, userDataWhole } from '../host.ts';
 import { formatAddress, parseRange } from '../ipv4.ts';
 import { type HostRole, type Plan, ref, type SecretFile } from '../plan.ts';
 import { always, assumed, HOURS_PER_MONTH } from '../price.ts';
@@ -73,7 +73,7 @@ export function drawApp(deployment: Deployment): Plan {
   const stage = stages[profile];
   const isGroup = profile === 'production';
   const network = drawNetwork(draft, { offersHttp: !cloudFront });
-  drawGroups(draft, network, { throughNlb: natGateway, hasFiles: isGroup, hasCache: true });
+  drawGroups(draft, network, { throughNlb: natGateway, isGroup, hasCache: true });
   if (stage.hasZone) drawZone(draft);
   drawHttpBalancer(draft, network, {
     targets: isGroup ? [] : ['App'],
@@ -143,7 +143,10 @@ export function drawApp(deployment: Deployment): Plan {
             ]
           : []),
         ...(isGroup
-          ? ['The library is on a file system that all hosts see, so that a replaced host has it at once.']
+          ? [
+              'The library is on a file system that all hosts see, so that a replaced host has it at once.',
+              'Hosts of the group join the network by themselves: each backend pushes to every frontend, and passes encoders on to the host that has their channel.',
+            ]
           : []),
         ...(stage.hasZone
           ? []
@@ -218,7 +221,7 @@ function drawHosts(
   if (isGroup) {
     draft.add('file-system', {
       id: 'Files',
-      purpose: 'The library, which every host sees',
+      purpose: 'Library and recordings, which every host sees',
       prices: [assumed('efs/gb-month', 1)],
       encrypted: true,
       subnets: network.appSubnets,
@@ -268,12 +271,12 @@ function drawHosts(
     roles: HOST_ROLES,
     config: appConfig({
       ...{ network, hasRedis: true, isBehindProxy: false },
-      pushHost: isGroup ? undefined : '127.0.0.1',
+      isOfGroup: isGroup,
     }),
     secretFiles: [
       token('operator.token'),
       token('node.token'),
-      token('publish.token'),
+      ...(isGroup ? [] : [token('publish.token')]),
       {
         path: `${SECRETS_DIR}/database.url`,
         from: {
@@ -296,7 +299,7 @@ function drawHosts(
     region,
     logGroup: `/starling/${name}/app`,
     ...(takesAddress ? { takesAddress: ref('IngestAddress', 'id') } : {}),
-    ...(isGroup ? { fileSystem: ref('Files', 'id') } : {}),
+    ...(isGroup ? { fileSystem: ref('Files', 'id'), isOfGroup: true } : {}),
   });
   const machine = {
     ...debian12,
@@ -371,44 +374,48 @@ function arn(service: string, resource: string): string {
 
 export interface AppConfigInput {
   readonly network: Pick<Network, 'publicRanges'>;
-  /** Address on which frontends take pushes; all of them when undefined, for backends of other hosts. */
-  readonly pushHost: string | undefined;
+  /** One of several hosts that are made alike and come and go: backends push to the frontends of all. */
+  readonly isOfGroup: boolean;
   readonly hasRedis: boolean;
   /** A balancer on the host itself is the only one that asks. */
   readonly isBehindProxy: boolean;
 }
 
-/** The configuration of a host with every role, which speak to each other over loopback. */
-export function appConfig(input: AppConfigInput) {
-  const coordinator = {
-    url: `http://127.0.0.1:${COORDINATOR_PORT}`,
-    tokenFile: `${SECRETS_DIR}/node.token`,
-  };
+/** The configuration of a host with every role, each of which speaks to the coordinator beside it. */
+export function appConfig({ network, isOfGroup, hasRedis, isBehindProxy }: AppConfigInput) {
+  const url = `http://127.0.0.1:${COORDINATOR_PORT}`;
+  const coordinator = isOfGroup ? { url, advertise: 'auto' } : { url, tokenFile: NODE_TOKEN_PATH };
   const publishTokenFile = `${SECRETS_DIR}/publish.token`;
   const loopback = { host: '127.0.0.1' };
+  const shared = isOfGroup
+    ? { mediaDir: `${SHARED_DIR}/media`, recordingsDir: `${SHARED_DIR}/recordings` }
+    : {};
   return {
     coordinator: {
       dataDir: `${DATA_DIR}/coordinator`,
-      http: { host: input.isBehindProxy ? '127.0.0.1' : '0.0.0.0', port: COORDINATOR_PORT },
+      ...shared,
+      http: { host: isBehindProxy ? '127.0.0.1' : '0.0.0.0', port: COORDINATOR_PORT },
       operatorTokenFile: `${SECRETS_DIR}/operator.token`,
-      nodeTokenFile: `${SECRETS_DIR}/node.token`,
+      nodeTokenFile: NODE_TOKEN_PATH,
       databaseUrlFile: `${SECRETS_DIR}/database.url`,
-      ...(input.hasRedis ? { redisUrlFile: `${SECRETS_DIR}/redis.url` } : {}),
+      ...(hasRedis ? { redisUrlFile: `${SECRETS_DIR}/redis.url` } : {}),
+      ...(isOfGroup ? { group: true } : {}),
     },
     backend: {
       dataDir: `${DATA_DIR}/backend`,
+      ...shared,
       rtmp: { port: RTMP_PORT },
       rtmps: { port: RTMPS_PORT },
       coordinator,
-      frontends: [{ host: '127.0.0.1', port: PUSH_PORT, publishTokenFile }],
+      ...(isOfGroup ? {} : { frontends: [{ ...loopback, port: PUSH_PORT, publishTokenFile }] }),
     },
     frontend: {
       http: {
-        ...(input.isBehindProxy ? loopback : { trustedProxies: [...input.network.publicRanges] }),
+        ...(isBehindProxy ? loopback : { trustedProxies: [...network.publicRanges] }),
         port: FRONTEND_PORT,
       },
-      rtmp: { ...(input.pushHost === undefined ? {} : { host: input.pushHost }), port: PUSH_PORT },
-      publishTokenFile,
+      rtmp: { ...(isOfGroup ? {} : loopback), port: PUSH_PORT },
+      ...(isOfGroup ? {} : { publishTokenFile }),
       coordinator,
       dataDir: `${DATA_DIR}/frontend`,
     },

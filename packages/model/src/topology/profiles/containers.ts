@@ -1,11 +1,11 @@
 /**
  * The review's container-based stage: two Fargate tasks in two zones, each with coordinator, backend and frontend, which
- * speak over loopback; no host to keep. Viewers come in by the CDN and the HTTP load balancer, encoders by a network
+ * make one network; no host to keep. Viewers come in by the CDN and the HTTP load balancer, encoders by a network
  * load balancer that ends their TLS, for Fargate tasks have no address that stays.
  */
 import type { Deployment } from '../deployment.ts';
 import { Draft } from '../draft.ts';
-import { DATA_DIR, SECRETS_DIR, yaml } from '../host.ts';
+import { DATA_DIR, SECRETS_DIR, SHARED_DIR, yaml } from '../host.ts';
 import { type Container, type Plan, ref, type Template } from '../plan.ts';
 import { always, assumed, HOURS_PER_MONTH, perHour } from '../price.ts';
 import { appConfig } from './app.ts';
@@ -46,7 +46,7 @@ export function drawContainers(deployment: Deployment): Plan {
   const draft = new Draft(deployment);
   const { domain, name, region, natGateway, cloudFront } = deployment;
   const network = drawNetwork(draft, { offersHttp: !cloudFront });
-  drawGroups(draft, network, { throughNlb: true, hasFiles: true, hasCache: true });
+  drawGroups(draft, network, { throughNlb: true, isGroup: true, hasCache: true });
   drawZone(draft);
   drawHttpBalancer(draft, network, {
     targets: [],
@@ -69,7 +69,7 @@ export function drawContainers(deployment: Deployment): Plan {
   drawCache(draft, network, 'AppSecret');
   draft.add('file-system', {
     id: 'Files',
-    purpose: 'The library, which every task sees',
+    purpose: 'Library and recordings, which every task sees',
     prices: [assumed('efs/gb-month', 1)],
     encrypted: true,
     subnets: network.appSubnets,
@@ -140,7 +140,7 @@ export function drawContainers(deployment: Deployment): Plan {
     ],
     instanceProfile: null,
   });
-  const config = appConfig({ network, pushHost: undefined, hasRedis: true, isBehindProxy: false });
+  const config = appConfig({ network, isOfGroup: true, hasRedis: true, isBehindProxy: false });
   const container = (role: 'coordinator' | 'backend' | 'frontend', ports: readonly number[]): Container => ({
     name: role,
     repository: 'Repository',
@@ -164,8 +164,10 @@ export function drawContainers(deployment: Deployment): Plan {
           }
         : {}),
     } as Record<string, Template>,
-    mounts: role === 'backend' ? [{ volume: 'library', path: `${DATA_DIR}/backend`, readonly: false }] : [],
-    scratch: role === 'backend' ? [SECRETS_DIR, '/tmp'] : [SECRETS_DIR, '/tmp', `${DATA_DIR}/${role}`],
+    // Nodes join through the coordinator beside them, and leave through it: it is the first up and the last down.
+    after: role === 'coordinator' ? [] : ['coordinator'],
+    mounts: role === 'frontend' ? [] : [{ volume: 'library', path: SHARED_DIR, readonly: false }],
+    scratch: [SECRETS_DIR, '/tmp', `${DATA_DIR}/${role}`],
     healthCommand:
       role === 'backend'
         ? null
@@ -265,7 +267,7 @@ export function drawContainers(deployment: Deployment): Plan {
       watchUrl: `https://watch.${domain}/`,
       ingestUrl: `rtmps://ingest.${domain}:${RTMPS_PORT}/live`,
       reasons: [
-        'Every task has every role, so that two tasks in two zones are a whole network twice.',
+        'Every task has every role, so that one zone alone is a whole network. Tasks join by themselves: each backend pushes to every frontend, and passes encoders on to the task that has their channel.',
         'Neither the CDN nor an application load balancer passes RTMP on: a network load balancer takes encoders, and ends their TLS with the certificate of ingest.',
         'A task’s disk goes with it, so the library is on a file system that all tasks see.',
       ],

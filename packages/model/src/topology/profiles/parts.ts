@@ -269,11 +269,12 @@ export function nothingOut(id: string): Rule {
 /**
  * Security groups of the balancers, the hosts, the database and the cache.
  * @param throughNlb encoders come in through a network load balancer, which ends their TLS
+ * @param isGroup there are several hosts, whose backends push to the frontends of all; they share a file system
  */
 export function drawGroups(
   draft: Draft,
   network: Network,
-  options: { throughNlb: boolean; hasFiles: boolean; hasCache: boolean },
+  options: { throughNlb: boolean; isGroup: boolean; hasCache: boolean },
 ): void {
   const { name, cloudFront, ingestFrom, operatorAddress, region } = draft.deployment;
   const group = (id: string, description: string, ingress: readonly Rule[], egress: readonly Rule[]) =>
@@ -313,8 +314,12 @@ export function drawGroups(
     [
       tcp('AppFrontend', FRONTEND_PORT, { securityGroup: 'AlbGroup' }, 'HTTP from the load balancer'),
       tcp('AppCoordinator', COORDINATOR_PORT, { securityGroup: 'AlbGroup' }, 'API from the load balancer'),
-      tcp('AppPush', PUSH_PORT, fromApp, 'RTMP from backends to frontends'),
-      tcp('AppApi', COORDINATOR_PORT, fromApp, 'API among hosts'),
+      ...(options.isGroup
+        ? [
+            tcp('AppPush', PUSH_PORT, fromApp, 'RTMP from backends to frontends'),
+            tcp('AppPassOn', RTMP_PORT, fromApp, 'RTMP of encoders, from host to host'),
+          ]
+        : []),
       ...(options.throughNlb
         ? [tcp('AppRtmp', RTMP_PORT, { securityGroup: 'NlbGroup' }, 'RTMP from the load balancer')]
         : ingestFrom.flatMap((cidr, index) => [
@@ -344,7 +349,7 @@ export function drawGroups(
       [tcp('CachePeersOut', REDIS_PORT, { securityGroup: 'CacheGroup' }, 'Copies among its nodes')],
     );
   }
-  if (options.hasFiles) {
+  if (options.isGroup) {
     group(
       'FilesGroup',
       'File system',

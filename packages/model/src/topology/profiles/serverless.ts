@@ -249,7 +249,7 @@ function drawMediaHost(draft: Draft, network: Network, watchHost: string): void 
   });
   const { coordinator, backend, frontend } = appConfig({
     network,
-    pushHost: '127.0.0.1',
+    isOfGroup: false,
     hasRedis: false,
     isBehindProxy: true,
   });
