@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { Agent, get, type IncomingMessage } from 'node:http';
 import { get as getOverTls, Agent as TlsAgent } from 'node:https';
-import { connect, type Socket } from 'node:net';
+import { connect, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 
 /** What the viewers of one kind went through. */
@@ -94,7 +94,7 @@ export class FlvViewer implements LightViewer {
 
   #connect(): void {
     const { hostname, port, protocol } = this.#site;
-    const address = { host: '127.0.0.1', port: Number(port) };
+    const address = { host: isIP(hostname) === 0 ? '127.0.0.1' : hostname, port: Number(port) };
     // HTTP/1.0: what a proxy in between passes on comes as it is, not in chunks.
     const [socket, version] =
       protocol === 'https:'
