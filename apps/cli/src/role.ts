@@ -47,6 +47,7 @@ export const roles = ['frontend', 'backend', 'coordinator', 'balancer'] as const
 export type Role = (typeof roles)[number];
 
 const MAX_PORT = 65_535;
+const SIGNALS_SETTLE_MS = 100;
 
 interface RunningRole {
   /** What to tell the operator. */
@@ -118,7 +119,10 @@ export async function runRole(
     isLeaving = true;
   });
   const leave = async () => {
-    if (isLeaving) await agent?.leave();
+    if (agent === undefined) return;
+    // Of two signals the second may be heard first: each is taken by any of the process's threads.
+    await new Promise((wake) => setTimeout(wake, SIGNALS_SETTLE_MS));
+    if (isLeaving) await agent.leave();
   };
   const close = async () => {
     if (role !== 'coordinator') await running.close();
