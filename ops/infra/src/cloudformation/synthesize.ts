@@ -29,9 +29,8 @@ export interface StackTemplate {
   readonly name: string;
   readonly region: string;
   /** CloudFormation's JSON. */
+  /** Each parameter is filled in with the output of the same name of another stack. */
   readonly template: CloudFormationTemplate;
-  /** Parameters that another stack's outputs fill in. */
-  readonly parametersFrom: Readonly<Record<string, { readonly stack: string; readonly output: string }>>;
 }
 export interface CloudFormationTemplate {
   readonly Resources: Readonly<
@@ -120,18 +119,10 @@ export function writeAssembly(plan: Plan, folder: string): readonly StackTemplat
   }
   return contexts.map((context) => {
     const { stackName, templateFullPath } = assembly.getStackByName(context.stack.stackName);
-    const others = contexts.filter((other) => other !== context);
     return {
       name: stackName,
       region: context.stackName === 'edge' ? EDGE_REGION : plan.deployment.region,
       template: JSON.parse(readFileSync(templateFullPath, 'utf8')) as CloudFormationTemplate,
-      parametersFrom: Object.fromEntries(
-        [...context.asked.keys()].map((parameter) => {
-          const from = others[0];
-          if (from === undefined) throw new Error(`${parameter} comes from no stack`);
-          return [parameter, { stack: from.stack.stackName, output: parameter }];
-        }),
-      ),
     };
   });
 }

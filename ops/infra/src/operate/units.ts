@@ -5,6 +5,8 @@
 import type { AutoScalingGroup } from '@aws-sdk/client-auto-scaling';
 import type { Instance } from '@aws-sdk/client-ec2';
 import type { Service } from '@aws-sdk/client-ecs';
+import { HOURS_PER_MONTH } from '@starling/model/topology/price';
+import { priceOf, priceRow } from '../cost/price-table.ts';
 import { type Aws, awsErrorName } from './aws.ts';
 import { OperateError } from './error.ts';
 
@@ -551,16 +553,6 @@ const minute = (date: Date) => `${date.toISOString().slice(0, 16).replace('T', '
 
 // Caches --------------------------------------------------------------------------------------------------------------
 
-/**
- * What an hour of a Redis node costs, in US dollars, on demand; of the types that the profiles use.
- * Source: AWS price list, September 2026; eu-west-1 is an estimate, as the list has not been seen.
- */
-const CACHE_HOUR_USD: Readonly<Record<string, Readonly<Record<string, number>>>> = {
-  'us-east-1': { 'cache.t4g.micro': 0.016 },
-  'eu-west-1': { 'cache.t4g.micro': 0.017 },
-};
-const MONTH_HOURS = 730;
-
 async function findCaches(aws: Aws, arns: readonly string[]): Promise<Found> {
   const { units, notes }: Found = { units: [], notes: [] };
   const clusters = new Set(idsOf(arns, /:elasticache:[^:]+:[^:]+:cluster:(.+)$/));
@@ -576,9 +568,9 @@ async function findCaches(aws: Aws, arns: readonly string[]): Promise<Found> {
       const isMember = cache.ReplicationGroupId !== undefined && groups.has(cache.ReplicationGroupId);
       if (!clusters.has(id) && !isMember) continue;
       const nodes = cache.NumCacheNodes ?? 1;
-      const hourUsd = CACHE_HOUR_USD[aws.region]?.[cache.CacheNodeType ?? ''];
-      if (hourUsd === undefined) isPriced = false;
-      monthUsd += (hourUsd ?? 0) * nodes * MONTH_HOURS;
+      const row = priceRow(`elasticache/redis/${cache.CacheNodeType}/hour`, aws.region);
+      if (row === undefined) isPriced = false;
+      else monthUsd += priceOf(row, nodes * HOURS_PER_MONTH);
       units.push({
         kind: 'cache',
         id,
