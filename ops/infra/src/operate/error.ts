@@ -23,6 +23,7 @@ export const operateErrorCatalogue = {
   SCALE_LIMIT: 'The number is outside what the auto-scaling group or the service allows.',
   SCHEDULE_BAD: 'Opening hours do not make sense, or overlap with others.',
   SCHEDULE_NOT_FOUND: 'There are no opening hours of that name.',
+  SCHEDULE_IN_FILE: 'The deployment file has opening hours; others beside them would undo them.',
   SCHEDULE_NO_ROLE: 'EventBridge Scheduler has no role with which it could start and stop things.',
   STACK_BAD_TEMPLATE: 'The template cannot be read, or CloudFormation does not take it.',
   STACK_NEEDS_BUCKET: 'The template is too long for a call; CloudFormation takes it out of a bucket.',

@@ -56,10 +56,11 @@ interface Group extends Schedules {
 
 /**
  * Adds opening hours, or changes those of that name.
- * @throws OperateError SCHEDULE_BAD, SCHEDULE_NO_ROLE
+ * @throws OperateError SCHEDULE_BAD, SCHEDULE_IN_FILE, SCHEDULE_NO_ROLE
  */
 export async function setHours(aws: Aws, name: string, period: Period): Promise<Schedules> {
   const deployment = await readDeployment(aws, name);
+  await refuseBesideFile(aws, name);
   const group = await readGroup(aws, name);
   const others = (group?.periods ?? []).filter((one) => one.name !== period.name);
   const periods = [...others, period].sort((a, b) => (a.name < b.name ? -1 : 1));
@@ -221,6 +222,22 @@ async function readGroup(aws: Aws, name: string): Promise<Group | undefined> {
   } while (token);
   const isOver = overrideUntil !== undefined && Temporal.Instant.compare(overrideUntil, nowOf(aws)) <= 0;
   return { arn: group.Arn, periods, overrideUntil: isOver ? undefined : overrideUntil, names };
+}
+
+/**
+ * The `schedule` of a deployment file is made of schedules of its own, by CloudFormation (`drawSchedules` of the profiles).
+ * @throws OperateError SCHEDULE_IN_FILE
+ */
+async function refuseBesideFile(aws: Aws, name: string): Promise<void> {
+  const { Schedules = [] } = await aws.scheduler.listSchedules({
+    GroupName: 'default',
+    NamePrefix: `${name}-pause-`,
+  });
+  if (Schedules.length === 0) return;
+  throw new OperateError(
+    'SCHEDULE_IN_FILE',
+    `${name} has opening hours from its deployment file. Change its \`schedule\` and run \`starling infra deploy\`, or take it out and deploy, and set them here.`,
+  );
 }
 
 /** Whether databases are to be kept stopped: as it was, or as it looks. */

@@ -128,7 +128,10 @@ export class Cloud {
   readonly services = new Map<string, FakeService>();
   readonly databases = new Map<string, FakeDatabase>();
   readonly caches = new Map<string, FakeCache>();
-  readonly scheduleGroups = new Map<string, FakeScheduleGroup>();
+  /** Every account has `default`. */
+  readonly scheduleGroups = new Map<string, FakeScheduleGroup>([
+    ['default', { name: 'default', tags: {}, schedules: new Map() }],
+  ]);
   readonly stacks = new Map<string, FakeStack>();
   /** ARNs that the index of tags still lists under a deployment, though they are gone. */
   readonly staleArns: { arn: string; tags: Tags }[] = [];

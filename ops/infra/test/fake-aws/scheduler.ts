@@ -100,10 +100,13 @@ export function scheduler(cloud: Cloud, services: Readonly<Record<string, Callab
       for (const key of TagKeys) delete groupAt(ResourceArn).tags[key];
       return {};
     },
-    ListSchedules({ GroupName, NextToken }: { GroupName?: string; NextToken?: string }) {
+    ListSchedules(input: { GroupName?: string; NamePrefix?: string; NextToken?: string }) {
+      const { GroupName, NamePrefix = '', NextToken } = input;
       const groups = GroupName === undefined ? [...cloud.scheduleGroups.values()] : [groupNamed(GroupName)];
       const { items, next } = cloud.page(
-        groups.flatMap((group) => [...group.schedules.values()]),
+        groups
+          .flatMap((group) => [...group.schedules.values()])
+          .filter(({ name }) => name.startsWith(NamePrefix)),
         NextToken,
       );
       return {

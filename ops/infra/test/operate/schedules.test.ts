@@ -185,6 +185,26 @@ describe('opening hours', () => {
     expect(world.cloud.groups.get('demo-frontends')).toMatchObject({ min: 1, desired: 2 });
   });
 
+  it('are refused beside those of the deployment file', async () => {
+    const world = await open();
+    const aws = await world.connect();
+    await aws.scheduler.createSchedule({
+      Name: `${NAME}-pause-Machine`,
+      ScheduleExpression: 'cron(0 17 ? * * *)',
+      FlexibleTimeWindow: { Mode: 'OFF' },
+      Target: {
+        Arn: 'arn:aws:scheduler:::aws-sdk:ec2:stopInstances',
+        Input: '{}',
+        RoleArn: 'arn:aws:iam::123456789012:role/schedule',
+      },
+    });
+    await expect(setHours(aws, NAME, office)).rejects.toMatchObject({
+      code: 'SCHEDULE_IN_FILE',
+      message: expect.stringContaining('starling infra deploy'),
+    });
+    expect((await readSchedules(aws, NAME)).periods).toEqual([]);
+  });
+
   it('need a role, and say where it comes from', async () => {
     const world = await open();
     world.cloud.stacks.clear();
