@@ -128,7 +128,9 @@ it('programmes of different source formats play through in Chromium and VLC', {
   const isTrouble = (kind: string) =>
     /(?:demux|decoder|input|mux) error: |is called too late|buffer deadlock/.test(kind);
   if (isSoak) expect(Object.keys(recorded.complaints).filter(isTrouble)).toEqual([]);
-  expect(recorded.longestHoleSeconds).toBeLessThan(0.1);
+  // Where VLC goes over to another rendition it opens another demultiplexer, and its recording lacks up to a few pictures there.
+  const hasSwitched = Object.keys(recorded.complaints).some((kind) => kind.includes('[needrestart]'));
+  expect(recorded.longestHoleSeconds).toBeLessThan(hasSwitched ? 0.25 : 0.1);
   // Before it begins it fills its buffer, for up to a dozen seconds; and it is ended by the clock.
   expect(recorded.seconds).toBeGreaterThan(PLAY_SECONDS - 20);
 });
