@@ -29,14 +29,14 @@ export interface StackTemplate {
   readonly name: string;
   readonly region: string;
   /** CloudFormation's JSON. */
-  /** Each parameter is filled in with the output of the same name of another stack. */
+  /** A parameter is given by who deploys, or it is the output of the same name of another stack. */
   readonly template: CloudFormationTemplate;
 }
 export interface CloudFormationTemplate {
   readonly Resources: Readonly<
     Record<string, { readonly Type: string; readonly Properties?: Readonly<Record<string, unknown>> }>
   >;
-  readonly Parameters?: Readonly<Record<string, unknown>>;
+  readonly Parameters?: Readonly<Record<string, { readonly Description: string }>>;
   readonly Outputs?: Readonly<Record<string, unknown>>;
 }
 

@@ -355,7 +355,7 @@ describe('what synth writes', () => {
     // Pausing the database for more than seven days takes the role that the template makes.
     expect(made[1]?.outputs.SchedulerRoleArn).toMatch(/demo-main-schedulerole$/);
     await pauseDeployment(await world.connect(), NAME);
-    expect([...world.cloud.scheduleGroups.keys()]).toEqual(['starling-demo']);
+    expect([...world.cloud.scheduleGroups.keys()]).toEqual(['default', 'starling-demo']);
     await resumeDeployment(await world.connect(), NAME);
 
     const before = JSON.stringify([world.cloud.snapshot(), world.fake.cloud('us-east-1').snapshot()]);
@@ -403,7 +403,7 @@ describe('destroy', () => {
     const world = await open();
     await deploy(world, template('one.json', resources));
     await pauseDeployment(await world.connect(), NAME);
-    expect(world.cloud.scheduleGroups.size).toBe(1);
+    expect(world.cloud.scheduleGroups.has('starling-demo')).toBe(true);
     const { kept } = await destroy(world);
     expect(kept).toEqual([
       { id: 'starling-demo-database', type: 'AWS::RDS::DBInstance', policy: 'Snapshot' },
@@ -411,7 +411,7 @@ describe('destroy', () => {
     ]);
     expect(world.cloud.snapshot()).toMatchObject({
       stacks: [],
-      scheduleGroups: [],
+      scheduleGroups: [{ name: 'default' }],
       groups: [],
       databases: [],
     });
