@@ -1,5 +1,4 @@
 /** What a start on a data folder needs, and what the first one makes: the folder, the operator's token, the demo channel. */
-
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

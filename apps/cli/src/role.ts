@@ -1,5 +1,4 @@
 /** `starling frontend`, `backend`, `coordinator` and `balancer`: one role in this process, from a configuration file. */
-
 import { isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
 import type { OidcSettings } from '@starling/coordinator/oidc';

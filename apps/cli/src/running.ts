@@ -1,5 +1,4 @@
 /** The Starling that runs on a data folder, found by the files that `starling up` and `starling coordinator` keep there. */
-
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CoordinatorClient } from '@starling/model/client';

@@ -4,7 +4,6 @@
  *
  * Sources: RFC 7519 (JSON Web Token), RFC 8037 (EdDSA in it), RFC 8725 (what to beware of).
  */
-
 import { randomBytes } from 'node:crypto';
 import { decodeProtectedHeader, exportJWK, generateKeyPair, importJWK, jwtVerify, SignJWT } from 'jose';
 import { type Static, Type } from 'typebox';

@@ -25,51 +25,48 @@ const sha256 = (text: string) => createHash('sha256').update(text).digest();
  * @throws the system's error when the file cannot be read at first
  */
 export function openSecret(secret: Secret, nowUnixMs: () => number = Date.now): OpenSecret {
-  let kept = parse(typeof secret === 'string' ? secret : readFileSync(secret.file, 'utf8'));
-  if (typeof secret !== 'string') {
-    const { file } = secret;
-    let version = versionOf(file);
-    let lookedAtMs = performance.now();
-    const look = (everyMs = LOOK_EVERY_MS) => {
-      const nowMs = performance.now();
-      if (nowMs - lookedAtMs < everyMs) return;
-      lookedAtMs = nowMs;
-      try {
-        const newest = versionOf(file);
-        if (newest === version) return;
-        kept = parse(readFileSync(file, 'utf8'));
-        version = newest;
-      } catch {
-        // It is being replaced, or its disk is away: the next look finds it.
-      }
-    };
-    return {
-      current() {
-        look();
-        return kept.current;
-      },
-      accepted() {
-        look();
-        return allOf(kept, nowUnixMs());
-      },
-      accepts(presented) {
-        look();
-        if (isAmong(kept, presented, nowUnixMs())) return true;
-        look(LOOK_AGAIN_MS);
-        return isAmong(kept, presented, nowUnixMs());
-      },
-    };
-  }
+  const isFixed = typeof secret === 'string';
+  let version = isFixed ? '' : versionOf(secret.file);
+  let kept = parse(isFixed ? secret : readFileSync(secret.file, 'utf8'));
+  let lookedAtMs = performance.now();
+  /** @returns whether it was read again */
+  const look = (everyMs: number): boolean => {
+    const nowMs = performance.now();
+    if (isFixed || nowMs - lookedAtMs < everyMs) return false;
+    lookedAtMs = nowMs;
+    try {
+      const newest = versionOf(secret.file);
+      if (newest === version) return false;
+      kept = parse(readFileSync(secret.file, 'utf8'));
+      version = newest;
+      return true;
+    } catch {
+      return false; // it is being replaced, or its disk is away: the next look finds it
+    }
+  };
+  const accepted = () => kept.filter(({ untilUnixMs }) => untilUnixMs > nowUnixMs());
   return {
-    current: () => kept.current,
-    accepted: () => allOf(kept, nowUnixMs()),
-    accepts: (presented) => isAmong(kept, presented, nowUnixMs()),
+    current() {
+      look(LOOK_EVERY_MS);
+      return currentOf(kept);
+    },
+    accepted() {
+      look(LOOK_EVERY_MS);
+      return accepted().map((one) => one.secret);
+    },
+    accepts(presented) {
+      look(LOOK_EVERY_MS);
+      const digest = sha256(presented);
+      // Digests are of equal length, so that the comparison takes the same time for any text.
+      const isAmong = () => accepted().filter((one) => timingSafeEqual(one.digest, digest)).length > 0;
+      return isAmong() || (look(LOOK_AGAIN_MS) && isAmong());
+    },
   };
 }
 
-/** The secret to show of those in a file's text. */
+/** The secret to show of those in a file's text; empty where it holds none. */
 export function currentSecret(fileText: string): string {
-  return parse(fileText).current;
+  return currentOf(parse(fileText));
 }
 
 /**
@@ -83,48 +80,34 @@ export function rotatedSecretFile(
   untilUnixMs: number,
   nowUnixMs: number,
 ): string {
-  const { current, older } = parse(fileText);
-  const lines = [{ secret: current, untilUnixMs }, ...older]
-    .filter((one) => one.secret !== '' && one.untilUnixMs > nowUnixMs)
+  const lines = parse(fileText)
+    .map((one) => (isCurrent(one) ? { ...one, untilUnixMs } : one))
+    .filter((one) => one.untilUnixMs > nowUnixMs)
     .map((one) => `${one.secret} until ${new Date(one.untilUnixMs).toISOString()}`);
   return `${[newSecret, ...lines].join('\n')}\n`;
 }
 
 interface Kept {
-  readonly current: string;
-  readonly older: readonly { readonly secret: string; readonly untilUnixMs: number }[];
-  /** With when they end. */
-  readonly digests: readonly { readonly digest: Buffer; readonly untilUnixMs: number }[];
+  readonly secret: string;
+  readonly digest: Buffer;
+  /** Infinite for the one to show. */
+  readonly untilUnixMs: number;
 }
 
-function parse(fileText: string): Kept {
+const isCurrent = ({ untilUnixMs }: Kept) => untilUnixMs === Number.POSITIVE_INFINITY;
+const currentOf = (kept: readonly Kept[]) => kept.find(isCurrent)?.secret ?? '';
+
+/** An empty file holds none, and so lets nobody in. */
+function parse(fileText: string): Kept[] {
   const [first = '', ...rest] = fileText.trim().split('\n');
-  const current = first.trim();
-  const older = rest.flatMap((line) => {
+  const current = { secret: first.trim(), untilUnixMs: Number.POSITIVE_INFINITY };
+  const older = rest.map((line) => {
     const [, secret = '', until = ''] = /^(\S+) until (\S+)\s*$/.exec(line) ?? [];
-    const untilUnixMs = Date.parse(until);
-    return Number.isNaN(untilUnixMs) ? [] : [{ secret, untilUnixMs }];
+    return { secret, untilUnixMs: Date.parse(until) };
   });
-  const all = [{ secret: current, untilUnixMs: Number.POSITIVE_INFINITY }, ...older];
-  const digests = all
-    .filter(({ secret }) => secret !== '') // an empty file lets nobody in
-    .map(({ secret, untilUnixMs }) => ({ digest: sha256(secret), untilUnixMs }));
-  return { current, older, digests };
-}
-
-function allOf({ current, older }: Kept, nowUnixMs: number): string[] {
-  return [
-    current,
-    ...older.filter(({ untilUnixMs }) => untilUnixMs > nowUnixMs).map(({ secret }) => secret),
-  ].filter((secret) => secret !== '');
-}
-
-/** Digests are of equal length, so that the comparison takes the same time for any text. */
-function isAmong({ digests }: Kept, presented: string, nowUnixMs: number): boolean {
-  const digest = sha256(presented);
-  return (
-    digests.filter((one) => timingSafeEqual(one.digest, digest) && one.untilUnixMs > nowUnixMs).length > 0
-  );
+  return [current, ...older]
+    .filter(({ secret, untilUnixMs }) => secret !== '' && !Number.isNaN(untilUnixMs))
+    .map((one) => ({ ...one, digest: sha256(one.secret) }));
 }
 
 function versionOf(file: string): string {

@@ -3,7 +3,6 @@
  * frontend that stalls or dies delays nobody. A leg whose queue overflows is cut and connects anew,
  * for then it gets whole segments again from the backlog; half a segment is worth nothing.
  */
-
 import { type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
 import { openSecret, type Secret } from '@starling/model/secret';
 import type { Channel } from '@starling/net/channel';

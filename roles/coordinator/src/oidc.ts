@@ -4,7 +4,6 @@
  *
  * Sources: OpenID Connect Core 1.0, 3.1 and 15.5.2; RFC 7636 (PKCE); RFC 9700 (OAuth 2.0 security), 2.1 and 4.7.
  */
-
 import { createHash, randomBytes } from 'node:crypto';
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
 import type { Role } from '@starling/model/account';

@@ -2,7 +2,6 @@
  * The frontend role: takes channels from the backends over RTMP and serves them over HTTP.
  * This file is the composition root; docs/tour/rtmp-to-hls.md walks the path of the data.
  */
-
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
@@ -499,6 +498,10 @@ export async function startFrontend(config: FrontendConfig): Promise<Frontend> {
     handleUpgrade(request, socket, head) {
       const path = pathOf(request);
       if (!path.startsWith('/live/')) return false;
+      if (isClosing) {
+        socket.destroy();
+        return true;
+      }
       const address = parsePath(path);
       if (address?.container !== 'flv' || (!hasPeers && !channels.has(address.channel))) {
         refuseUpgrade(socket, STATUS_LINES[404]);

@@ -28,8 +28,7 @@ export interface StackTemplate {
   /** `starling-main` */
   readonly name: string;
   readonly region: string;
-  /** CloudFormation's JSON. */
-  /** A parameter is given by who deploys, or it is the output of the same name of another stack. */
+  /** CloudFormation's JSON. A parameter is given by who deploys, or it is the output of the same name of another stack. */
   readonly template: CloudFormationTemplate;
 }
 export interface CloudFormationTemplate {
